@@ -1,0 +1,141 @@
+"""The configurator, after nanoGPT's: the settings of a script are its own plain module variables.
+
+    python SCRIPT.py [config/FILE.py ...] [--key=value ...]
+
+Every lower-case name that the script assigns a bool, int, float or string at top level, before it
+calls `configure`, is a setting; the comment beside the assignment is its help. A config file is plain
+Python that assigns some of them; later arguments win.
+"""
+import ast
+import difflib
+import io
+import math
+import os
+import runpy
+import sys
+import tokenize
+from pathlib import Path
+from types import ModuleType
+
+
+def fail(message):
+    """End the program over something the user can put right: one line on stderr, exit status 2."""
+    print(f'{Path(sys.argv[0]).name}: {" ".join(str(message).split())}', file=sys.stderr)
+    raise SystemExit(2)
+
+
+def configure(namespace, more=None, positional=None, argv=None):
+    """Lay config files and --key=value arguments over a script's settings.
+
+    namespace: the script's globals(); its settings are read from it and replaced in it.
+    more: a function from the settings so far to a dict of further settings with their defaults
+        (a head's keywords, which are known only once `head` is).
+    positional: a list that takes the arguments that are neither; without it they are an error.
+    argv: the arguments, sys.argv[1:] by default.
+    Returns the dict of all settings. What the user got wrong ends in `fail`.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    notes = read_notes(Path(namespace['__file__']).read_text(encoding='utf-8'))
+    settings = {key: namespace[key] for key in notes if key in namespace}
+
+    given = []  # (where it was said, key, value or its text), in the order of the arguments
+    for arg in argv:
+        if arg in ('--help', '-h'):
+            settings.update(more(settings) if more else {})
+            show_help(namespace.get('__doc__') or '', settings, notes)
+            raise SystemExit(0)
+        if arg.startswith('--'):
+            key, equals, text = arg[2:].partition('=')
+            given.append((arg, key, text if equals else None))
+        elif arg.endswith('.py'):
+            given += [(f'{arg}: {key}', key, (value,)) for key, value in read_config(arg).items()]
+        elif positional is not None:
+            positional.append(arg)
+        else:
+            fail(f'{arg!r} is neither a config file (config/NAME.py) nor --key=value')
+
+    # two passes, because which further settings there are can depend on the first ones
+    for where, key, value in given:
+        if key in settings:
+            settings[key] = convert(where, key, value, settings[key])
+    extra = more(settings) if more else {}
+    for where, key, value in given:
+        if key in extra:
+            extra[key] = convert(where, key, value, extra[key])
+        elif key not in settings:
+            near = difflib.get_close_matches(key, [*settings, *extra], n=3, cutoff=0.5)
+            hint = f'did you mean {", ".join(near)}?' if near else '--help lists all settings'
+            fail(f'{where}: there is no setting {key!r}; {hint}')
+    settings.update(extra)
+    namespace.update(settings)
+    return settings
+
+
+def read_notes(source):
+    """A script's source -> {setting: the comment beside it}, in the script's order."""
+    comments = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string.lstrip('# ')
+    notes = {}
+    for node in ast.parse(source).body:
+        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
+            continue
+        name = node.targets[0].id
+        try:
+            is_setting = isinstance(ast.literal_eval(node.value), (bool, int, float, str))
+        except ValueError:
+            continue
+        if is_setting and name.islower() and not name.startswith('_'):
+            notes[name] = comments.get(node.end_lineno, '')
+    return notes
+
+
+def read_config(path):
+    """Run a config file -> what it assigned, imported modules and _private names aside."""
+    if not os.path.isfile(path):  # Path.is_file raises over a folder that may not be entered
+        here = sorted(str(p) for p in Path('config').glob('[!_]*.py'))
+        fail(f'{path}: no such config file' + (f'; there are {", ".join(here)}' if here else ''))
+    try:
+        assigned = runpy.run_path(path)
+    except Exception as error:  # whatever went wrong, it went wrong in the user's file
+        fail(f'{path}: {type(error).__name__}: {error}')
+    return {key: value for key, value in assigned.items()
+            if not key.startswith('_') and not isinstance(value, ModuleType)}
+
+
+def convert(where, key, value, default):
+    """A setting's new value in the type of its default, from text, from a config file's (value,), or
+    from None (a bare --key, which is True)."""
+    kind = type(default)
+    if value is None:
+        if kind is bool:
+            return True
+        fail(f'{where}: {key} needs a value, such as --{key}={default}')
+    if isinstance(value, tuple):
+        value, = value
+        if type(value) is kind:
+            result = value
+        elif kind is float and type(value) is int:
+            result = float(value) if abs(value) < 1e300 else math.inf
+        else:
+            fail(f'{where}: {key} wants {NAMES[kind]}, not {value!r}')
+    else:
+        try:
+            result = {'true': True, '1': True, 'false': False, '0': False}[value.lower()] \
+                if kind is bool else kind(value)
+        except (ValueError, KeyError):
+            fail(f'{where}: {key} wants {NAMES[kind]}, not {value!r}')
+    if kind is float and not math.isfinite(result):
+        fail(f'{where}: {key} wants a finite number')
+    return result
+
+
+NAMES = {bool: 'True or False', int: 'an integer', float: 'a number', str: 'a string'}
+
+
+def show_help(doc, settings, notes):
+    print(doc.strip(), end='\n\nsettings, as --key=value or in a config file:\n')
+    width = max(len(f'{key}={value!r}') for key, value in settings.items())
+    for key, value in settings.items():
+        print(f'  {f"{key}={value!r}":{width}}  {notes.get(key, "")}'.rstrip())

@@ -1,0 +1,340 @@
+"""Groups of finished runs -> the paper's Table 1, what it is worth, and the figures.
+
+    python evaluate.py out/bce out/ce [--key=value ...]
+
+A group is a folder of runs seed0, seed1 ... of one config, as train.py leaves them; any number of groups
+will do. Prints table.md and writes it with summary.json, accuracy_by_run.png and accuracy_by_epoch.png.
+
+Notable:
+- The last epoch is counted again from preds.npz; a run that is unfinished, damaged or at odds with its own
+  result.json is named and left out.
+- Two 95 % intervals: for other seeds, judged on the same reviews (Student's t), and for other seeds and
+  other reviews, which alone speaks of the heads in general.
+"""
+import inspect
+import io
+import itertools
+import json
+import math
+from bisect import bisect_left
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy import stats
+
+from config import configure, fail
+from model import HEADS
+
+out_dir = ''   # where the four files go; '' = the folder that holds the groups
+effect = 0.26  # points; the difference for which the seeds are counted; the paper's, 86.1 - 85.84
+
+# Apeinans, Kodors, Zarembo 2024, Table 1 and discussion: val accuracy in % of 5 runs of 10 epochs on IMDB
+FIGURES = 'min', 'mean', 'median', 'max', 'max-min'
+PAPER = {'bce': (85.48, 86.10, 86.32, 86.52, 1.04), 'ce': (84.24, 85.84, 86.36, 86.60, 2.36)}
+MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite'}  # between runs, without a word
+RESPLITS = 184_756  # in a permutation test: all there are up to 10 runs against 10, beyond that random ones
+GREY, *COLORS = '#777777 #0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9'.split()  # Okabe and Ito's
+SPLITS = 'test', 'val'
+
+
+def read_run(folder):
+    """A run folder -> a dict: curve [evaluations, 3] is epoch, train and val accuracy in %; right is a bool
+    per review, whether its logits choose its label. Raises ValueError, saying why the run does not count."""
+    if not (folder / 'result.json').exists():
+        raise ValueError('is not finished (it has no result.json)')
+    try:
+        config, result = (json.loads((folder / f).read_text('utf-8')) for f in ('config.json', 'result.json'))
+        log = map(json.loads, (folder / 'log.jsonl').read_text('utf-8').splitlines())
+        curve = np.array([(at['epoch'], 100 * at['train_acc'], 100 * at['val_acc']) for at in log])
+        run = {'folder': str(folder), **{key: config[key] for key in ('seed', 'head', 'data', 'dataset')},
+               'epochs': int(curve[-1, 0]), 'seconds': result['seconds'], 'config': config, 'curve': curve,
+               'best_epoch': result['best']['epoch'], 'last': {}, 'right': {},
+               'best': {split: 100 * result['best'][split]['accuracy'] for split in SPLITS}}
+        head = HEADS[config['head']]
+        keywords = {key: config[key] for key in inspect.signature(head).parameters if key in config}
+        head = head(**keywords | {'n_embd': 1})
+        preds = dict(np.load(folder / 'preds.npz'))
+        for split in SPLITS:
+            logits = torch.tensor(preds[f'{split}_logits']).float()
+            right = run['right'][split] = head.probs(logits).argmax(1).numpy() == preds[f'{split}_labels']
+            run['last'][split] = 100 * right.mean()
+            counted = f'{right.sum()} of {len(right)} {split} reviews right'
+            told = '{correct} of {n} {0} reviews right'.format(split, **result['last'][split])
+            if counted != told or not logits.isfinite().all():
+                raise ValueError(f'preds.npz has {counted}, result.json {told}')
+    except Exception as error:  # a damaged file can raise anything; the other runs can still be counted
+        raise ValueError(f'is damaged ({type(error).__name__}: {" ".join(str(error).split())})')
+    return run
+
+
+def read_group(folder):
+    """A folder of runs -> its finished runs, one a seed, in order; and a sentence for each run left out."""
+    if (folder / 'config.json').exists():
+        fail(f'{folder} is a single run; give the folder that holds it, {folder.resolve().parent.name}')
+    paths = sorted((p for p in folder.glob('seed*') if p.is_dir()), key=lambda p: (len(p.name), p.name))
+    if not paths:
+        below = ' '.join(sorted({str(path.parent) for path in folder.glob('*/seed*')}))
+        fail(f'{folder}: there are no runs (seed0, seed1 ...)' + (below and f'; did you mean {below}?'))
+    runs, left_out = {}, []
+    for path in paths:
+        try:
+            run = read_run(path)
+            if runs.setdefault(run['seed'], run) is not run:
+                raise ValueError(f'has the seed of {runs[run["seed"]]["folder"]}, {run["seed"]}')
+        except ValueError as error:
+            left_out.append(f'{path} {error}; it is left out')
+    if not runs:
+        fail(f'{folder}: there is no finished run; {"; ".join(left_out)}')
+    return [runs[seed] for seed in sorted(runs)], left_out
+
+
+def interval(*sides):
+    """95 % intervals, in points, of a mean accuracy or of the difference of two.
+
+    sides: one or two bool [runs, reviews], right answers on the same reviews. Returns estimate; seeds, (low,
+    high) for other seeds on these reviews (Student's t, Welch's for two); both, (low, high) for other seeds
+    and other reviews; reviews, the half-width that is due to the reviews, however many the seeds. The last
+    three are None where a side is a single run.
+
+    Runs and reviews are crossed: the variance is that between runs plus that between reviews less the noise
+    of single answers, which is in both. Resampling runs and reviews counts that noise three times (Owen 2007,
+    The pigeonhole bootstrap) and takes five runs too lightly: on simulated 5 + 5 runs its percentiles cover
+    91 to 99 %, this interval 94 to 97 %.
+    """
+    sides = [100.0 * x for x in sides]
+    by_review = sides[0].mean(0) - sum(x.mean(0) for x in sides[1:])
+    estimate, n = by_review.mean(), by_review.size
+    if min(map(len, sides)) < 2:
+        return {'estimate': estimate, 'seeds': None, 'both': None, 'reviews': None}
+    runs = [x.mean(1).var(ddof=1) / len(x) for x in sides]
+    noise = sum(((x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()) ** 2).sum()
+                / ((len(x) - 1) * (n - 1) * x.size) for x in sides)
+    reviews = max(0.0, by_review.var(ddof=1) / n - noise)
+    df_part = sum(v ** 2 / (len(x) - 1) for v, x in zip(runs, sides))  # Satterthwaite
+
+    def around(variance):
+        half = stats.t.ppf(0.975, variance ** 2 / df_part if df_part else math.inf) * variance ** 0.5
+        return estimate - half, estimate + half
+    seeds, both = around(sum(runs)), around(sum(runs) + reviews)
+    both = max(seeds, both, key=max)  # its further degrees of freedom must not make it the narrower one
+    return {'estimate': estimate, 'seeds': seeds, 'both': both, 'reviews': 1.96 * reviews ** 0.5}
+
+
+def permutation_test(a, b, spread=False):
+    """How many splits of all runs into len(a) and len(b) set the two at least as far apart as they are?
+
+    a, b: whole numbers of right answers, one a run; apart in their means or, with spread, in their max-min
+    distances, in integers, so that a tie is a tie. Returns {hits, splits, p (two-sided), exact: all splits}.
+    """
+    def apart(x, y, axis):  # the means: times len(a) len(b)
+        if spread:
+            return abs(np.ptp(x, axis) - np.ptp(y, axis))
+        return abs(len(b) * x.sum(axis) - len(a) * y.sum(axis))
+    t = stats.permutation_test((a, b), apart, alternative='greater', n_resamples=RESPLITS, rng=0)
+    hits = int((t.null_distribution >= t.statistic).sum())
+    return {'hits': hits, 'splits': len(t.null_distribution), 'p': float(t.pvalue),
+            'exact': math.comb(len(a) + len(b), len(a)) <= RESPLITS}
+
+
+def seeds_needed(sd, points):
+    """Runs a head with which a two-sided t test at .05 finds a difference of so many points in 80 % of cases,
+    where runs scatter by sd points. Noncentral t; at 80 % the other tail is nothing."""
+    def power(n):
+        return stats.nct.sf(stats.t.ppf(0.975, 2 * n - 2), 2 * n - 2, points / max(sd, 1e-6) * (n / 2) ** 0.5)
+    return 2 + bisect_left(range(2, 10**7), 0.8, key=power)
+
+
+def compare(a, b, split):
+    """Two groups of two or more runs on one split -> all figures, the verdict and the sentences on them."""
+    (x, y), names = (a['right'][split], b['right'][split]), (a['label'], b['label'])
+    n, m, mean, reviews, counts = len(x), len(y), x.mean(), x.shape[1], (x.sum(1), y.sum(1))
+    gap, means, spread = interval(x, y), permutation_test(*counts), permutation_test(*counts, spread=True)
+    sd = 100 * math.sqrt((n * x.mean(1).var() + m * y.mean(1).var()) / (df := n + m - 2))  # pooled
+    sd = [sd, *(sd * math.sqrt(df / stats.chi2.ppf(q, df)) for q in (0.975, 0.025))]  # and its 95 % interval
+    needed = [seeds_needed(s, effect) for s in sd]
+    alone = 196 * math.sqrt(mean * (1 - mean) / reviews)  # binomial, 1.96 standard errors in points
+    up, down = names if gap['estimate'] > 0 else names[::-1]
+    found, excluded = means['p'] <= 0.05, gap['both'][0] * gap['both'][1] > 0
+    verdict = f'On {split}, ' + (f'{up} is more accurate than {down}' if found and excluded else (
+        'interval and test disagree on whether {} and {} differ' if found or excluded else
+        'no difference in accuracy between {} and {} is shown').format(*names))
+
+    def chance(test):
+        kind = 'possible' if test['exact'] else 'random'
+        return (f'{test["hits"]:,} of the {test["splits"]:,} {kind} splits of these runs into {n} and {m}: '
+                f'p = {test["p"]:.2g}, {"not " * (test["p"] > 0.05)}significant')
+    text = f"""**{verdict}.**
+
+- Mean: {up} is {abs(gap['estimate']):.2f} points above {down}. 95 % interval of {names[0]} minus {names[1]} \
+for other seeds and other reviews: {gap['both'][0]:+.2f} to {gap['both'][1]:+.2f} points.
+- Chance: were the head without effect, the means would be at least this far apart in {chance(means)}.
+- Spread: from worst to best run, {names[0]} {a[split]['max-min']:.2f}, {names[1]} {b[split]['max-min']:.2f} \
+points; were the head without effect, these would differ at least as much in {chance(spread)}.
+- Seeds: runs of one head scatter with a standard deviation of {sd[0]:.2f} points (95 % interval {sd[1]:.2f} \
+to {sd[2]:.2f}). So it takes {needed[0]:,} runs per head ({needed[1]:,} to {needed[2]:,}) to find a \
+difference of {effect:g} points with 80 % power.
+- Reviews: {100 * mean:.1f} % on {reviews:,} reviews is uncertain by +-{alone:.2f} points through the choice \
+of the reviews alone, and the difference by an estimated +-{gap['reviews']:.2f}, however many the seeds; \
+{effect:g} points are {effect / 100 * reviews:.1f} reviews."""
+    return {'verdict': verdict, **gap, 'means': means, 'spread': spread, 'sd': sd, 'seeds_needed': needed,
+            'text': text}
+
+
+def report(groups, pairs, notes):
+    """All in tables and sentences: blocks of Markdown, which a terminal shows well too."""
+    runs = [run for g in groups for run in g['runs']]
+    minutes = sum(run['seconds'] for run in runs) / 60
+    dataset, epochs, hardware, commit = (
+        ' / '.join(sorted({str((run['config'] | run).get(key) or 'unknown') for run in runs}))
+        for key in ('dataset', 'epochs', 'hardware', 'commit'))
+    yield f'# {" and ".join(g["label"] for g in groups)} on {dataset}'
+    yield f'{len(runs)} runs of {epochs} epochs, {minutes:,.0f} minutes on {hardware}, commit {commit}.'
+    if notes:
+        yield '**Beware:**\n\n' + '\n'.join(f'- {note}.' for note in notes)
+    for split in SPLITS:
+        rows = [['', 'runs', *FIGURES, 'mean: other seeds', 'other seeds and reviews', 'at best-val epochs']]
+        for g in groups:
+            s, best = g[split], np.mean([run['best'][split] for run in g['runs']])
+            ends = ('{:.2f} to {:.2f}'.format(*s[key]) if s[key] else 'unknown' for key in ('seeds', 'both'))
+            row = (f'{s[key]:.2f}' for key in FIGURES)
+            rows.append([g['label'], str(len(g['runs'])), *row, *ends, f'{best:.2f}'])
+            if split == 'val' and g['paper']:
+                rows.append([f'{g["label"]}, the paper', '5', *(f'{x:.2f}' for x in g['paper']), '', '', ''])
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        rows.insert(1, ['-' * width for width in widths])
+        yield f'## Accuracy on {split}, % of {s["n"]:,} reviews' + ': the headline' * (split == 'test')
+        yield '\n'.join(f'| {" | ".join(map(str.ljust, row, widths))} |' for row in rows)
+    yield ('After the last epoch, with 95 % intervals of the mean for other seeds and for other seeds and '
+           'reviews. Last column: the mean at the best-val epochs; on val too high, for val chose them.')
+    for a, b, pair in pairs:
+        yield f'## {a["label"]} against {b["label"]}'
+        yield from (pair[split]['text'] for split in SPLITS)
+
+
+def draw_runs(groups, title):
+    """The paper's Fig. 3: a dot a run, above the dots their mean with its two intervals."""
+    fig = Figure(figsize=(9.5, 1.4 + 0.21 * sum(len(g['runs']) + 3.2 for g in groups)))
+    axes, ticks, y = fig.subplots(1, 2, sharex=True, sharey=True), {}, 0
+    for g in groups:
+        at, style = y + 1.2 + np.arange(len(g['runs'])), {'color': g['color']}
+        ticks.update(zip(at, (f'seed {run["seed"]}' for run in g['runs'])))
+        if g['paper']:
+            low, mean, _, high, _ = g['paper']
+            axes[1].plot([low, high], [at[-1] + 1] * 2, lw=4, color='#cccccc')
+            axes[1].plot(mean, at[-1] + 1, '|', color=GREY)
+            axes[1].text(mean, at[-1] + 1.4, 'the paper', size=8, color=GREY, ha='center', va='top')
+        for ax, split in zip(axes, SPLITS):
+            s = g[split]
+            ax.plot([s['mean']] * 2, [y, at[-1]], lw=0.8, alpha=0.4, **style)
+            if s['both']:
+                ax.plot(s['both'], [y, y], lw=1.2, **style)
+                ax.plot(s['seeds'], [y, y], lw=6, alpha=0.4, **style)
+            ax.plot(s['mean'], y, 'wo', mec=g['color'], mew=1.6)
+            ax.text(s['mean'], y - 0.5, f'{g["label"]} {s["mean"]:.2f}', weight='bold', ha='center', **style)
+            ax.plot(100 * np.array(s['correct']) / s['n'], at, 'o', ms=5, **style)
+            ax.set_title(f'{split}, {s["n"]:,} reviews')
+        y = at[-1] + 3.4
+    axes[0].set(yticks=list(ticks), yticklabels=ticks.values(), ylim=(y - 1.2, -1.6))
+    fig.suptitle(title, x=0.01, ha='left')
+    fig.supxlabel('Accuracy after the last epoch, %.  Dot: a run.  Ring: their mean, with its 95 % interval '
+                  'for other seeds (thick), for other seeds and reviews (thin).')
+    return fig
+
+
+def draw_epochs(groups):
+    """The paper's Figs. 4 and 5: each group's best run by epoch, in the band of all its runs."""
+    columns = math.ceil(len(groups) / (rows := math.ceil(len(groups) / 3)))
+    fig = Figure(figsize=(0.6 + 4.3 * columns, 1.1 + 3.1 * rows))
+    axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for ax in axes[len(groups):]:
+        ax.remove()
+    for ax, g in zip(axes, groups):
+        best = g['runs'][int(np.argmax(g['val']['correct']))]
+        shared = sorted(set.intersection(*(set(run['curve'][:, 0]) for run in g['runs'])))
+        band = np.stack([run['curve'][np.isin(run['curve'][:, 0], shared)] for run in g['runs']])
+        end = best['curve'][-1]
+        for i, name, color in (1, 'train', GREY), (2, 'val', g['color']):
+            ax.fill_between(shared, band[..., i].min(0), band[..., i].max(0), color=color, alpha=0.2, lw=0)
+            ax.plot(*best['curve'][:, [0, i]].T, 'o-', ms=3, color=color)
+            ax.annotate(f'{name} {end[i]:.1f}', (end[0], end[i]), (7, 5 if end[i] > end[3 - i] else -5),
+                        textcoords='offset points', va='center', color=color)
+        ax.set_title('{}, seed {seed}: val best at epoch {best_epoch}'.format(g['label'], **best), c=color)
+        ax.set_xlim(left=0)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    fig.suptitle('Train and val accuracy by epoch, %', x=0.01, ha='left')
+    fig.supxlabel('Epoch\nLine: the run that ends best on val. Band: all runs. Train: with dropout.')
+    return fig
+
+
+def main():
+    paths = [Path(folder) for folder in folders]
+    parents = {path.resolve().parent for path in paths}
+    if not paths or len({path.resolve() for path in paths}) < len(paths):
+        fail('name the groups of runs, each once: python evaluate.py out/bce out/ce')
+    if len(parents) > 1 and not out_dir:
+        fail('the groups lie in different folders; say with --out_dir=FOLDER where the table goes')
+    if effect <= 0:
+        fail(f'effect must be above 0, not {effect:g}')
+    groups, notes = [], []
+    for path, color in zip(paths, itertools.cycle(COLORS)):
+        runs, left_out = read_group(path)
+        label = path.name if len({p.name for p in paths}) == len(paths) else str(path)
+        g = {'label': {'bce': 'BCE', 'ce': 'CE'}.get(label, label), 'color': color, 'runs': runs}
+        groups, notes = [*groups, g], notes + left_out
+        for run, (other, key) in itertools.product(runs, ((runs[0], 'head'), (groups[0]['runs'][0], 'data'))):
+            if run[key] != other[key]:
+                fail(f'{run["folder"]} and {other["folder"]} differ in {key}; they cannot be put together')
+        g['paper'] = PAPER.get(runs[0]['head']) if runs[0]['dataset'] == 'imdb' else None
+        g['right'] = {split: np.stack([run['right'][split] for run in runs]) for split in SPLITS}
+        for split, right in g['right'].items():
+            x = 100 * right.mean(1)
+            g[split] = {'n': right.shape[1], 'correct': right.sum(1).tolist(), **interval(right),
+                        **dict(zip(FIGURES, (x.min(), x.mean(), np.median(x), x.max(), np.ptp(x))))}
+    runs = [run for g in groups for run in g['runs']]
+    for key in sorted(set().union(*(run['config'] for run in runs)) - MAY_DIFFER):
+        values = {run['folder']: json.dumps(run['config'][key]) for run in runs if key in run['config']}
+        if len(set(values.values())) > 1:
+            notes.append(f'The runs differ in {key}: ' + ', '.join(f'{v} in {f}' for f, v in values.items()))
+    sizes = {g['label']: len(g['runs']) for g in groups}
+    if len(set(sizes.values())) > 1:
+        notes.append(f'The groups differ in their number of runs, with which max-min grows: {sizes}')
+    notes += [f'{label} is a single run: no interval, no comparison' for label, n in sizes.items() if n == 1]
+    many = [g for g in groups if len(g['runs']) > 1]
+    pairs = [(a, b, {split: compare(a, b, split) for split in SPLITS})
+             for a, b in itertools.combinations(many, 2) if len(many) < 4 or a is many[0]]
+    if len(pairs) > 1:
+        notes.append(f'{len(pairs)} pairs are compared; by chance alone 1 test in 20 is significant')
+    text = '\n\n'.join(report(groups, pairs, notes)) + '\n'
+    matplotlib.rcParams.update({
+        'figure.constrained_layout.use': True, 'figure.titleweight': 'bold', 'figure.labelsize': 8,
+        'axes.titlelocation': 'left', 'axes.edgecolor': 'white', 'axes.grid': True, 'grid.color': '#e6e6e6',
+        'font.size': 9, 'xtick.color': GREY, 'ytick.color': GREY, 'lines.solid_capstyle': 'butt'})
+    title = pairs[0][2]['test']['verdict'] if len(pairs) == 1 else 'Accuracy of every run'
+    files = {'table.md': text.encode()}
+    for name, fig in ('run', draw_runs(groups, title)), ('epoch', draw_epochs(groups)):
+        fig.savefig(buffer := io.BytesIO(), dpi=150)
+        files[f'accuracy_by_{name}.png'] = buffer.getvalue()
+    for item in groups + runs:  # no arrays in the summary
+        for key in {'right', 'color', 'config', 'curve'} & set(item):
+            del item[key]
+    summary = {'units': 'accuracy in %, difference in points', 'effect': effect, 'notes': notes,
+               'groups': groups, 'pairs': [{'a': a['label'], 'b': b['label']} | p for a, b, p in pairs]}
+    files['summary.json'] = json.dumps(summary, indent=1, allow_nan=False).encode()
+    out = Path(out_dir or parents.pop())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (out / f'{name}.tmp').write_bytes(content)
+            (out / f'{name}.tmp').replace(out / name)
+    except OSError as error:
+        fail(f'{out}: the table cannot be written there ({error}); give another --out_dir')
+    print(text, end='')
+
+
+folders = []
+if __name__ == '__main__':
+    configure(globals(), positional=folders)
+    main()

@@ -1,0 +1,9 @@
+# Sourced by the other scripts, in the root of the repository: one shared .venv, installed once.
+if [ ! -x .venv/bin/python ]; then
+    ${PYTHON:-python3} -m venv .venv
+fi
+source .venv/bin/activate
+if ! cmp -s requirements.txt .venv/installed.txt; then
+    python -m pip install -q -r requirements.txt
+    cp requirements.txt .venv/installed.txt
+fi

@@ -1,0 +1,324 @@
+"""train.py: its batches and schedule against brute force, whole runs on small data, every mistake a user can make.
+About 25 s. Each test takes a fresh copy of the script, for its settings are its globals."""
+import hashlib
+import importlib.util
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+TINY = ['--dataset=toy', '--n_layer=1', '--n_embd=16', '--block_size=20', '--batch_size=16', '--epochs=2',
+        '--learning_rate=3e-3', '--warmup_iters=5', '--device=cpu', '--dtype=float32', '--threads=1']
+
+
+def script():
+    spec = importlib.util.spec_from_file_location('train', ROOT / 'train.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def save(folder, splits, vocab_size=100, classes=('neg', 'pos'), version=1):
+    """Write a data set as prepare.py would; splits: {split: (list of token lists, labels)}."""
+    folder.mkdir(parents=True)
+    arrays = {}
+    for split, (reviews, labels) in splits.items():
+        arrays[f'{split}_tokens.npy'] = np.array([t for review in reviews for t in review], np.uint32)
+        arrays[f'{split}_offsets.npy'] = np.cumsum([0] + [len(review) for review in reviews]).astype(np.uint64)
+        arrays[f'{split}_labels.npy'] = np.array(labels, np.uint8)
+    for name, array in arrays.items():
+        np.save(folder / name, array)
+    (folder / 'meta.json').write_text(json.dumps({
+        'version': version, 'vocab_size': vocab_size, 'classes': list(classes),
+        'sha256': {name: hashlib.sha256(array).hexdigest() for name, array in arrays.items()}}))
+
+
+def toy_reviews(n, rng):
+    """Class 1 has more of token 1 than of token 2, among noise."""
+    labels = rng.integers(0, 2, n)
+    return [[*rng.integers(3, 100, rng.integers(1, 30)), *rng.choice([1, 2], 5, p=[.1 + .8 * y, .9 - .8 * y])][::-1]
+            for y in labels], labels
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp('data'), np.random.default_rng(0)
+    save(folder / 'toy', {split: toy_reviews(n, rng) for split, n in (('train', 210), ('val', 50), ('test', 70))})
+    return folder
+
+
+def train(data, out, *argv):
+    """Run the script in this process -> its module."""
+    module = script()
+    module.main(module.configure(vars(module), more=module.head_settings,
+                                 argv=[*TINY, f'--data_dir={data}', f'--out_dir={out}', *argv]))
+    return module
+
+
+def outcome(folder):
+    """All that a run's numbers tell: weights, log and result without the clock, predictions."""
+    result, log = (json.loads((folder / 'result.json').read_text()),
+                   [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()])
+    for row in [result, *log]:
+        for key in 'seconds', 'tokens_per_second', 'peak_memory_mb':
+            row.pop(key, None)
+    weights = torch.load(folder / 'model.pt', weights_only=True)
+    return result, log, {k: v.tolist() for k, v in weights.items()}, {k: v.tolist() for k, v in np.load(folder / 'preds.npz').items()}
+
+
+@pytest.mark.parametrize('bag', [True, False])
+def test_batches_hold_every_review_once(data, bag):
+    module = script()
+    module.batch_size, module.block_size, module.bag, module.POOL = 16, 20, bag, 3
+    (tokens, offsets, labels), _ = module.load_data(data / 'toy')[0]['train'], None
+    for rng in None, np.random.default_rng(1):
+        module.token_dropout = 0.0
+        seen, total = [], 0
+        for rows, t, c, y, n in module.batches(tokens, offsets, labels, rng):
+            assert len(rows) <= 16 and y.tolist() == labels[rows].tolist() and (t[c == 0] == 0).all()
+            assert c.shape == t.shape and (c > 0).any(0).all()  # no column of nothing but padding
+            for row, kinds, counts in zip(rows, t, c):
+                review = tokens[offsets[row]:offsets[row + 1]][:20].tolist()
+                total += len(review)
+                got = [(int(kind), int(count)) for kind, count in zip(kinds, counts) if count]
+                assert got == (sorted(Counter(review).items()) if bag else [(token, 1) for token in review])
+            total -= n
+            seen += rows.tolist()
+        assert total == 0 and sorted(seen) == list(range(210))
+        assert (seen == sorted(seen)) is False  # by size, or shuffled
+
+
+def test_batches_leave_out_tokens_anew_but_never_all(data):
+    module = script()
+    module.batch_size, module.block_size, module.token_dropout = 16, 20, 0.7
+    split = module.load_data(data / 'toy')[0]['train']
+    kept, n_tokens = [], 0
+    for epoch in range(20):
+        for rows, t, c, _, n in module.batches(*split, np.random.default_rng([0, epoch])):
+            assert (c.sum(1) >= 1).all()
+            kept.append(c.sum())
+            n_tokens += n
+    # one of a review's tokens always stays: for a review of n, 1 - .7 ** n tokens are there in any case
+    lengths = np.minimum(np.diff(split[1].astype(int)), 20)
+    expected = (0.3 * lengths + 0.7 ** lengths).sum() * 20
+    assert n_tokens == lengths.sum() * 20
+    assert abs(int(sum(kept)) - expected) < 5 * math.sqrt(n_tokens * 0.3 * 0.7)
+
+
+def test_the_rate_warms_up_and_follows_a_cosine():
+    module = script()
+    module.learning_rate, module.min_lr, module.warmup_iters = 1.0, 0.2, 10
+    assert [module.rate(step, 110) for step in (1, 5, 10)] == pytest.approx([0.1, 0.5, 1.0])
+    assert module.rate(60, 110) == pytest.approx(0.6)  # half way
+    assert module.rate(35, 110) == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
+    assert module.rate(110, 110) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize('head', ['bce', 'ce'])
+def test_a_toy_task_is_learnt_and_logged(data, tmp_path, head, capsys):
+    train(data, tmp_path, f'--head={head}', '--epochs=6', '--token_dropout=0.1')
+    result, log, _, preds = outcome(tmp_path / 'seed0')
+    assert result['last']['test']['accuracy'] > 0.9 and len(log) == 6 and log[-1]['epoch'] == 6
+    assert log[-1]['train_loss'] < log[0]['train_loss'] and log[-1]['val_acc'] == result['last']['val']['accuracy']
+    for split, n in ('val', 50), ('test', 70):  # the count by another way: one logit above 0, or the larger of two
+        z, y = np.array(preds[f'{split}_logits']), np.array(preds[f'{split}_labels'])
+        decided = z[:, 0] > 0 if head == 'bce' else z[:, 1] > z[:, 0]
+        assert (decided == y).sum() == result['last'][split]['correct'] and len(y) == result['last'][split]['n'] == n
+    best = max(log, key=lambda row: row['val_acc'])
+    assert result['best']['epoch'] == best['epoch'] and result['best']['val']['accuracy'] == best['val_acc']
+    files = {p.name for p in (tmp_path / 'seed0').iterdir()}
+    assert files == {'config.json', 'log.jsonl', 'result.json', 'preds.npz', 'model.pt', 'best.pt'}
+    config = json.loads((tmp_path / 'seed0' / 'config.json').read_text())
+    assert config['head'] == head and config['epochs'] == 6 and config['device'] == 'cpu' and config['torch']
+    assert 'epoch 6/6' in capsys.readouterr().out
+
+
+def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
+    train(data, tmp_path / 'a', '--n_runs=2', '--dropout=0.1')
+    train(data, tmp_path / 'b', '--dropout=0.1')
+    assert outcome(tmp_path / 'a' / 'seed0') == outcome(tmp_path / 'b' / 'seed0')
+    assert outcome(tmp_path / 'a' / 'seed0')[1] != outcome(tmp_path / 'a' / 'seed1')[1]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, monkeypatch, capsys):
+    argv = ['--epochs=3', '--dropout=0.1', '--eval_interval=5']
+    train(data, tmp_path / 'whole', *argv)
+    module, calls = script(), []
+
+    def predict_until_the_third_epoch(*args, there=module.predict):
+        calls.append(1)
+        if len(calls) == 8:  # 14 steps an epoch: evaluations at 5, 10, 14 | 15, 20, 25, 28 | 30
+            raise KeyboardInterrupt
+        return there(*args)
+    module.predict = predict_until_the_third_epoch
+    arguments = [*TINY, f'--data_dir={data}', f'--out_dir={tmp_path / "cut"}', *argv]
+    with pytest.raises(SystemExit) as stop:
+        module.main(module.configure(vars(module), more=module.head_settings, argv=arguments))
+    assert stop.value.code == 130 and not (tmp_path / 'cut/seed0/result.json').exists()
+    assert (tmp_path / 'cut/seed0/ckpt.pt').exists()
+    train(data, tmp_path / 'cut', *argv)
+    assert 'goes on after epoch 2' in capsys.readouterr().out
+    assert outcome(tmp_path / 'cut/seed0') == outcome(tmp_path / 'whole/seed0')
+    assert not (tmp_path / 'cut/seed0/ckpt.pt').exists()
+    assert [row['step'] for row in outcome(tmp_path / 'cut/seed0')[1]] == [5, 10, 14, 15, 20, 25, 28, 30, 35, 40, 42]
+
+
+def test_accumulation_is_the_whole_batch(data, tmp_path):
+    argv = ['--dtype=float64', '--epochs=1', '--batch_size=50']  # 210 = 4 * 50 + 10, and 50 = 17 + 17 + 16
+    train(data, tmp_path / 'whole', *argv)
+    train(data, tmp_path / 'parts', *argv, '--gradient_accumulation_steps=3')
+    a, b = (outcome(tmp_path / name / 'seed0') for name in ('whole', 'parts'))
+    assert a[1][0]['train_loss'] == pytest.approx(b[1][0]['train_loss'], rel=1e-6)
+    assert a[1][0]['grad_norm'] == pytest.approx(b[1][0]['grad_norm'], rel=1e-6)
+    assert a[0]['last']['val']['loss'] == pytest.approx(b[0]['last']['val']['loss'], rel=1e-9)
+
+
+def test_bag_on_and_off_are_one_training(data, tmp_path):
+    """In float64, with one batch an epoch (bags are sorted by their own size), training on bags is training on the
+    sequences, the same tokens left out."""
+    for bag in True, False:
+        train(data, tmp_path / str(bag), '--dtype=float64', f'--bag={bag}', '--token_dropout=0.3',
+              '--batch_size=300', '--epochs=12')
+    a, b = (outcome(tmp_path / name / 'seed0') for name in ('True', 'False'))
+    assert a[1][-1]['train_loss'] < a[1][0]['train_loss'] - 0.01
+    assert a[0]['last']['test']['loss'] == pytest.approx(b[0]['last']['test']['loss'], rel=1e-6)
+
+
+def test_a_finished_run_is_skipped_and_other_settings_are_refused(data, tmp_path, capsys):
+    train(data, tmp_path)
+    before = (tmp_path / 'seed0' / 'result.json').read_bytes()
+    train(data, tmp_path, '--n_runs=1')
+    assert 'complete already' in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        train(data, tmp_path, '--weight_decay=0.5')
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and 'weight_decay was 0.1, is 0.5' in error and '--overwrite' in error
+    assert (tmp_path / 'seed0' / 'result.json').read_bytes() == before
+    train(data, tmp_path, '--weight_decay=0.5', '--overwrite')
+    assert (tmp_path / 'seed0' / 'result.json').read_bytes() != before
+
+
+def test_positions_learned_and_mixed_precision(data, tmp_path):
+    module = train(data, tmp_path / 'learned', '--pos=learned', '--dtype=bfloat16')
+    assert module.bag is False
+    assert 'positions.weight' in torch.load(tmp_path / 'learned/seed0/model.pt', weights_only=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys):
+    module = script()
+    rate = module.rate
+    module.rate = lambda step, last: math.inf if step == 20 else rate(step, last)  # the second epoch
+    with pytest.raises(SystemExit) as stop:
+        module.main(module.configure(vars(module), more=module.head_settings,
+                                     argv=[*TINY, f'--data_dir={data}', f'--out_dir={tmp_path}']))
+    assert stop.value.code == 2 and 'nan at step 21 (epoch 2)' in capsys.readouterr().err
+    state = torch.load(tmp_path / 'seed0/ckpt.pt', weights_only=True)  # the last good one stays
+    assert state['epoch'] == 1 and all(w.isfinite().all() for w in state['model'].values())
+
+
+def test_a_new_head_is_one_class(data, tmp_path):
+    """Its keywords are settings and its lr_mult and wd_mult reach the optimizer: frozen, it stays where it was."""
+    import model
+
+    class Frozen(model.CEHead):
+        lr_mult = 0.0
+
+        def __init__(self, n_embd, n_class, gamma=2.0):
+            super().__init__(n_embd, n_class)
+            self.gamma = gamma
+    model.HEADS['frozen'] = Frozen
+    try:
+        train(data, tmp_path, '--head=frozen', '--gamma=3', '--weight_decay=1')
+        assert json.loads((tmp_path / 'seed0/config.json').read_text())['gamma'] == 3.0
+        torch.manual_seed(0)
+        start = model.Encoder(model.EncoderConfig(vocab_size=100, n_class=2, n_layer=1, n_embd=16, n_head=2))
+        end = torch.load(tmp_path / 'seed0/model.pt', weights_only=True)
+        assert end['head.linear.bias'].tolist() == [0, 0]
+        assert not torch.equal(end['embed.weight'], start.embed.weight)
+        with pytest.raises(SystemExit):
+            train(data, tmp_path / 'ce', '--head=ce', '--gamma=3')
+    finally:
+        del model.HEADS['frozen']
+
+
+MISTAKES = {
+    'no data set': (['--dataset=nothing'], 'prepare.py'),
+    'n_embd by n_head': (['--n_head=3'], 'n_embd 16 is not divisible by n_head 3'),
+    'no such head': (['--head=bec'], "no head 'bec'; there are bce, ce"),
+    'no such setting': (['--learning_rat=1'], 'did you mean learning_rate'),
+    'wrong type': (['--epochs=ten'], 'wants an integer'),
+    'no such config': (['config/nothing.py'], 'no such config file'),
+    'no such device': (['--device=tpu'], "device 'tpu' is not here"),
+    'no such dtype': (['--dtype=int8'], 'dtype is'),
+    'no epochs': (['--epochs=0'], 'epochs must be at least 1'),
+    'all tokens out': (['--token_dropout=1'], 'token_dropout must be in [0, 1)'),
+    'three classes for bce': (['--dataset=three'], 'these data have 3'),
+    'other version': (['--dataset=old'], 'is of format 0'),
+    'flipped byte': (['--dataset=flipped'], 'val_tokens.npy is damaged'),
+    'cut short': (['--dataset=short'], 'damaged'),
+    'no meta': (['--dataset=meta'], 'damaged'),
+    'empty split': (['--dataset=empty'], 'test has no reviews'),
+}
+
+
+@pytest.fixture(scope='module')
+def bad_data(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp('bad'), np.random.default_rng(0)
+    splits = {split: toy_reviews(20, rng) for split in ('train', 'val', 'test')}
+    save(folder / 'three', splits, classes='abc')
+    save(folder / 'old', splits, version=0)
+    for name in 'toy', 'flipped', 'short', 'meta':
+        save(folder / name, splits)
+    save(folder / 'empty', splits | {'test': ([], [])})
+    content = bytearray((folder / 'flipped/val_tokens.npy').read_bytes())
+    content[-3] ^= 1
+    (folder / 'flipped/val_tokens.npy').write_bytes(content)
+    (folder / 'short/train_tokens.npy').write_bytes((folder / 'short/train_tokens.npy').read_bytes()[:-10])
+    (folder / 'meta/meta.json').write_text('{"version": 1')
+    return folder
+
+
+@pytest.mark.parametrize('argv, says', MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_end_in_one_line(bad_data, tmp_path, capsys, argv, says):
+    with pytest.raises(SystemExit) as stop:
+        train(bad_data, tmp_path / 'out', *argv)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and says in error and error.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
+def test_an_out_dir_that_cannot_be(data, tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(SystemExit) as stop:
+        train(data, tmp_path / 'file' / 'out')
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and 'cannot write' in error and error.count('\n') == 1
+
+
+@pytest.mark.parametrize('damage', [lambda b: b[:-1000], lambda b: b'', lambda b: b], ids=['short', 'empty', 'other'])
+def test_a_damaged_checkpoint_is_named(data, tmp_path, capsys, damage):
+    train(data, tmp_path)
+    folder = tmp_path / 'seed0'
+    (folder / 'result.json').unlink()
+    shutil.copy(folder / 'model.pt', folder / 'ckpt.pt')
+    (folder / 'ckpt.pt').write_bytes(damage((folder / 'ckpt.pt').read_bytes()))
+    with pytest.raises(SystemExit) as stop:
+        train(data, tmp_path)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and 'ckpt.pt is damaged' in error and '--overwrite' in error
+
+
+def test_from_the_shell(tmp_path):
+    """No traceback, status 2, one line, from a process of its own in another folder; --help lists the settings."""
+    bad = subprocess.run([sys.executable, ROOT / 'train.py', '--dataset=nothing'], cwd=tmp_path, capture_output=True, text=True)
+    assert (bad.returncode, bad.stdout, bad.stderr.count('\n')) == (2, '', 1) and bad.stderr.startswith('train.py: ')
+    help = subprocess.run([sys.executable, ROOT / 'train.py', '--help'], cwd=tmp_path, capture_output=True, text=True)
+    assert help.returncode == 0 and 'batch_size=' in help.stdout and 'reviews a step' in help.stdout

@@ -1,0 +1,413 @@
+"""data + model -> out/<name>/seed<k>/: train an encoder with a swappable head, evaluate it on val and test.
+
+    python train.py config/bce.py                        one run, on CUDA, MPS or the CPU
+    python train.py config/bce.py --n_runs=5             five seeds, one after the other
+    python train.py config/bce.py --learning_rate=1e-3 --out_dir=out/fast
+
+Notable:
+- The same command again skips finished runs and continues an unfinished one after its last whole epoch.
+  Every random number is drawn from (seed, epoch), so it ends as if it had never been interrupted.
+- A batch is made of reviews of about one size, as bags (model.py): little padding, each distinct token once.
+- Mixed precision: bfloat16 where the chip has it, on CPUs too, else float16 with a GradScaler, else float32.
+"""
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from config import configure, fail
+from model import HEADS, Encoder, EncoderConfig, to_bags
+
+# -----------------------------------------------------------------------------
+# a run
+out_dir = 'out/bce'  # gets one folder a run, seed0, seed1, ...
+dataset = 'imdb'  # made by prepare.py
+data_dir = 'data'  # the folder of data sets
+seed = 0  # of the first run
+n_runs = 1  # so many seeds, one after the other
+overwrite = False  # throw away what is in a run's folder
+eval_interval = 0  # steps between evaluations on val; 0: after every epoch only
+# model
+head = 'bce'  # output layer and loss: a name in model.py's HEADS
+n_layer = 2
+n_head = 2  # of 64 dimensions each, as in GPT-2
+n_embd = 128
+block_size = 512  # a review's first tokens; the rest is cut off
+pos = 'none'  # position encoding: none (as in the paper) or learned
+bag = True  # compute each distinct token of a review once (pos = 'none' only): same function, less work
+bias = True  # in linear layers and norms
+dropout = 0.0
+token_dropout = 0.5  # share of a training review's tokens that is left out, anew each epoch
+# optimizer
+epochs = 10
+batch_size = 64  # reviews a step
+gradient_accumulation_steps = 1  # parts that a batch is computed in: less memory, same step
+learning_rate = 3e-4  # the highest
+min_lr = 0.0  # the last
+warmup_iters = 100  # steps from 0 to the highest rate
+decay_lr = True  # from there to min_lr by a cosine
+weight_decay = 0.1  # of all matrices
+beta1 = 0.9
+beta2 = 0.99
+grad_clip = 1.0  # largest global norm of a gradient; 0: no clipping
+# system
+device = 'auto'  # cuda, mps or cpu; auto takes the first there is
+dtype = 'auto'  # bfloat16, float16, float32 or float64; auto takes the fastest that is safe
+compile = False  # torch.compile: a minute at first, faster from then on
+deterministic = False  # the same numbers from the same seed on CUDA too (on the CPU they always are)
+threads = 0  # CPU threads; 0 leaves the choice to PyTorch
+# -----------------------------------------------------------------------------
+FORMAT_VERSION = 1  # of data/<name>, see prepare.py
+POOL = 50  # batches made together: the larger, the less padding and the less random the batches
+MAY_DIFFER = ('out_dir data_dir n_runs overwrite compile deterministic device threads hardware torch '
+              'commit').split()  # between a run's folder and a command that finds it
+
+
+def head_settings(settings):
+    """A head's keyword defaults are settings too."""
+    if settings['head'] not in HEADS:
+        return {}
+    keywords = signature(HEADS[settings['head']].__init__).parameters.values()
+    return {p.name: p.default for p in keywords if p.default is not p.empty}
+
+
+def load_data(folder):
+    """data/<name> -> ({split: (tokens, offsets, labels)}, its meta.json); the arrays are memory-mapped."""
+    again = 'make it with: python prepare.py --source=... --name=' + dataset
+    try:
+        meta = json.loads((folder / 'meta.json').read_text())
+        if meta['version'] != FORMAT_VERSION:
+            fail(f'{folder} is of format {meta["version"]}, this train.py reads {FORMAT_VERSION}; {again}')
+        data = {}
+        for split in ('train', 'val', 'test'):
+            for name in ('tokens', 'offsets', 'labels'):
+                array = np.load(folder / f'{split}_{name}.npy', mmap_mode='r')
+                if hashlib.sha256(array).hexdigest() != meta['sha256'][f'{split}_{name}.npy']:
+                    fail(f'{folder}/{split}_{name}.npy is damaged; {again}')
+                data.setdefault(split, []).append(array)
+            if not len(data[split][2]):
+                fail(f'{folder}: {split} has no reviews; {again}')
+    except FileNotFoundError as error:
+        fail(f'no data in {folder} ({error.filename} is missing); {again}')
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        fail(f'{folder} is damaged ({type(error).__name__}: {error}); {again}')
+    return data, meta
+
+
+def batches(tokens, offsets, labels, rng=None):
+    """Yield all reviews of a split in batches of about one size.
+
+    rng: a numpy Generator, for training: it shuffles the reviews and the batches and leaves out
+        token_dropout of the tokens. Without it nothing is random and nothing is left out.
+    Yields rows int64 [B] (which reviews), tokens int64 and counts int64 [B, T] (0: padding), labels
+    int64 [B], and the number of review tokens, after truncation but before dropout and bagging.
+    """
+    order = np.arange(len(labels)) if rng is None else rng.permutation(len(labels))
+    for start in range(0, len(order), POOL * batch_size):
+        rows = order[start:start + POOL * batch_size]
+        first = offsets[rows].astype(np.int64)
+        n_tokens = lengths = np.minimum(offsets[rows + 1].astype(np.int64) - first, block_size)
+        flat = np.concatenate([tokens[i:i + n] for i, n in zip(first, lengths)]).astype(np.int64)
+        if rng is not None and token_dropout:
+            keep = rng.random(len(flat), dtype=np.float32) >= token_dropout
+            keep[np.cumsum(lengths) - lengths] |= np.add.reduceat(keep, np.cumsum(lengths) - lengths) == 0
+            lengths = np.add.reduceat(keep, np.cumsum(lengths) - lengths, dtype=np.int64)
+            flat = flat[keep]
+        flat, lengths = torch.from_numpy(flat), torch.from_numpy(lengths)
+        flat, counts, lengths = to_bags(flat, lengths) if bag else (flat, torch.ones_like(flat), lengths)
+
+        begin = lengths.cumsum(0) - lengths
+        parts = lengths.argsort(stable=True).split(batch_size)  # the pool's reviews, the shortest first
+        for k in range(len(parts)) if rng is None else rng.permutation(len(parts)):
+            part = parts[k]
+            column = torch.arange(int(lengths[part].max()))
+            real = column < lengths[part, None]
+            index = torch.where(real, begin[part, None] + column, 0)
+            which = rows[part.numpy()]
+            yield (torch.from_numpy(which), torch.where(real, flat[index], 0), torch.where(real, counts[index], 0),
+                   torch.from_numpy(labels[which].astype(np.int64)), int(n_tokens[part.numpy()].sum()))
+
+
+@torch.no_grad()
+def predict(model, split, amp):
+    """The model's logits for a whole split, float32 (or float64) [reviews, outputs], on the CPU."""
+    model.eval()
+    logits = None
+    for rows, tokens, counts, _, _ in batches(*split):
+        with amp():
+            z = model(tokens.to(device), counts.to(device)).cpu()
+        logits = torch.empty(len(split[2]), z.shape[1], dtype=z.dtype) if logits is None else logits
+        logits[rows] = z
+    model.train()
+    return logits
+
+
+def score(head, logits, labels):
+    """Figures of a split: reviews, how many are right, share of them, mean loss (not float16).
+
+    What is right is counted on the logits as preds.npz stores them, so that it tells the same."""
+    labels = torch.from_numpy(labels.astype(np.int64))
+    correct = int((head.probs(logits.half().float()).argmax(1) == labels).sum())
+    return {'n': len(labels), 'correct': correct, 'accuracy': correct / len(labels),
+            'loss': float(head.loss(logits, labels))}
+
+
+def replace(path, write):
+    """Let write(file) write a file that is there whole or not at all."""
+    temporary = path.with_name(path.name + '.tmp')
+    with open(temporary, 'wb') as file:
+        write(file)
+    os.replace(temporary, path)
+
+
+def replace_json(path, *rows, indent=None):
+    replace(path, lambda file: file.write(''.join(json.dumps(row, indent=indent) + '\n' for row in rows).encode()))
+
+
+def peak_memory_mb():
+    if device == 'cuda':
+        return torch.cuda.max_memory_allocated() // 2 ** 20
+    try:
+        import resource  # Unix only
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
+
+
+def describe(meta):
+    """What config.json says beside the settings: on what, with which code and which data."""
+    here = Path(__file__).parent
+    git = ['git', '-C', str(here), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        commit = ''
+    chip = torch.cuda.get_device_name() if device == 'cuda' else torch.cpu.get_capabilities().get('cpu_name', device)
+    return {'device': device, 'dtype': dtype, 'hardware': chip, 'threads': torch.get_num_threads(),
+            'torch': torch.__version__, 'commit': commit,
+            'code': hashlib.sha256(b''.join((here / f).read_bytes() for f in ('train.py', 'model.py'))).hexdigest(),
+            'data': hashlib.sha256(json.dumps(meta['sha256'], sort_keys=True).encode()).hexdigest(),
+            'n_class': len(meta['classes']), 'classes': meta['classes']}
+
+
+def rate(step, last):
+    """The learning rate of a step, 1 to last: linear warm-up, then a cosine from learning_rate to min_lr."""
+    if step <= warmup_iters:
+        return learning_rate * step / warmup_iters
+    if not decay_lr:
+        return learning_rate
+    return min_lr + (learning_rate - min_lr) * (1 + math.cos(math.pi * (step - warmup_iters) / (last - warmup_iters))) / 2
+
+
+def start_folder(folder, config):
+    """Make a run's folder; true if its run is complete. What is there must be of the same config."""
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    way_out = f'give another --out_dir, or --overwrite to throw away {folder}'
+    if (folder / 'config.json').exists():
+        try:
+            there = json.loads((folder / 'config.json').read_text())
+            differing = [key for key in config if key not in MAY_DIFFER and there.get(key) != config[key]]
+        except (ValueError, AttributeError):
+            fail(f'{folder}/config.json is damaged; {way_out}')
+        if differing:
+            key = differing[0]
+            fail(f'{folder} holds a run with other {", ".join(differing)} ({key} was {there.get(key)!r}, '
+                 f'is {config[key]!r}); {way_out}')
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_json(folder / 'config.json', config, indent=1)
+    return (folder / 'result.json').exists()
+
+
+def make_model(settings, meta):
+    """An Encoder for data of this vocabulary and these classes, on the device, its weights drawn anew."""
+    shape = {key: settings[key] for key in EncoderConfig.__dataclass_fields__ if key in settings}
+    try:
+        model = Encoder(EncoderConfig(vocab_size=meta['vocab_size'], n_class=len(meta['classes']), **shape,
+                                      head_settings={key: settings[key] for key in head_settings(settings)}))
+    except ValueError as error:
+        fail(error)
+    return model.to(device, torch.float64 if dtype == 'float64' else None)
+
+
+def run(k, data, meta, settings, amp):
+    """Train the run of seed k in its folder, from its last whole epoch if it was begun before."""
+    folder = Path(out_dir) / f'seed{k}'
+    if start_folder(folder, {**settings, 'seed': k, **describe(meta)}):
+        print(f'{folder} is complete already')
+        return
+    torch.manual_seed(k)
+    model = make_model(settings, meta)
+    forward = torch.compile(model, dynamic=True) if compile else model
+
+    # Weight decay is for matrices; biases and gains stay out of it. A head may scale its rate and its decay.
+    groups = {}
+    for name, p in model.named_parameters():
+        owner = model.head if name.startswith('head.') else None
+        decay = weight_decay * getattr(owner, 'wd_mult', 1.0) * (p.dim() > 1)
+        groups.setdefault((getattr(owner, 'lr_mult', 1.0), decay), []).append(p)
+    optimizer = torch.optim.AdamW([{'params': p, 'lr_mult': lr_mult, 'weight_decay': decay}
+                                   for (lr_mult, decay), p in groups.items()], betas=(beta1, beta2), fused=True)
+    scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # float16 alone would lose small gradients
+
+    first, log, best, seconds = 1, [], {'correct': -1}, 0.0
+    if (folder / 'ckpt.pt').exists():
+        try:
+            state = torch.load(folder / 'ckpt.pt', map_location=device, weights_only=True)
+            for name, part in ('model', model), ('optimizer', optimizer), ('scaler', scaler):
+                part.load_state_dict(state[name])
+            first, log, best, seconds = state['epoch'] + 1, state['log'], state['best'], state['seconds']
+        except Exception as error:  # of many kinds, all of them a damaged file
+            fail(f'{folder}/ckpt.pt is damaged ({type(error).__name__}); start this run again with --overwrite')
+        print(f'{folder} goes on after epoch {first - 1}')
+
+    steps = math.ceil(len(data['train'][2]) / batch_size)  # an epoch
+    step = steps * (first - 1)
+    started, shown = time.perf_counter() - seconds, 0.0
+    model.train()
+    for epoch in range(first, epochs + 1):
+        torch.manual_seed(k * 1_000_003 + epoch)  # dropout depends on (seed, epoch) alone, as the batches do
+        stats, n_reviews, n_tokens, training = torch.zeros(3, device=device), 0, 0, 0.0
+        now = time.perf_counter()
+        for _, tokens, counts, labels, n in batches(*data['train'], np.random.default_rng([k, epoch])):
+            step += 1
+            lr = rate(step, epochs * steps)
+            for group in optimizer.param_groups:
+                group['lr'] = lr * group['lr_mult']
+            for part in torch.arange(len(labels)).chunk(gradient_accumulation_steps):
+                y = labels[part].to(device, non_blocking=True)
+                with amp():
+                    logits = forward(tokens[part].to(device, non_blocking=True),
+                                     counts[part].to(device, non_blocking=True))
+                loss = model.head.loss(logits, y)
+                # asking a GPU for a number makes it wait, so there only every tenth step is looked at
+                if (device == 'cpu' or step % 10 == 0) and not math.isfinite(loss.item()):
+                    fail(f'{folder}: the loss is {loss.item()} at step {step} (epoch {epoch}); '
+                         'try a lower --learning_rate or --dtype=float32')
+                scaler.scale(loss * (len(part) / len(labels))).backward()
+                right = model.head.probs(logits.detach()).argmax(1) == y
+                stats[:2] += torch.stack([loss.detach() * len(part), right.sum()])
+            scaler.unscale_(optimizer)
+            stats[2] += torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            n_reviews, n_tokens, training = n_reviews + len(labels), n_tokens + n, time.perf_counter() - now
+            if sys.stdout.isatty() and time.perf_counter() - shown > 0.5:
+                shown = time.perf_counter()
+                print(f'\r{folder}  epoch {epoch}/{epochs}  step {step - steps * (epoch - 1)}/{steps}  '
+                      f'loss {stats[0].item() / n_reviews:.4f}  {n_tokens / training:,.0f} tokens/s\033[K', end='', flush=True)
+            if step % steps and (not eval_interval or step % eval_interval):
+                continue
+
+            # evaluate on the whole of val
+            pause = time.perf_counter()
+            loss_sum, correct, norm_sum = stats.tolist()
+            val = score(model.head, predict(model, data['val'], amp), data['val'][2])
+            at = step // steps if step % steps == 0 else round(step / steps, 4)
+            seconds = time.perf_counter() - started
+            log.append({'epoch': at, 'step': step, 'train_loss': loss_sum / n_reviews,
+                        'train_acc': correct / n_reviews, 'val_loss': val['loss'], 'val_acc': val['accuracy'],
+                        'lr': lr, 'grad_norm': norm_sum / (step - steps * (epoch - 1)), 'seconds': seconds,
+                        'tokens_per_second': n_tokens / training, 'peak_memory_mb': peak_memory_mb()})
+            if val['correct'] > best['correct']:
+                best = {'epoch': at, 'correct': val['correct']}
+                replace(folder / 'best.pt', lambda file: torch.save(model.state_dict(), file))
+            if step % steps == 0:
+                replace(folder / 'ckpt.pt', lambda file: torch.save(
+                    {'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'scaler': scaler.state_dict(),
+                     'epoch': epoch, 'log': log, 'best': best, 'seconds': seconds}, file))
+            replace_json(folder / 'log.jsonl', *log)
+            print(f'{chr(13) * sys.stdout.isatty()}{folder}  epoch {at}/{epochs}  train loss {log[-1]["train_loss"]:.4f} '
+                  f'acc {100 * log[-1]["train_acc"]:.2f}  val loss {val["loss"]:.4f} acc {100 * val["accuracy"]:.2f}  '
+                  f'{n_tokens / training:,.0f} tokens/s  {seconds:.0f} s', flush=True)
+            now += time.perf_counter() - pause
+
+    # the last epoch is the headline, the best on val comes second
+    result = {'head': head, 'seed': k}
+    logits = {split: predict(model, data[split], amp) for split in ('val', 'test')}
+    arrays = {f'{split}_{name}': a for split, z in logits.items()
+              for name, a in (('logits', z.half().numpy()), ('labels', np.array(data[split][2])))}
+    replace(folder / 'preds.npz', lambda file: np.savez_compressed(file, **arrays))
+    replace(folder / 'model.pt', lambda file: torch.save(model.state_dict(), file))
+    for which, at in ('last', epochs), ('best', best['epoch']):
+        if at != epochs:
+            model.load_state_dict(torch.load(folder / 'best.pt', map_location=device, weights_only=True))
+            logits = {split: predict(model, data[split], amp) for split in ('val', 'test')}
+        result[which] = {'epoch': at} | {s: score(model.head, z, data[s][2]) for s, z in logits.items()}
+    result['seconds'] = time.perf_counter() - started
+    replace_json(folder / 'result.json', result, indent=1)
+    (folder / 'ckpt.pt').unlink(missing_ok=True)
+    print(f'{folder}  done  val {100 * result["last"]["val"]["accuracy"]:.2f}  '
+          f'test {100 * result["last"]["test"]["accuracy"]:.2f}  {result["seconds"]:.0f} s')
+
+
+def check_settings():
+    """Stop at numbers that mean nothing; what only the model can judge is in EncoderConfig."""
+    for key, least in {'n_runs': 1, 'seed': 0, 'epochs': 1, 'batch_size': 1, 'gradient_accumulation_steps': 1,
+                       'eval_interval': 0, 'warmup_iters': 0, 'learning_rate': 0, 'min_lr': 0, 'weight_decay': 0,
+                       'grad_clip': 0, 'threads': 0, 'token_dropout': 0}.items():
+        if globals()[key] < least:
+            fail(f'{key} must be at least {least}, not {globals()[key]}')
+    for key in 'token_dropout', 'beta1', 'beta2':
+        if not 0 <= globals()[key] < 1:
+            fail(f'{key} must be in [0, 1), not {globals()[key]}')
+
+
+def choose_device():
+    """Settle device and dtype -> a function that makes the autocast context."""
+    global device, dtype
+    there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
+    if device == 'auto':
+        device = next(d for d, is_there in there.items() if is_there)
+    if not there.get(device):
+        fail(f'device {device!r} is not here; there is {", ".join(d for d in there if there[d])}')
+    able = torch.cpu.get_capabilities()
+    if dtype == 'auto':
+        dtype = {'cuda': 'bfloat16' if there['cuda'] and torch.cuda.is_bf16_supported(False) else 'float16',
+                 'cpu': 'bfloat16' if able.get('amx_bf16') or able.get('avx512_bf16') else 'float32',
+                 'mps': 'float32'}[device]
+    if dtype not in ('bfloat16', 'float16', 'float32', 'float64') or (device, dtype) == ('mps', 'float64'):
+        fail(f'dtype is bfloat16, float16, float32 or (not on mps) float64, not {dtype!r}')
+    if threads:
+        torch.set_num_threads(threads)
+    if deterministic:
+        os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
+        torch.use_deterministic_algorithms(True)
+    return lambda: torch.autocast(device, getattr(torch, dtype), enabled=dtype in ('bfloat16', 'float16'))
+
+
+def main(settings):
+    global bag
+    check_settings()
+    bag = bag and pos == 'none'
+    data, meta = load_data(Path(data_dir) / dataset)
+    amp = choose_device()
+    n_params = sum(p.numel() for p in make_model(settings, meta).parameters())
+    lengths = np.diff(data['train'][1].astype(np.int64))
+    print(f'{head} head, {n_params:,} parameters, {device}, {dtype}, {torch.get_num_threads()} threads')
+    print(f'{dataset}: {", ".join(f"{len(d[2]):,} {split}" for split, d in data.items())}; the first {block_size} '
+          f'tokens of a review are used, which cuts {(lengths > block_size).mean():.1%} of the training reviews')
+    try:
+        for k in range(seed, seed + n_runs):
+            run(k, data, meta, settings, amp)
+    except OSError as error:
+        fail(f'cannot write to {out_dir}: {error}')
+    except KeyboardInterrupt:
+        print(f'\nstopped; the same command goes on after the last whole epoch', file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == '__main__':
+    main(configure(globals(), more=head_settings))
