@@ -46,14 +46,14 @@ pos = 'none'  # position encoding: none (as in the paper) or learned
 bag = True  # compute each distinct token of a review once (pos = 'none' only): same function, less work
 bias = True  # in linear layers and norms
 dropout = 0.0
-token_dropout = 0.5  # share of a training review's tokens that is left out, anew each epoch
+token_dropout = 0.8  # share of a training review's tokens that is left out, anew each epoch; also a speed-up
 # optimizer
 epochs = 10
-batch_size = 64  # reviews a step
+batch_size = 256  # reviews a step
 gradient_accumulation_steps = 1  # parts that a batch is computed in: less memory, same step
-learning_rate = 3e-4  # the highest
+learning_rate = 4e-4  # the highest
 min_lr = 0.0  # the last
-warmup_iters = 100  # steps from 0 to the highest rate
+warmup_iters = 50  # steps from 0 to the highest rate
 decay_lr = True  # from there to min_lr by a cosine
 weight_decay = 0.1  # of all matrices
 beta1 = 0.9
@@ -108,8 +108,8 @@ def batches(tokens, offsets, labels, rng=None):
 
     rng: a numpy Generator, for training: it shuffles the reviews and the batches and leaves out
         token_dropout of the tokens. Without it nothing is random and nothing is left out.
-    Yields rows int64 [B] (which reviews), tokens int64 and counts int64 [B, T] (0: padding), labels
-    int64 [B], and the number of review tokens, after truncation but before dropout and bagging.
+    Yields rows [B] (which reviews), tokens and counts [B, T] (a count of 0 is padding), labels [B], all
+    int64, and the number of review tokens, after truncation but before token dropout and bagging.
     """
     order = np.arange(len(labels)) if rng is None else rng.permutation(len(labels))
     for start in range(0, len(order), POOL * batch_size):
@@ -118,10 +118,9 @@ def batches(tokens, offsets, labels, rng=None):
         n_tokens = lengths = np.minimum(offsets[rows + 1].astype(np.int64) - first, block_size)
         flat = np.concatenate([tokens[i:i + n] for i, n in zip(first, lengths)]).astype(np.int64)
         if rng is not None and token_dropout:
-            keep = rng.random(len(flat), dtype=np.float32) >= token_dropout
-            keep[np.cumsum(lengths) - lengths] |= np.add.reduceat(keep, np.cumsum(lengths) - lengths) == 0
-            lengths = np.add.reduceat(keep, np.cumsum(lengths) - lengths, dtype=np.int64)
-            flat = flat[keep]
+            keep, begin = rng.random(len(flat), dtype=np.float32) >= token_dropout, np.cumsum(lengths) - lengths
+            keep[begin] |= ~np.logical_or.reduceat(keep, begin)  # one token stays in any case
+            flat, lengths = flat[keep], np.add.reduceat(keep, begin, dtype=np.int64)
         flat, lengths = torch.from_numpy(flat), torch.from_numpy(lengths)
         flat, counts, lengths = to_bags(flat, lengths) if bag else (flat, torch.ones_like(flat), lengths)
 
@@ -133,8 +132,9 @@ def batches(tokens, offsets, labels, rng=None):
             real = column < lengths[part, None]
             index = torch.where(real, begin[part, None] + column, 0)
             which = rows[part.numpy()]
-            yield (torch.from_numpy(which), torch.where(real, flat[index], 0), torch.where(real, counts[index], 0),
-                   torch.from_numpy(labels[which].astype(np.int64)), int(n_tokens[part.numpy()].sum()))
+            y = torch.from_numpy(labels[which].astype(np.int64))
+            yield (which, torch.where(real, flat[index], 0), torch.where(real, counts[index], 0), y,
+                   int(n_tokens[part.numpy()].sum()))
 
 
 @torch.no_grad()
@@ -170,7 +170,8 @@ def replace(path, write):
 
 
 def replace_json(path, *rows, indent=None):
-    replace(path, lambda file: file.write(''.join(json.dumps(row, indent=indent) + '\n' for row in rows).encode()))
+    text = ''.join(json.dumps(row, indent=indent) + '\n' for row in rows)
+    replace(path, lambda file: file.write(text.encode()))
 
 
 def peak_memory_mb():
@@ -206,7 +207,8 @@ def rate(step, last):
         return learning_rate * step / warmup_iters
     if not decay_lr:
         return learning_rate
-    return min_lr + (learning_rate - min_lr) * (1 + math.cos(math.pi * (step - warmup_iters) / (last - warmup_iters))) / 2
+    way = (step - warmup_iters) / (last - warmup_iters)
+    return min_lr + (learning_rate - min_lr) * (1 + math.cos(math.pi * way)) / 2
 
 
 def start_folder(folder, config):
@@ -306,21 +308,23 @@ def run(k, data, meta, settings, amp):
             n_reviews, n_tokens, training = n_reviews + len(labels), n_tokens + n, time.perf_counter() - now
             if sys.stdout.isatty() and time.perf_counter() - shown > 0.5:
                 shown = time.perf_counter()
-                print(f'\r{folder}  epoch {epoch}/{epochs}  step {step - steps * (epoch - 1)}/{steps}  '
-                      f'loss {stats[0].item() / n_reviews:.4f}  {n_tokens / training:,.0f} tokens/s\033[K', end='', flush=True)
+                print(f'\r{folder}  epoch {epoch}/{epochs}  step {step - steps * (epoch - 1)}/{steps}  train loss '
+                      f'{stats[0].item() / n_reviews:.4f}  {n_tokens / training:,.0f} tokens/s\033[K',
+                      end='', flush=True)
             if step % steps and (not eval_interval or step % eval_interval):
                 continue
 
             # evaluate on the whole of val
             pause = time.perf_counter()
-            loss_sum, correct, norm_sum = stats.tolist()
+            loss_sum, correct, norm_sum = stats.tolist()  # of this epoch so far
             val = score(model.head, predict(model, data['val'], amp), data['val'][2])
             at = step // steps if step % steps == 0 else round(step / steps, 4)
             seconds = time.perf_counter() - started
-            log.append({'epoch': at, 'step': step, 'train_loss': loss_sum / n_reviews,
-                        'train_acc': correct / n_reviews, 'val_loss': val['loss'], 'val_acc': val['accuracy'],
-                        'lr': lr, 'grad_norm': norm_sum / (step - steps * (epoch - 1)), 'seconds': seconds,
-                        'tokens_per_second': n_tokens / training, 'peak_memory_mb': peak_memory_mb()})
+            row = {'epoch': at, 'step': step, 'train_loss': loss_sum / n_reviews, 'train_acc': correct / n_reviews,
+                   'val_loss': val['loss'], 'val_acc': val['accuracy'], 'lr': lr,
+                   'grad_norm': norm_sum / (step - steps * (epoch - 1)), 'seconds': seconds,
+                   'tokens_per_second': n_tokens / training, 'peak_memory_mb': peak_memory_mb()}
+            log.append(row)
             if val['correct'] > best['correct']:
                 best = {'epoch': at, 'correct': val['correct']}
                 replace(folder / 'best.pt', lambda file: torch.save(model.state_dict(), file))
@@ -329,8 +333,8 @@ def run(k, data, meta, settings, amp):
                     {'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'scaler': scaler.state_dict(),
                      'epoch': epoch, 'log': log, 'best': best, 'seconds': seconds}, file))
             replace_json(folder / 'log.jsonl', *log)
-            print(f'{chr(13) * sys.stdout.isatty()}{folder}  epoch {at}/{epochs}  train loss {log[-1]["train_loss"]:.4f} '
-                  f'acc {100 * log[-1]["train_acc"]:.2f}  val loss {val["loss"]:.4f} acc {100 * val["accuracy"]:.2f}  '
+            print(f'{chr(13) * sys.stdout.isatty()}{folder}  epoch {at}/{epochs}  train loss {row["train_loss"]:.4f} '
+                  f'acc {100 * row["train_acc"]:.2f}  val loss {row["val_loss"]:.4f} acc {100 * row["val_acc"]:.2f}  '
                   f'{n_tokens / training:,.0f} tokens/s  {seconds:.0f} s', flush=True)
             now += time.perf_counter() - pause
 
@@ -405,7 +409,7 @@ def main(settings):
     except OSError as error:
         fail(f'cannot write to {out_dir}: {error}')
     except KeyboardInterrupt:
-        print(f'\nstopped; the same command goes on after the last whole epoch', file=sys.stderr)
+        print('\nstopped; the same command goes on after the last whole epoch', file=sys.stderr)
         sys.exit(130)
 
 

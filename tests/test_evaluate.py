@@ -88,7 +88,8 @@ def matrix(counts, n):
 def test_interval_over_seeds_is_students_t_and_welchs():
     a, b = matrix([850, 860, 870, 880, 890], 1000), matrix([800, 803, 809, 830], 1000)
     # mean 87, sd sqrt(2.5), t(0.975, 4) = 2.7764451 from the printed tables
-    assert evaluate.interval(a)['seeds'] == pytest.approx((87 - 2.7764451 * 0.5 ** 0.5, 87 + 2.7764451 * 0.5 ** 0.5))
+    half = 2.7764451 * 0.5 ** 0.5
+    assert evaluate.interval(a)['seeds'] == pytest.approx((87 - half, 87 + half))
     welch = stats.ttest_ind(100 * a.mean(1), 100 * b.mean(1), equal_var=False).confidence_interval()
     both = evaluate.interval(a, b)
     assert both['seeds'] == pytest.approx((welch.low, welch.high))
@@ -140,9 +141,9 @@ def brute_force(a, b, spread):
 def test_permutation_test_against_hand_and_brute_force():
     apart = evaluate.permutation_test(np.array([5, 6, 7, 8, 9]), np.array([1, 2, 3, 4, 0]))
     assert apart == {'hits': 2, 'splits': 252, 'p': 2 / 252, 'exact': True}
-    # {1, 2} against {4, 9}: differences of means 5 3.5 1.. only the split itself and its mirror reach 5
+    # the means are 5 apart here, 3 in 1 4 | 2 9, 2 in 1 9 | 2 4: only this split and its mirror reach 5
     assert evaluate.permutation_test(np.array([1, 2]), np.array([4, 9]))['hits'] == 2
-    # distances 1 and 5; {1,4}|{2,9}: 3, 7; {1,9}|{2,4}: 8, 2 (6 apart) and mirrors: 6 of 6 are at least 4 apart
+    # max-min is 1 and 5 here, 3 and 7 in 1 4 | 2 9, 8 and 2 in 1 9 | 2 4: all are at least 4 apart
     assert evaluate.permutation_test(np.array([1, 2]), np.array([4, 9]), spread=True)['hits'] == 6
     rng = np.random.default_rng(2)
     for n, m, top in (2, 2, 3), (3, 5, 4), (5, 3, 30), (4, 4, 5), (2, 6, 1000), (5, 5, 8), (3, 3, 1):
@@ -180,7 +181,7 @@ def test_table_summary_and_figures(out, capsys):
     run(out / 'bce', out / 'ce')
     text = capsys.readouterr().out
     assert text == (out / 'table.md').read_text()
-    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines() if line[:2] == '| ']
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines() if line[:1] == '|']
     half = 2.7764451 * np.std([85, 86, 87.5, 88, 86.5], ddof=1) / 5 ** 0.5
     assert rows[2][:8] == ['BCE', '5', '85.00', '86.60', '86.50', '88.00', '3.00',
                            f'{86.6 - half:.2f} to {86.6 + half:.2f}']
@@ -201,7 +202,8 @@ def test_table_summary_and_figures(out, capsys):
     sds = [np.std([c / 4 for c, _ in counts], ddof=1) for counts in (BCE, CE)]
     sd = (sum(s ** 2 for s in sds) / 2) ** 0.5
     # chi-square with 8 degrees of freedom, from the printed tables: 17.5345 and 2.1797
-    assert pair['test']['sd'] == pytest.approx([sd, sd * (8 / 17.5345) ** 0.5, sd * (8 / 2.1797) ** 0.5], rel=1e-4)
+    expected = [sd, sd * (8 / 17.5345) ** 0.5, sd * (8 / 2.1797) ** 0.5]
+    assert pair['test']['sd'] == pytest.approx(expected, rel=1e-4)
     (low, high), (seeds_low, seeds_high) = pair['test']['both'], pair['test']['seeds']
     assert low < seeds_low < 3.4 < seeds_high < high
     for name in 'accuracy_by_run.png', 'accuracy_by_epoch.png':
@@ -276,7 +278,8 @@ def test_every_kind_of_damage(file, spoil, out, capsys):
     run(out / 'bce')
     text = capsys.readouterr().out
     assert f'{out / "bce" / "seed3"} is damaged' in text
-    assert json.loads((out / 'summary.json').read_text())['groups'][0]['test']['correct'] == [340, 344, 350, 346]
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['groups'][0]['test']['correct'] == [340, 344, 350, 346]
 
 
 def test_a_seed_counts_once(out, capsys):
@@ -322,7 +325,7 @@ def test_mistakes_end_in_one_line(out, capsys):
                         ([out / 'empty'], 'no runs'),
                         ([out], f'did you mean {out / "bce"} {out / "begun"}'),
                         ([out / 'bce' / 'seed0'], 'is a single run; give the folder that holds it, bce'),
-                        ([out / 'begun'], 'no finished run; ' + str(out / 'begun' / 'seed0') + ' is not finished'),
+                        ([out / 'begun'], f'no finished run; {out}/begun/seed0 is not finished'),
                         ([out / 'mixed'], 'differ in head'),
                         ([out / 'bce', out / 'other'], 'differ in data'),
                         ([out / 'bce', '--effect=0'], 'effect must be above 0'),
@@ -337,8 +340,8 @@ def test_mistakes_end_in_one_line(out, capsys):
 
 
 def test_command_line(out):
-    done = subprocess.run([sys.executable, ROOT / 'evaluate.py', 'bce', 'ce', '--out_dir=there/deep'], cwd=out,
-                          capture_output=True, text=True)
+    argv = [sys.executable, ROOT / 'evaluate.py', 'bce', 'ce', '--out_dir=there/deep']
+    done = subprocess.run(argv, cwd=out, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert done.stdout == (out / 'there' / 'deep' / 'table.md').read_text()
     assert done.stdout.startswith('# BCE and CE on toy\n\n10 runs of 3 epochs, 300 minutes on a machine')
