@@ -41,9 +41,7 @@ def configure(namespace, more=None, positional=None, argv=None):
     given = []  # (where it was said, key, value or its text), in the order of the arguments
     for arg in argv:
         if arg in ('--help', '-h'):
-            settings.update(more(settings) if more else {})
-            show_help(namespace.get('__doc__') or '', settings, notes)
-            raise SystemExit(0)
+            continue
         if arg.startswith('--'):
             key, equals, text = arg[2:].partition('=')
             given.append((arg, key, text if equals else None))
@@ -63,10 +61,13 @@ def configure(namespace, more=None, positional=None, argv=None):
         if key in extra:
             extra[key] = convert(where, key, value, extra[key])
         elif key not in settings:
-            near = difflib.get_close_matches(key, [*settings, *extra], n=3, cutoff=0.5)
+            near = difflib.get_close_matches(key, [*settings, *extra], n=3, cutoff=0.6)
             hint = f'did you mean {", ".join(near)}?' if near else '--help lists all settings'
             fail(f'{where}: there is no setting {key!r}; {hint}')
     settings.update(extra)
+    if {'--help', '-h'} & set(argv):
+        show_help(namespace.get('__doc__') or '', settings, notes)
+        raise SystemExit(0)
     namespace.update(settings)
     return settings
 
