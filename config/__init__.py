@@ -109,30 +109,27 @@ def convert(where, key, value, default):
     """A setting's new value in the type of its default, from text, from a config file's (value,), or
     from None (a bare --key, which is True)."""
     kind = type(default)
+    if value is None and kind is bool:
+        return True
     if value is None:
-        if kind is bool:
-            return True
         fail(f'{where}: {key} needs a value, such as --{key}={default}')
-    if isinstance(value, tuple):
-        value, = value
-        if type(value) is kind:
-            result = value
-        elif kind is float and type(value) is int:
-            result = float(value) if abs(value) < 1e300 else math.inf
+    try:
+        if isinstance(value, tuple):
+            value, = value
+            if type(value) is not kind and (kind, type(value)) != (float, int):
+                raise ValueError
+            result = kind(value)
         else:
-            fail(f'{where}: {key} wants {NAMES[kind]}, not {value!r}')
-    else:
-        try:
-            result = {'true': True, '1': True, 'false': False, '0': False}[value.lower()] \
-                if kind is bool else kind(value)
-        except (ValueError, KeyError):
-            fail(f'{where}: {key} wants {NAMES[kind]}, not {value!r}')
-    if kind is float and not math.isfinite(result):
+            yes = {'true': True, '1': True, 'false': False, '0': False}
+            result = yes[value.lower()] if kind is bool else kind(value)
+        if kind is float and not math.isfinite(result):
+            raise OverflowError
+    except (ValueError, KeyError):
+        names = {bool: 'True or False', int: 'an integer', float: 'a number', str: 'a string'}
+        fail(f'{where}: {key} wants {names[kind]}, not {value!r}')
+    except OverflowError:
         fail(f'{where}: {key} wants a finite number')
     return result
-
-
-NAMES = {bool: 'True or False', int: 'an integer', float: 'a number', str: 'a string'}
 
 
 def show_help(doc, settings, notes):

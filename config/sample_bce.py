@@ -2,3 +2,7 @@
 out_dir = 'out/sample/bce'
 dataset = 'sample'
 head = 'bce'
+epochs = 6
+batch_size = 64
+learning_rate = 1e-3
+token_dropout = 0.2

@@ -2,3 +2,7 @@
 out_dir = 'out/sample/ce'
 dataset = 'sample'
 head = 'ce'
+epochs = 6
+batch_size = 64
+learning_rate = 1e-3
+token_dropout = 0.2
