@@ -191,7 +191,7 @@ def report(groups, pairs, notes):
         ' / '.join(sorted({str((run['config'] | run).get(key) or 'unknown') for run in runs}))
         for key in ('dataset', 'epochs', 'hardware', 'commit'))
     yield f'# {" and ".join(g["label"] for g in groups)} on {dataset}'
-    yield f'{len(runs)} runs of {epochs} epochs, {minutes:,.0f} minutes on {hardware}, commit {commit}.'
+    yield f'{len(runs)} runs of {epochs} epochs, together {minutes:,.0f} minutes, on {hardware}, commit {commit}.'
     if notes:
         yield '**Beware:**\n\n' + '\n'.join(f'- {note}.' for note in notes)
     for split in SPLITS:
@@ -265,7 +265,8 @@ def draw_epochs(groups):
         ax.set_xlim(left=0)
         ax.xaxis.get_major_locator().set_params(integer=True)
     fig.suptitle('Train and val accuracy by epoch, %', x=0.01, ha='left')
-    fig.supxlabel('Epoch\nLine: the run that ends best on val. Band: all runs. Train: with dropout.')
+    fig.supxlabel('Epoch\nLine: the run that ends best on val. Band: all runs. '
+                  'Train accuracy is taken while training, with dropout and token dropout.')
     return fig
 
 

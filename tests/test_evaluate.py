@@ -344,5 +344,5 @@ def test_command_line(out):
     done = subprocess.run(argv, cwd=out, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert done.stdout == (out / 'there' / 'deep' / 'table.md').read_text()
-    assert done.stdout.startswith('# BCE and CE on toy\n\n10 runs of 3 epochs, 300 minutes on a machine')
+    assert done.stdout.startswith('# BCE and CE on toy\n\n10 runs of 3 epochs, together 300 minutes, on a machine')
     assert not (out / 'table.md').exists()
