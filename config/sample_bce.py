@@ -2,6 +2,7 @@
 out_dir = 'out/sample/bce'
 dataset = 'sample'
 head = 'bce'
+n_embd = 64
 epochs = 6
 batch_size = 64
 learning_rate = 1e-3
