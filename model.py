@@ -11,6 +11,7 @@ Notable:
 """
 import math
 from dataclasses import dataclass, field
+from inspect import signature
 
 import torch
 import torch.nn as nn
@@ -23,7 +24,7 @@ def to_bags(tokens, lengths):
     tokens: int64 [N], all reviews one after another; lengths: int64 [B], tokens per review, sum N.
     Returns tokens [M] and counts [M], again one review after another, and the new lengths [B].
     """
-    review = torch.arange(len(lengths)).repeat_interleave(lengths)
+    review = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
     keys, counts = torch.unique(review << 32 | tokens, return_counts=True)  # sorted by review, then token
     return keys & 0xFFFFFFFF, counts, torch.bincount(keys >> 32, minlength=len(lengths))
 
@@ -111,9 +112,11 @@ class Encoder(nn.Module):
                 nn.init.zeros_(p)
         self.head = HEADS[config.head](config.n_embd, config.n_class, **config.head_settings)
 
-    def forward(self, tokens, counts):
-        """tokens int [B, T], counts [B, T] (0: padding) -> logits [B, outputs of the head], float32 at least."""
-        x = self.embed(tokens)
+    def forward(self, tokens, counts, table=None):
+        """tokens int [B, T], counts [B, T] (0: padding) -> logits [B, outputs of the head], float32 at least.
+
+        table: [rows, n_embd], embeddings to look the tokens up in, instead of the model's own."""
+        x = F.embedding(tokens, self.embed.weight if table is None else table)
         if self.config.pos == 'learned':
             x = x + self.positions.weight[:tokens.shape[1]]
         x = F.dropout(x, self.config.dropout, self.training)
@@ -122,7 +125,7 @@ class Encoder(nn.Module):
             x = block(x, counts)
         with torch.autocast(tokens.device.type, enabled=False):
             weights = counts / counts.sum(1, keepdim=True)
-            return self.head((self.norm(x.to(counts.dtype)) * weights[..., None]).sum(1))
+            return self.head((weights[:, None] @ self.norm(x.to(counts.dtype)))[:, 0])
 
 
 # A head turns x float [B, n_embd] into logits [B, outputs]; loss(logits, y int64 [B]) is the mean over the
@@ -176,3 +179,85 @@ class CEHead(nn.Module):
 
 
 HEADS = {'bce': BCEHead, 'ce': CEHead}
+
+
+def head_settings(settings):
+    """The keywords of the head that settings['head'] names, with their defaults: settings of train.py too."""
+    keywords = signature(HEADS[settings['head']].__init__).parameters.values() if settings['head'] in HEADS else ()
+    return {p.name: p.default for p in keywords if p.default is not p.empty}
+
+
+class DeferredAdamW:
+    """AdamW for an embedding of which a batch needs few rows: the others wait, and make up for it later.
+
+    Adam moves a row that has no gradient, too: each step m shrinks by beta1 and v by beta2, and the row moves by a
+    rate times m / (sqrt(v) + eps). All of it but the row's own m and v is known beforehand, so any number of such
+    moves is one: m / (sqrt(v) + eps), as the row was left, times a number that all rows left at that step share.
+    This gives torch.optim.AdamW's numbers (but for rounding, and for eps, which shrinks with sqrt(v) while a row
+    waits) and costs a batch's rows, not the vocabulary. Like it: Carpenter 2008, "Lazy sparse SGD", for SGD.
+
+    weight: float [V, n], changed in place; only `settle` brings all of it up to date.
+    """
+
+    def __init__(self, weight, betas, weight_decay, eps=1e-8):
+        self.weight, self.betas, self.weight_decay, self.eps = weight.requires_grad_(False), betas, weight_decay, eps
+        self.m, self.v, self.steps = torch.zeros_like(self.weight), torch.zeros_like(self.weight), 0
+        self.place = torch.zeros(len(weight), dtype=torch.int64)
+        self.settle_clock()
+
+    def settle_clock(self):
+        """Start to count anew: every row was left now."""
+        self.left = torch.zeros(len(self.weight), dtype=torch.int64)  # by how many steps since then, per row
+        # of a row left at each step since then: the share of its weight that decay has left, the share of
+        # m / sqrt(v) that is left, and how many m / sqrt(v) it is to move
+        self.kept, self.fade, self.move = torch.tensor([[1.0], [1.0], [0.0]], dtype=torch.float64)
+
+    def current(self, rows):
+        """Weight, m and v of these rows as they are after all steps so far, [rows, n] each."""
+        left = self.left[rows]
+        kept, move = (x[left, None].to(self.weight.dtype) for x in (self.kept, self.move))
+        m, v, waited = self.m[rows], self.v[rows], (len(self.kept) - 1 - left)[:, None].to(self.weight.dtype)
+        eps = self.eps * (1 - self.betas[1] ** (self.steps - waited).clamp(min=1)).sqrt()
+        weight = self.weight[rows] * kept - move * m / (v.sqrt() + eps)
+        return weight, m * self.betas[0] ** waited, v * self.betas[1] ** waited
+
+    def rows(self, tokens):
+        """tokens int [...] -> the same as places in a table, and the table [rows, n], a leaf that takes the gradient."""
+        self.place.fill_(-1)[tokens] = 0
+        self.needed = (self.place == 0).nonzero()[:, 0]
+        self.place[self.needed] = torch.arange(len(self.needed))
+        weight, self.m_needed, self.v_needed = self.current(self.needed)
+        self.table = weight.requires_grad_()
+        return self.place[tokens], self.table
+
+    @torch.no_grad()
+    def step(self, lr):
+        """One step of all rows, by the gradient of the table that `rows` gave last."""
+        (beta1, beta2), w, m, v, g = self.betas, self.table.detach(), self.m_needed, self.v_needed, self.table.grad
+        self.steps += 1
+        debias = math.sqrt(1 - beta2 ** self.steps)
+        rate, decay = lr * debias / (1 - beta1 ** self.steps), 1 - lr * self.weight_decay
+        m.lerp_(g, 1 - beta1)
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        w.mul_(decay).addcdiv_(m, v.sqrt().add_(self.eps * debias), value=-rate)
+        for whole, part in (self.weight, w), (self.m, m), (self.v, v):
+            whole[self.needed] = part
+        self.fade = self.fade * (beta1 / math.sqrt(beta2))
+        self.kept, self.move = self.kept * decay, self.move * decay + rate * self.fade
+        self.kept, self.fade, self.move = (F.pad(x, (0, 1), value=y) for x, y in
+                                           ((self.kept, 1.0), (self.fade, 1.0), (self.move, 0.0)))
+        self.left[self.needed] = len(self.kept) - 1
+
+    def settle(self):
+        """Bring all rows up to date."""
+        for part in torch.arange(len(self.weight)).split(2 ** 13):
+            self.weight[part], self.m[part], self.v[part] = self.current(part)
+        self.settle_clock()
+
+    def state_dict(self):
+        self.settle()
+        return {'m': self.m, 'v': self.v, 'steps': self.steps}
+
+    def load_state_dict(self, state):
+        self.m.copy_(state['m']), self.v.copy_(state['v'])
+        self.steps = state['steps']

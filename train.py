@@ -3,13 +3,16 @@
     python train.py config/bce.py                        one run, on CUDA, MPS or the CPU
     python train.py config/bce.py --n_runs=5             five seeds, one after the other
     python train.py config/bce.py --learning_rate=1e-3 --out_dir=out/fast
+    torchrun --standalone --nproc_per_node=2 train.py config/bce.py     one run, each batch shared by 2 processes
 
 Notable:
 - The same command again skips finished runs and continues an unfinished one after its last whole epoch.
   Every random number is drawn from (seed, epoch), so it ends as if it had never been interrupted.
-- A batch is made of reviews of about one size, as bags (model.py): little padding, each distinct token once.
+- A batch is made of reviews of about one size, as bags (model.py): little padding, each distinct token once. It is
+  computed in parts that fit the caches, and only the embeddings of its own tokens are touched.
 - Mixed precision: bfloat16 where the chip has it, on CPUs too, else float16 with a GradScaler, else float32.
 """
+import gc
 import hashlib
 import json
 import math
@@ -18,14 +21,16 @@ import shutil
 import subprocess
 import sys
 import time
-from inspect import signature
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from config import configure, fail
-from model import HEADS, Encoder, EncoderConfig, to_bags
+from model import DeferredAdamW, Encoder, EncoderConfig, head_settings, to_bags
 
 # -----------------------------------------------------------------------------
 # a run
@@ -50,7 +55,6 @@ token_dropout = 0.8  # share of a training review's tokens that is left out, ane
 # optimizer
 epochs = 10
 batch_size = 256  # reviews a step
-gradient_accumulation_steps = 1  # parts that a batch is computed in: less memory, same step
 learning_rate = 4e-4  # the highest
 min_lr = 0.0  # the last
 warmup_iters = 50  # steps from 0 to the highest rate
@@ -59,25 +63,20 @@ weight_decay = 0.1  # of all matrices
 beta1 = 0.9
 beta2 = 0.99
 grad_clip = 1.0  # largest global norm of a gradient; 0: no clipping
+deferred = True  # embeddings of tokens that a batch lacks make their steps later: the same AdamW (CPU only)
 # system
 device = 'auto'  # cuda, mps or cpu; auto takes the first there is
 dtype = 'auto'  # bfloat16, float16, float32 or float64; auto takes the fastest that is safe
+max_tokens = 0  # so many of a batch, padding included, are computed at once; 0: 8192 on CPUs, all on GPUs
 compile = False  # torch.compile: a minute at first, faster from then on
 deterministic = False  # the same numbers from the same seed on CUDA too (on the CPU they always are)
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 POOL = 50  # batches made together: the larger, the less padding and the less random the batches
-MAY_DIFFER = ('out_dir data_dir n_runs overwrite compile deterministic device threads hardware torch '
-              'commit').split()  # between a run's folder and a command that finds it
-
-
-def head_settings(settings):
-    """A head's keyword defaults are settings too."""
-    if settings['head'] not in HEADS:
-        return {}
-    keywords = signature(HEADS[settings['head']].__init__).parameters.values()
-    return {p.name: p.default for p in keywords if p.default is not p.empty}
+WORLD, RANK = int(os.environ.get('WORLD_SIZE', 1)), int(os.environ.get('RANK', 0))  # torchrun sets them
+MAY_DIFFER = ('out_dir data_dir n_runs overwrite compile deterministic device threads processes '
+              'hardware torch commit').split()  # between a run's folder and a command that finds it
 
 
 def load_data(folder):
@@ -108,8 +107,8 @@ def batches(tokens, offsets, labels, rng=None):
 
     rng: a numpy Generator, for training: it shuffles the reviews and the batches and leaves out
         token_dropout of the tokens. Without it nothing is random and nothing is left out.
-    Yields rows [B] (which reviews), tokens and counts [B, T] (a count of 0 is padding), labels [B], all
-    int64, and the number of review tokens, after truncation but before token dropout and bagging.
+    Yields rows [B] (which reviews, the shortest first), tokens and counts [B, T] (a count of 0 is padding),
+    labels [B], all int64, and the number of review tokens, after truncation but before token dropout and bagging.
     """
     order = np.arange(len(labels)) if rng is None else rng.permutation(len(labels))
     for start in range(0, len(order), POOL * batch_size):
@@ -121,40 +120,50 @@ def batches(tokens, offsets, labels, rng=None):
             keep, begin = rng.random(len(flat), dtype=np.float32) >= token_dropout, np.cumsum(lengths) - lengths
             keep[begin] |= ~np.logical_or.reduceat(keep, begin)  # one token stays in any case
             flat, lengths = flat[keep], np.add.reduceat(keep, begin, dtype=np.int64)
-        flat, lengths = torch.from_numpy(flat), torch.from_numpy(lengths)
+        flat, lengths = torch.from_numpy(flat).to(device), torch.from_numpy(lengths).to(device)
         flat, counts, lengths = to_bags(flat, lengths) if bag else (flat, torch.ones_like(flat), lengths)
 
-        begin = lengths.cumsum(0) - lengths
-        parts = lengths.argsort(stable=True).split(batch_size)  # the pool's reviews, the shortest first
-        for k in range(len(parts)) if rng is None else rng.permutation(len(parts)):
-            part = parts[k]
-            column = torch.arange(int(lengths[part].max()))
-            real = column < lengths[part, None]
-            index = torch.where(real, begin[part, None] + column, 0)
-            which = rows[part.numpy()]
-            y = torch.from_numpy(labels[which].astype(np.int64))
-            yield (which, torch.where(real, flat[index], 0), torch.where(real, counts[index], 0), y,
-                   int(n_tokens[part.numpy()].sum()))
+        # everything that a GPU must be waited for, once a pool
+        begin, by_size = lengths.cumsum(0) - lengths, lengths.argsort(stable=True)
+        answers, here = torch.from_numpy(labels[rows].astype(np.int64)).to(device), by_size.cpu().numpy()
+        spans = [slice(i, min(i + batch_size, len(rows))) for i in range(0, len(rows), batch_size)]
+        widths = lengths[by_size[[span.stop - 1 for span in spans]]].tolist()
+        for k in range(len(spans)) if rng is None else rng.permutation(len(spans)):
+            part, column = by_size[spans[k], None], torch.arange(widths[k], device=device)
+            real = column < lengths[part]
+            index = torch.where(real, begin[part] + column, 0)
+            yield (rows[here[spans[k]]], torch.where(real, flat[index], 0), torch.where(real, counts[index], 0),
+                   answers[by_size[spans[k]]], int(n_tokens[here[spans[k]]].sum()))
+
+
+def parts(*batch):
+    """Cut a batch (tokens, counts and whatever else has its rows) into parts of about max_tokens tokens."""
+    n = min(math.ceil(batch[0].numel() / max_tokens), len(batch[0]))
+    for tokens, counts, *others in zip(*(x.tensor_split(n) for x in batch)) if n > 1 else [batch]:
+        width = int((counts[-1] > 0).sum()) if n > 1 else None  # of the longest review
+        yield tokens[:, :width], counts[:, :width], *others
 
 
 @torch.no_grad()
 def predict(model, split, amp):
     """The model's logits for a whole split, float32 (or float64) [reviews, outputs], on the CPU."""
     model.eval()
-    logits = None
-    for rows, tokens, counts, _, _ in batches(*split):
+    rows, z = [], []
+    for which, tokens, counts, _, _ in batches(*split):
+        rows.append(which[RANK::WORLD])
         with amp():
-            z = model(tokens.to(device), counts.to(device)).cpu()
-        logits = torch.empty(len(split[2]), z.shape[1], dtype=z.dtype) if logits is None else logits
-        logits[rows] = z
+            z += [model(*part) for part in parts(tokens[RANK::WORLD], counts[RANK::WORLD])]
+    z = torch.cat(z).cpu()
+    logits = torch.zeros(len(split[2]), z.shape[1], dtype=z.dtype)
+    logits[np.concatenate(rows)] = z
+    if WORLD > 1:
+        dist.all_reduce(logits)
     model.train()
     return logits
 
 
 def score(head, logits, labels):
-    """Figures of a split: reviews, how many are right, share of them, mean loss (not float16).
-
-    What is right is counted on the logits as preds.npz stores them, so that it tells the same."""
+    """Figures of a split: reviews, how many are right (by the logits as preds.npz stores them), share, mean loss."""
     labels = torch.from_numpy(labels.astype(np.int64))
     correct = int((head.probs(logits.half().float()).argmax(1) == labels).sum())
     return {'n': len(labels), 'correct': correct, 'accuracy': correct / len(labels),
@@ -162,7 +171,9 @@ def score(head, logits, labels):
 
 
 def replace(path, write):
-    """Let write(file) write a file that is there whole or not at all."""
+    """Let write(file) write a file that is there whole or not at all; of several processes, only the first writes."""
+    if RANK:
+        return
     temporary = path.with_name(path.name + '.tmp')
     with open(temporary, 'wb') as file:
         write(file)
@@ -177,25 +188,20 @@ def replace_json(path, *rows, indent=None):
 def peak_memory_mb():
     if device == 'cuda':
         return torch.cuda.max_memory_allocated() // 2 ** 20
-    try:
-        import resource  # Unix only
-    except ImportError:
+    if sys.platform == 'win32':
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
+    import resource  # Unix only
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
 
 
 def describe(meta):
     """What config.json says beside the settings: on what, with which code and which data."""
     here = Path(__file__).parent
     git = ['git', '-C', str(here), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        commit = ''
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which('git') else ''
     chip = torch.cuda.get_device_name() if device == 'cuda' else torch.cpu.get_capabilities().get('cpu_name', device)
-    return {'device': device, 'dtype': dtype, 'hardware': chip, 'threads': torch.get_num_threads(),
-            'torch': torch.__version__, 'commit': commit,
+    return {'device': device, 'dtype': dtype, 'deferred': deferred, 'hardware': chip,
+            'threads': torch.get_num_threads(), 'processes': WORLD, 'torch': torch.__version__, 'commit': commit,
             'code': hashlib.sha256(b''.join((here / f).read_bytes() for f in ('train.py', 'model.py'))).hexdigest(),
             'data': hashlib.sha256(json.dumps(meta['sha256'], sort_keys=True).encode()).hexdigest(),
             'n_class': len(meta['classes']), 'classes': meta['classes']}
@@ -213,10 +219,10 @@ def rate(step, last):
 
 def start_folder(folder, config):
     """Make a run's folder; true if its run is complete. What is there must be of the same config."""
-    if overwrite and folder.exists():
+    if overwrite and RANK == 0 and folder.exists():
         shutil.rmtree(folder)
     way_out = f'give another --out_dir, or --overwrite to throw away {folder}'
-    if (folder / 'config.json').exists():
+    if not overwrite and (folder / 'config.json').exists():
         try:
             there = json.loads((folder / 'config.json').read_text())
             differing = [key for key in config if key not in MAY_DIFFER and there.get(key) != config[key]]
@@ -229,7 +235,9 @@ def start_folder(folder, config):
     else:
         folder.mkdir(parents=True, exist_ok=True)
         replace_json(folder / 'config.json', config, indent=1)
-    return (folder / 'result.json').exists()
+    if WORLD > 1:
+        dist.barrier()  # all processes find the folder as the first one has left it
+    return not overwrite and (folder / 'result.json').exists()
 
 
 def make_model(settings, meta):
@@ -251,23 +259,27 @@ def run(k, data, meta, settings, amp):
         return
     torch.manual_seed(k)
     model = make_model(settings, meta)
-    forward = torch.compile(model, dynamic=True) if compile else model
 
     # Weight decay is for matrices; biases and gains stay out of it. A head may scale its rate and its decay.
     groups = {}
-    for name, p in model.named_parameters():
+    embedding = DeferredAdamW(model.embed.weight, (beta1, beta2), weight_decay) if deferred else None
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, p in params.items():
         owner = model.head if name.startswith('head.') else None
         decay = weight_decay * getattr(owner, 'wd_mult', 1.0) * (p.dim() > 1)
         groups.setdefault((getattr(owner, 'lr_mult', 1.0), decay), []).append(p)
     optimizer = torch.optim.AdamW([{'params': p, 'lr_mult': lr_mult, 'weight_decay': decay}
                                    for (lr_mult, decay), p in groups.items()], betas=(beta1, beta2), fused=True)
+    forward = DistributedDataParallel(model) if WORLD > 1 else model
+    forward = torch.compile(forward, dynamic=True) if compile else forward
     scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # float16 alone would lose small gradients
+    stateful = {'model': model, 'optimizer': optimizer, 'scaler': scaler} | ({'embedding': embedding} if deferred else {})
 
     first, log, best, seconds = 1, [], {'correct': -1}, 0.0
     if (folder / 'ckpt.pt').exists():
         try:
             state = torch.load(folder / 'ckpt.pt', map_location=device, weights_only=True)
-            for name, part in ('model', model), ('optimizer', optimizer), ('scaler', scaler):
+            for name, part in stateful.items():
                 part.load_state_dict(state[name])
             first, log, best, seconds = state['epoch'] + 1, state['log'], state['best'], state['seconds']
         except Exception as error:  # of many kinds, all of them a damaged file
@@ -276,10 +288,10 @@ def run(k, data, meta, settings, amp):
 
     steps = math.ceil(len(data['train'][2]) / batch_size)  # an epoch
     step = steps * (first - 1)
-    started, shown = time.perf_counter() - seconds, 0.0
+    started = time.perf_counter() - seconds
     model.train()
     for epoch in range(first, epochs + 1):
-        torch.manual_seed(k * 1_000_003 + epoch)  # dropout depends on (seed, epoch) alone, as the batches do
+        torch.manual_seed((k * WORLD + RANK) * 1_000_003 + epoch)  # dropout depends on (seed, epoch) alone, as the batches do
         stats, n_reviews, n_tokens, training = torch.zeros(3, device=device), 0, 0, 0.0
         now = time.perf_counter()
         for _, tokens, counts, labels, n in batches(*data['train'], np.random.default_rng([k, epoch])):
@@ -287,42 +299,53 @@ def run(k, data, meta, settings, amp):
             lr = rate(step, epochs * steps)
             for group in optimizer.param_groups:
                 group['lr'] = lr * group['lr_mult']
-            for part in torch.arange(len(labels)).chunk(gradient_accumulation_steps):
-                y = labels[part].to(device, non_blocking=True)
-                with amp():
-                    logits = forward(tokens[part].to(device, non_blocking=True),
-                                     counts[part].to(device, non_blocking=True))
+            tokens, leaf = embedding.rows(tokens) if deferred else (tokens, None)
+            # this process's share; one that gets none joins in with a review that counts nothing
+            share, counted = (slice(RANK, None, WORLD), 1) if RANK < len(labels) else (slice(1), 0)
+            todo = list(parts(tokens[share], counts[share], labels[share]))
+            for i, (t, c, y) in enumerate(todo):
+                with amp(), forward.no_sync() if WORLD > 1 and i + 1 < len(todo) else nullcontext():
+                    logits = forward(t, c, leaf)
                 loss = model.head.loss(logits, y)
                 # asking a GPU for a number makes it wait, so there only every tenth step is looked at
                 if (device == 'cpu' or step % 10 == 0) and not math.isfinite(loss.item()):
                     fail(f'{folder}: the loss is {loss.item()} at step {step} (epoch {epoch}); '
                          'try a lower --learning_rate or --dtype=float32')
-                scaler.scale(loss * (len(part) / len(labels))).backward()
+                scaler.scale(loss * (counted * WORLD * len(y) / len(labels))).backward()
                 right = model.head.probs(logits.detach()).argmax(1) == y
-                stats[:2] += torch.stack([loss.detach() * len(part), right.sum()])
+                stats[:2] += torch.stack([loss.detach() * len(y), right.sum()]) * counted
+            if deferred and WORLD > 1:  # the other gradients are averaged by DistributedDataParallel
+                dist.all_reduce(leaf.grad)
+                leaf.grad /= WORLD
             scaler.unscale_(optimizer)
-            stats[2] += torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)
+            leaves = [*params.values(), leaf] if deferred else params.values()
+            stats[2] += torch.nn.utils.clip_grad_norm_(leaves, grad_clip or math.inf)
+            if deferred:
+                embedding.step(lr)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
             n_reviews, n_tokens, training = n_reviews + len(labels), n_tokens + n, time.perf_counter() - now
-            if sys.stdout.isatty() and time.perf_counter() - shown > 0.5:
-                shown = time.perf_counter()
-                print(f'\r{folder}  epoch {epoch}/{epochs}  step {step - steps * (epoch - 1)}/{steps}  train loss '
-                      f'{stats[0].item() / n_reviews:.4f}  {n_tokens / training:,.0f} tokens/s\033[K',
-                      end='', flush=True)
+            if sys.stdout.isatty():
+                print(f'\r{folder}  epoch {epoch}/{epochs}  step {step - steps * (epoch - 1)}/{steps}  '
+                      f'{n_tokens / training:,.0f} tokens/s\033[K', end='', flush=True)
             if step % steps and (not eval_interval or step % eval_interval):
                 continue
 
             # evaluate on the whole of val
             pause = time.perf_counter()
-            loss_sum, correct, norm_sum = stats.tolist()  # of this epoch so far
+            if deferred:
+                embedding.settle()
+            sums = stats.clone()  # of this epoch so far
+            if WORLD > 1:
+                dist.all_reduce(sums)
+            loss_sum, correct, norm_sum = sums.tolist()
             val = score(model.head, predict(model, data['val'], amp), data['val'][2])
             at = step // steps if step % steps == 0 else round(step / steps, 4)
             seconds = time.perf_counter() - started
             row = {'epoch': at, 'step': step, 'train_loss': loss_sum / n_reviews, 'train_acc': correct / n_reviews,
                    'val_loss': val['loss'], 'val_acc': val['accuracy'], 'lr': lr,
-                   'grad_norm': norm_sum / (step - steps * (epoch - 1)), 'seconds': seconds,
+                   'grad_norm': norm_sum / WORLD / (step - steps * (epoch - 1)), 'seconds': seconds,
                    'tokens_per_second': n_tokens / training, 'peak_memory_mb': peak_memory_mb()}
             log.append(row)
             if val['correct'] > best['correct']:
@@ -330,8 +353,8 @@ def run(k, data, meta, settings, amp):
                 replace(folder / 'best.pt', lambda file: torch.save(model.state_dict(), file))
             if step % steps == 0:
                 replace(folder / 'ckpt.pt', lambda file: torch.save(
-                    {'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'scaler': scaler.state_dict(),
-                     'epoch': epoch, 'log': log, 'best': best, 'seconds': seconds}, file))
+                    {name: part.state_dict() for name, part in stateful.items()} |
+                    {'epoch': epoch, 'log': log, 'best': best, 'seconds': seconds}, file))
             replace_json(folder / 'log.jsonl', *log)
             print(f'{chr(13) * sys.stdout.isatty()}{folder}  epoch {at}/{epochs}  train loss {row["train_loss"]:.4f} '
                   f'acc {100 * row["train_acc"]:.2f}  val loss {row["val_loss"]:.4f} acc {100 * row["val_acc"]:.2f}  '
@@ -352,14 +375,15 @@ def run(k, data, meta, settings, amp):
         result[which] = {'epoch': at} | {s: score(model.head, z, data[s][2]) for s, z in logits.items()}
     result['seconds'] = time.perf_counter() - started
     replace_json(folder / 'result.json', result, indent=1)
-    (folder / 'ckpt.pt').unlink(missing_ok=True)
+    if RANK == 0:
+        (folder / 'ckpt.pt').unlink(missing_ok=True)
     print(f'{folder}  done  val {100 * result["last"]["val"]["accuracy"]:.2f}  '
           f'test {100 * result["last"]["test"]["accuracy"]:.2f}  {result["seconds"]:.0f} s')
 
 
 def check_settings():
     """Stop at numbers that mean nothing; what only the model can judge is in EncoderConfig."""
-    for key, least in {'n_runs': 1, 'seed': 0, 'epochs': 1, 'batch_size': 1, 'gradient_accumulation_steps': 1,
+    for key, least in {'n_runs': 1, 'seed': 0, 'epochs': 1, 'batch_size': 1, 'max_tokens': 0,
                        'eval_interval': 0, 'warmup_iters': 0, 'learning_rate': 0, 'min_lr': 0, 'weight_decay': 0,
                        'grad_clip': 0, 'threads': 0, 'token_dropout': 0}.items():
         if globals()[key] < least:
@@ -370,8 +394,8 @@ def check_settings():
 
 
 def choose_device():
-    """Settle device and dtype -> a function that makes the autocast context."""
-    global device, dtype
+    """Settle what 'auto' and 0 stand for -> a function that makes the autocast context."""
+    global device, dtype, bag, deferred, max_tokens
     there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
     if device == 'auto':
         device = next(d for d, is_there in there.items() if is_there)
@@ -384,8 +408,15 @@ def choose_device():
                  'mps': 'float32'}[device]
     if dtype not in ('bfloat16', 'float16', 'float32', 'float64') or (device, dtype) == ('mps', 'float64'):
         fail(f'dtype is bfloat16, float16, float32 or (not on mps) float64, not {dtype!r}')
-    if threads:
-        torch.set_num_threads(threads)
+    bag = bag and pos == 'none'
+    deferred = deferred and device == 'cpu' and dtype != 'float16'  # the scaler knows nothing of it
+    max_tokens = max_tokens or (8192 if device == 'cpu' else 2 ** 30)
+    if WORLD > 1:
+        if device == 'cuda':
+            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        dist.init_process_group()
+        sys.stdout = open(os.devnull, 'w') if RANK else sys.stdout
+    torch.set_num_threads(threads or torch.get_num_threads())
     if deterministic:
         os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
         torch.use_deterministic_algorithms(True)
@@ -393,9 +424,7 @@ def choose_device():
 
 
 def main(settings):
-    global bag
     check_settings()
-    bag = bag and pos == 'none'
     data, meta = load_data(Path(data_dir) / dataset)
     amp = choose_device()
     n_params = sum(p.numel() for p in make_model(settings, meta).parameters())
@@ -406,6 +435,9 @@ def main(settings):
     try:
         for k in range(seed, seed + n_runs):
             run(k, data, meta, settings, amp)
+        if WORLD > 1:
+            gc.collect()  # what still holds the group's threads, which would abort at the end of the process
+            dist.destroy_process_group()
     except OSError as error:
         fail(f'cannot write to {out_dir}: {error}')
     except KeyboardInterrupt:

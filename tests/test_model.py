@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from model import HEADS, Block, Encoder, EncoderConfig, to_bags
+from model import HEADS, Block, DeferredAdamW, Encoder, EncoderConfig, to_bags
 
 
 def encoder(**settings):
@@ -182,3 +182,35 @@ def test_bce_is_for_two_classes():
     with pytest.raises(ValueError, match='have 3'):
         Encoder(EncoderConfig(vocab_size=5, n_class=3, head='bce'))
     assert Encoder(EncoderConfig(vocab_size=5, n_class=3, head='ce'))(*pad([[(1, 1)]])).shape == (1, 3)
+
+
+@pytest.mark.parametrize('dtype, eps, tolerance', [(torch.float64, 1e-30, 1e-13), (torch.float32, 1e-30, 1e-5),
+                                                   (torch.float32, 1e-8, 2e-3)])
+def test_deferred_adamw_is_adamw(dtype, eps, tolerance):
+    """Against torch.optim.AdamW over the whole table: rows that come often, seldom and never, changing rates, a
+    checkpoint on the way. In float64 exactly; eps, which a waiting row's sqrt(v) takes along, shows in float32."""
+    torch.manual_seed(0)
+    start = torch.randn(50, 4, dtype=dtype) * 0.02
+    dense = torch.nn.Parameter(start.clone())
+    adamw = torch.optim.AdamW([dense], betas=(0.9, 0.99), weight_decay=0.3, eps=eps)
+    deferred = DeferredAdamW(torch.nn.Parameter(start.clone()), (0.9, 0.99), 0.3, eps)
+    for step in range(1, 301):
+        lr = adamw.param_groups[0]['lr'] = 1e-2 * (1 + step % 7) / (1 + step / 50)
+        tokens = torch.randint(0, 10, (3, 2)) if step % 40 else torch.randint(0, 40, (3, 2))
+        gradient = torch.randn(3, 2, 4, dtype=dtype) * 1e-3
+        dense.grad = torch.zeros_like(dense).index_add_(0, tokens.flatten(), gradient.flatten(0, 1))
+        adamw.step()
+        places, table = deferred.rows(tokens)
+        assert len(table) == len(tokens.unique())
+        (table[places] * gradient).sum().backward()
+        deferred.step(lr)
+        if step == 130:
+            state, weight = deferred.state_dict(), deferred.weight
+            deferred = DeferredAdamW(weight, (0.9, 0.99), 0.3, eps)
+            deferred.load_state_dict(state)
+    assert not torch.allclose(deferred.weight, dense, rtol=0, atol=1e-3)  # some rows wait
+    deferred.settle()
+    assert torch.allclose(deferred.weight, dense, rtol=0, atol=tolerance)
+    assert torch.allclose(deferred.m, adamw.state[dense]['exp_avg'], rtol=1e-4, atol=1e-12)
+    assert torch.allclose(deferred.v, adamw.state[dense]['exp_avg_sq'], rtol=1e-4, atol=1e-12)
+    assert (dense[40:] - start[40:]).abs().max() > 1e-3 and (dense - start).abs().mean() > 0.02
