@@ -222,7 +222,7 @@ class DeferredAdamW:
         return weight, m * self.betas[0] ** waited, v * self.betas[1] ** waited
 
     def rows(self, tokens):
-        """tokens int [...] -> the same as places in a table, and the table [rows, n], a leaf that takes the gradient."""
+        """tokens int [...] -> their places in a table, and the table [rows, n]: a leaf, for the gradient."""
         self.place.fill_(-1)[tokens] = 0
         self.needed = (self.place == 0).nonzero()[:, 0]
         self.place[self.needed] = torch.arange(len(self.needed))

@@ -55,6 +55,7 @@ token_dropout = 0.8  # share of a training review's tokens that is left out, ane
 # optimizer
 epochs = 10
 batch_size = 256  # reviews a step
+pool = 50  # batches made together, of reviews of one size each: the larger, the less padding and randomness
 learning_rate = 4e-4  # the highest
 min_lr = 0.0  # the last
 warmup_iters = 50  # steps from 0 to the highest rate
@@ -73,7 +74,6 @@ deterministic = False  # the same numbers from the same seed on CUDA too (on the
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
-POOL = 50  # batches made together: the larger, the less padding and the less random the batches
 WORLD, RANK = int(os.environ.get('WORLD_SIZE', 1)), int(os.environ.get('RANK', 0))  # torchrun sets them
 MAY_DIFFER = ('out_dir data_dir n_runs overwrite compile deterministic device threads processes '
               'hardware torch commit').split()  # between a run's folder and a command that finds it
@@ -111,8 +111,8 @@ def batches(tokens, offsets, labels, rng=None):
     labels [B], all int64, and the number of review tokens, after truncation but before token dropout and bagging.
     """
     order = np.arange(len(labels)) if rng is None else rng.permutation(len(labels))
-    for start in range(0, len(order), POOL * batch_size):
-        rows = order[start:start + POOL * batch_size]
+    for start in range(0, len(order), pool * batch_size):
+        rows = order[start:start + pool * batch_size]
         first = offsets[rows].astype(np.int64)
         n_tokens = lengths = np.minimum(offsets[rows + 1].astype(np.int64) - first, block_size)
         flat = np.concatenate([tokens[i:i + n] for i, n in zip(first, lengths)]).astype(np.int64)
@@ -186,10 +186,8 @@ def replace_json(path, *rows, indent=None):
 
 
 def peak_memory_mb():
-    if device == 'cuda':
-        return torch.cuda.max_memory_allocated() // 2 ** 20
-    if sys.platform == 'win32':
-        return None
+    if device == 'cuda' or sys.platform == 'win32':
+        return torch.cuda.max_memory_allocated() // 2 ** 20 or None
     import resource  # Unix only
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
 
@@ -273,7 +271,7 @@ def run(k, data, meta, settings, amp):
     forward = DistributedDataParallel(model) if WORLD > 1 else model
     forward = torch.compile(forward, dynamic=True) if compile else forward
     scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # float16 alone would lose small gradients
-    stateful = {'model': model, 'optimizer': optimizer, 'scaler': scaler} | ({'embedding': embedding} if deferred else {})
+    stateful = dict(model=model, optimizer=optimizer, scaler=scaler, **({'embedding': embedding} if deferred else {}))
 
     first, log, best, seconds = 1, [], {'correct': -1}, 0.0
     if (folder / 'ckpt.pt').exists():
@@ -291,7 +289,7 @@ def run(k, data, meta, settings, amp):
     started = time.perf_counter() - seconds
     model.train()
     for epoch in range(first, epochs + 1):
-        torch.manual_seed((k * WORLD + RANK) * 1_000_003 + epoch)  # dropout depends on (seed, epoch) alone, as the batches do
+        torch.manual_seed((k * WORLD + RANK) * 1_000_003 + epoch)  # as the batches, it depends on these alone
         stats, n_reviews, n_tokens, training = torch.zeros(3, device=device), 0, 0, 0.0
         now = time.perf_counter()
         for _, tokens, counts, labels, n in batches(*data['train'], np.random.default_rng([k, epoch])):
@@ -325,28 +323,30 @@ def run(k, data, meta, settings, amp):
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
+            due = step % steps == 0 or eval_interval and step % eval_interval == 0
+            if deferred and due:
+                embedding.settle()
             n_reviews, n_tokens, training = n_reviews + len(labels), n_tokens + n, time.perf_counter() - now
             if sys.stdout.isatty():
                 print(f'\r{folder}  epoch {epoch}/{epochs}  step {step - steps * (epoch - 1)}/{steps}  '
                       f'{n_tokens / training:,.0f} tokens/s\033[K', end='', flush=True)
-            if step % steps and (not eval_interval or step % eval_interval):
+            if not due:
                 continue
 
-            # evaluate on the whole of val
-            pause = time.perf_counter()
-            if deferred:
-                embedding.settle()
+            pause = time.perf_counter()  # evaluate on the whole of val
             sums = stats.clone()  # of this epoch so far
             if WORLD > 1:
                 dist.all_reduce(sums)
             loss_sum, correct, norm_sum = sums.tolist()
             val = score(model.head, predict(model, data['val'], amp), data['val'][2])
+            evaluating = time.perf_counter() - pause
             at = step // steps if step % steps == 0 else round(step / steps, 4)
             seconds = time.perf_counter() - started
             row = {'epoch': at, 'step': step, 'train_loss': loss_sum / n_reviews, 'train_acc': correct / n_reviews,
                    'val_loss': val['loss'], 'val_acc': val['accuracy'], 'lr': lr,
                    'grad_norm': norm_sum / WORLD / (step - steps * (epoch - 1)), 'seconds': seconds,
-                   'tokens_per_second': n_tokens / training, 'peak_memory_mb': peak_memory_mb()}
+                   'tokens_per_second': n_tokens / training, 'peak_memory_mb': peak_memory_mb(),
+                   'eval_tokens_per_second': int(np.minimum(np.diff(data['val'][1]), block_size).sum()) / evaluating}
             log.append(row)
             if val['correct'] > best['correct']:
                 best = {'epoch': at, 'correct': val['correct']}
@@ -383,7 +383,7 @@ def run(k, data, meta, settings, amp):
 
 def check_settings():
     """Stop at numbers that mean nothing; what only the model can judge is in EncoderConfig."""
-    for key, least in {'n_runs': 1, 'seed': 0, 'epochs': 1, 'batch_size': 1, 'max_tokens': 0,
+    for key, least in {'n_runs': 1, 'seed': 0, 'epochs': 1, 'batch_size': 1, 'pool': 1, 'max_tokens': 0,
                        'eval_interval': 0, 'warmup_iters': 0, 'learning_rate': 0, 'min_lr': 0, 'weight_decay': 0,
                        'grad_clip': 0, 'threads': 0, 'token_dropout': 0}.items():
         if globals()[key] < least:

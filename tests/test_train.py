@@ -68,7 +68,7 @@ def outcome(folder):
     result, log = (json.loads((folder / 'result.json').read_text()),
                    [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()])
     for row in [result, *log]:
-        for key in 'seconds', 'tokens_per_second', 'peak_memory_mb':
+        for key in 'seconds', 'tokens_per_second', 'eval_tokens_per_second', 'peak_memory_mb':
             row.pop(key, None)
     weights = torch.load(folder / 'model.pt', weights_only=True)
     return result, log, {k: v.tolist() for k, v in weights.items()}, {k: v.tolist() for k, v in np.load(folder / 'preds.npz').items()}
@@ -90,7 +90,7 @@ def same(a, b):
 @pytest.mark.parametrize('bag', [True, False])
 def test_batches_hold_every_review_once(data, bag):
     module = script()
-    module.device, module.batch_size, module.block_size, module.bag, module.POOL = 'cpu', 16, 20, bag, 3
+    module.device, module.batch_size, module.block_size, module.bag, module.pool = 'cpu', 16, 20, bag, 3
     (tokens, offsets, labels), _ = module.load_data(data / 'toy')[0]['train'], None
     for rng in None, np.random.default_rng(1):
         module.token_dropout = 0.0
