@@ -18,10 +18,12 @@ import json
 import os
 import re
 import shutil
+import sys
 import tarfile
 import tempfile
 import warnings
 import zlib
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -106,8 +108,8 @@ def read_imdb(path):
     return [(side, kind, movies[side, kind][i], review) for (side, kind, i), review in reviews.items()]
 
 
-def read_columns(path, columns):
-    """A .csv, .tsv, .jsonl (.json) or .parquet file -> {column: list of strings}; a missing value is ''."""
+def read_columns(path, columns, cache):
+    """A .csv, .tsv, .jsonl (.json) or .parquet file -> datasets.Dataset, memory-mapped from the folder cache."""
     import datasets
     import pandas
     datasets.logging.set_verbosity(datasets.logging.CRITICAL + 1)  # errors are told below, once
@@ -130,10 +132,10 @@ def read_columns(path, columns):
             has = list(pandas.read_csv(path, nrows=0, **options))
             options['features'] = datasets.Features({column: datasets.Value('string') for column in columns})
         if set(columns) <= set(has):
-            with tempfile.TemporaryDirectory() as cache, warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.simplefilter('error', pandas.errors.ParserWarning)  # that it cuts rows too long
                 read = getattr(datasets.Dataset, f'from_{reader}')
-                data = read(glob.escape(str(path)), cache_dir=cache, keep_in_memory=True, **options)
+                data = read(glob.escape(str(path)), cache_dir=cache, **options)
             has = data.column_names
     except UnicodeDecodeError as error:
         fail(f'{path}: line {number} is not UTF-8 ({error.reason}); save the file as UTF-8')
@@ -142,30 +144,42 @@ def read_columns(path, columns):
         fail(f'{path}: cannot be read, or is empty: {type(error).__name__}: {str(error)[:300]}')
     for column in sorted(set(columns) - set(has)):
         fail(f'{path}: no column {column!r}, only {", ".join(map(repr, has))}; see --text, --label, --group')
-    for column in columns:
-        for row, value in enumerate(data[column], 1):
-            if not isinstance(value, (str, int, float, type(None))):
-                fail(f'{path}: {column!r} of review {row} is a {type(value).__name__}, not text or number')
-    return {column: ['' if value is None else str(value) for value in data[column]] for column in columns}
+    return data
 
 
-def read_files():
-    """The source and, where given, val_source and test_source -> [(side, label, group or '', text)]."""
+def strings(path, column, values):
+    """The values of a file's column as strings; a missing one is ''."""
+    for value in values:
+        if not isinstance(value, (str, int, float, type(None))):
+            fail(f'{path}: {column!r} has a {type(value).__name__} in it, wanted text or numbers')
+    return ['' if value is None else str(value) for value in values]
+
+
+def read_files(cache):
+    """The source and, where given, val_source and test_source -> sides, labels, groups or '', fetch (see main)."""
     sample = Path(__file__).parent / 'data' / 'sample.csv', 'review', 'label', 'movie'
     first, review, y, movie = sample if source == 'sample' else (source, text, label, group)
-    reviews = []
+    tables, sides, labels, groups = [], [], [], []
     for side, path in zip(SPLITS, (first, val_source, test_source)):
         if not path:
             continue
-        data = read_columns(Path(path), [review, y] + [movie] * bool(movie))
-        for column in [y] + [movie] * bool(movie):
-            values = [re.sub(r'(?i)^(nan|(-?\d+)\.0+)$', r'\2', value.strip()) for value in data[column]]
+        data = read_columns(Path(path), [review, y] + [movie] * bool(movie), cache)
+        for column, told in [(y, labels)] + [(movie, groups)] * bool(movie):
+            values = [re.sub(r'(?i)^(nan|(-?\d+)\.0+)$', r'\2', value.strip())
+                      for value in strings(path, column, data[column][:])]
             if '' in values:
                 fail(f'{path}: {values.count("")} reviews lack {column!r}, first no. {values.index("") + 1}')
-            data[column] = values
-        blank = [''] * len(data[review])
-        reviews += zip([side] * len(blank), data[y], data.get(movie, blank), data[review])
-    return reviews
+            told += values
+        tables.append((len(sides), path, data))
+        sides += [side] * len(data)
+
+    def fetch(rows):
+        texts = {}
+        for begin, path, data in tables:
+            here = [row for row in rows if begin <= row < begin + len(data)]
+            texts |= zip(here, strings(path, review, data[[row - begin for row in here]][review] if here else ()))
+        return [texts[row] for row in rows]
+    return sides, labels, groups or [''] * len(sides), fetch
 
 
 def cut(sides, labels, groups, val_share, test_share):
@@ -212,23 +226,33 @@ def tokenizer(name='cl100k_base'):
         fail(f'--encoding={name}: {error}; tiktoken has {", ".join(tiktoken.list_encoding_names())}')
 
 
-def tokenize(texts, enc):
-    """texts -> tokens uint32 [total], offsets uint64 [reviews + 1]; an empty text is one end-of-text."""
-    reviews = [np.empty(0, np.uint32)]  # filled bit by bit: Python's lists of tokens are ten times as large
-    for i in tqdm(range(0, len(texts), 2000), 'tokenize', unit_scale=2000, leave=False, disable=None):
-        batch = enc.encode_ordinary_batch(texts[i:i + 2000], num_threads=os.cpu_count() or 1)
-        reviews += [np.array(tokens or [enc.eot_token], np.uint32) for tokens in batch]
-    return np.concatenate(reviews), np.cumsum([len(tokens) for tokens in reviews], dtype=np.uint64)
+def tokenize(texts, enc, path):
+    """Write the tokens of an iterator of lists of texts to path, a .npy of uint32 [total], as they come.
+
+    An empty text is one end-of-text. Returns the offsets, uint64 [reviews + 1], and the tokens' sha256."""
+    def header(total):
+        file.seek(0)  # the header's length is always the same
+        np.lib.format.write_array_header_1_0(file, {'descr': '<u4', 'fortran_order': False, 'shape': (total,)})
+    offsets, sha256 = [0], hashlib.sha256()
+    with open(path, 'wb') as file:
+        header(0)
+        for batch in texts:
+            for tokens in enc.encode_ordinary_batch(batch, num_threads=os.cpu_count() or 1):
+                content = np.array(tokens or [enc.eot_token], '<u4').tobytes()
+                sha256.update(content)
+                file.write(content)
+                offsets.append(offsets[-1] + len(content) // 4)
+        header(offsets[-1])
+    return np.array(offsets, np.uint64), sha256.hexdigest()
 
 
-def write(folder, arrays, meta):
-    """Save the arrays and meta.json as `folder`, whole or not at all; an old one is replaced at the end."""
+@contextmanager
+def replacing(folder):
+    """A new folder that becomes `folder`, whole or not at all; an old one is replaced at the end."""
     new, old = (folder.with_name(f'{folder.name}.{what}-{os.getpid()}') for what in ('tmp', 'old'))
     try:
         new.mkdir(parents=True)
-        for file, array in arrays.items():
-            np.save(new / file, array)
-        (new / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')
+        yield new
         if folder.exists():
             os.rename(folder, old)  # a folder cannot be renamed onto another
         os.rename(new, folder)
@@ -241,7 +265,8 @@ def write(folder, arrays, meta):
         shutil.rmtree(new, ignore_errors=True)
 
 
-def main():
+def main(cache):
+    """cache: a folder that may be filled; memory-mapped from it, the texts of a file need not fit into memory."""
     imdb = source == 'imdb' or Path(source).is_dir() or bool(re.search(r'\.(tgz|tar(\.\w+)?)$', source))
     folder = Path(data_dir) / ((name or ('imdb' if imdb else Path(source).stem)) + '_dev' * dev)
     taken = folder.exists() and not (folder / 'meta.json').exists()
@@ -249,13 +274,26 @@ def main():
         fail(f'{folder}: not the name of a data set, which this would replace; choose one by --name=')
     if imdb and (val_source or test_source):
         fail('--val_source and --test_source go with a file of your own; the split of IMDB is official')
-    reviews = load_hub() if source == 'imdb' else read_imdb(Path(source)) if imdb else read_files()
+    if imdb:
+        sides, labels, groups, texts = zip(*(load_hub() if source == 'imdb' else read_imdb(Path(source))))
+        fetch = lambda rows: [texts[row] for row in rows]  # noqa: E731
+    else:
+        sides, labels, groups, fetch = read_files(cache)
+
+    def batches(rows, what):
+        """Lists of the texts of these rows, in their order: what is read of a large file is not kept."""
+        for i in tqdm(range(0, len(rows), 2000), what, unit_scale=2000, leave=False, disable=None):
+            yield fetch(rows[i:i + 2000])
 
     # the canonical order: reviews that are equal in it differ in nothing but the movie
-    sides, keys, groups, labels, texts = zip(*sorted(
-        (side, hashlib.sha256(f'{y}\0{review}'.encode()).hexdigest()[:32], movie, y, review)
-        for side, y, movie, review in reviews))
-    fingerprint = hashlib.sha256(' '.join(sides + keys).encode()).hexdigest()
+    digests, keys = [], []
+    for review in (review for batch in batches(range(len(sides)), 'read') for review in batch):
+        digests.append(hashlib.sha256(review.encode()).digest())
+        keys.append(hashlib.sha256(f'{labels[len(keys)]}\0{review}'.encode()).hexdigest()[:32])
+    order = sorted(range(len(sides)), key=lambda i: (sides[i], keys[i], groups[i]))
+    sides, keys, groups, labels, digests = ([column[i] for i in order]
+                                            for column in (sides, keys, groups, labels, digests))
+    fingerprint = hashlib.sha256(' '.join([*sides, *keys]).encode()).hexdigest()
     classes = sorted(set(labels), key=lambda y: (0, int(y), y) if re.fullmatch(r'-?\d+', y) else (1, 0, y))
     if not 2 <= len(classes) <= 255:
         fail(f'{source}: {label!r} has {len(classes)} classes, wanted 2 to 255: {", ".join(classes[:5])}')
@@ -280,9 +318,9 @@ def main():
             fail('--dev cuts by movie, and this source names none; give the archive, or a column by --group=')
         sides[sides != 'train'] = ''
         cut(sides, labels, groups, val_frac, test_frac)
-    known = {texts[i] for i in np.flatnonzero(sides == 'train')}
+    known = {digests[i] for i in np.flatnonzero(sides == 'train')}
     for side in 'val', 'test':
-        repeats = [i for i in np.flatnonzero(sides == side) if texts[i] in known]
+        repeats = [i for i in np.flatnonzero(sides == side) if digests[i] in known]
         dropped[f'{side} reviews that are in train word for word'] = len(repeats)
         sides[repeats] = ''
     if imdb and not dev:
@@ -292,28 +330,33 @@ def main():
     for y in np.setdiff1d(labels, labels[sides == 'train']):
         fail(f'{source}: train has no review of class {classes[y]!r}')
 
-    enc = tokenizer(encoding)
-    arrays, splits, movies, table = {}, {}, {}, []
     for side in SPLITS:
-        rows = np.flatnonzero(sides == side)
-        if not len(rows):
-            fail(f'{source}: no reviews are left for {side}, of {len(texts):,} in all')
-        tokens, offsets = tokenize([texts[i] for i in rows], enc)
-        columns = {'tokens': tokens, 'offsets': offsets, 'labels': labels[rows]}
-        columns |= {} if groups is None else {'groups': groups[rows]}
-        arrays |= {f'{side}_{column}.npy': array for column, array in columns.items()}
-        movies[side] = set(columns.get('groups', ()))
-        splits[side] = {'rows': len(rows), 'tokens': len(tokens)}
-        longer = (np.diff(offsets) > block_size).sum()
-        table.append(f'{side:6}{len(rows):10,}{len(tokens):13,}{len(movies[side]):9,}{longer:9,}')
-    shared = {f'{a}/{b}': None if groups is None else len(movies[a] & movies[b])
-              for a, b in (('train', 'val'), ('train', 'test'), ('val', 'test'))}
-    write(folder, arrays, {
-        'version': FORMAT_VERSION, 'name': folder.name, 'source': source, 'fingerprint': fingerprint,
-        'tokenizer': {'name': encoding, 'sha256': table_sha256(enc._mergeable_ranks)},
-        'vocab_size': enc.n_vocab, 'classes': classes, 'splits': splits, 'dropped': dropped,
-        'shared_groups': shared, 'seed': seed,
-        'sha256': {file: hashlib.sha256(array).hexdigest() for file, array in arrays.items()}})
+        if side not in sides:
+            fail(f'{source}: no reviews are left for {side}, of {len(sides):,} in all')
+
+    enc = tokenizer(encoding)
+    splits, movies, table, sha256 = {}, {}, [], {}
+    with replacing(folder) as new:
+        for side in SPLITS:
+            rows = np.flatnonzero(sides == side)
+            file = f'{side}_tokens.npy'
+            offsets, sha256[file] = tokenize(batches([order[i] for i in rows], 'tokenize'), enc, new / file)
+            columns = {'offsets': offsets, 'labels': labels[rows]}
+            columns |= {} if groups is None else {'groups': groups[rows]}
+            for column, array in columns.items():
+                np.save(new / f'{side}_{column}.npy', array)
+                sha256[f'{side}_{column}.npy'] = hashlib.sha256(array).hexdigest()
+            movies[side] = set(columns.get('groups', ()))
+            splits[side] = {'rows': len(rows), 'tokens': int(offsets[-1])}
+            longer = (np.diff(offsets) > block_size).sum()
+            table.append(f'{side:6}{len(rows):10,}{offsets[-1]:13,}{len(movies[side]):9,}{longer:9,}')
+        shared = {f'{a}/{b}': None if groups is None else len(movies[a] & movies[b])
+                  for a, b in (('train', 'val'), ('train', 'test'), ('val', 'test'))}
+        meta = {'version': FORMAT_VERSION, 'name': folder.name, 'source': source, 'fingerprint': fingerprint,
+                'tokenizer': {'name': encoding, 'sha256': table_sha256(enc._mergeable_ranks)},
+                'vocab_size': enc.n_vocab, 'classes': classes, 'splits': splits, 'dropped': dropped,
+                'shared_groups': shared, 'seed': seed, 'sha256': sha256}
+        (new / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')
 
     what = 'movies' if imdb or source == 'sample' else 'groups'
     table += [f'dropped: {count:,} {why}' for why, count in dropped.items() if count]
@@ -327,4 +370,9 @@ def main():
 
 if __name__ == '__main__':
     configure(globals())
-    main()
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
+            main(cache)
+    except KeyboardInterrupt:
+        print('\nstopped; nothing was written', file=sys.stderr)
+        sys.exit(130)

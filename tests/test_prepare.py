@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -31,7 +32,8 @@ def run(*argv):
     before = dict(vars(prepare))
     try:
         configure(vars(prepare), argv=[str(arg) for arg in argv])
-        prepare.main()
+        with tempfile.TemporaryDirectory() as cache:
+            prepare.main(cache)
     finally:
         vars(prepare).update(before)
 
@@ -484,7 +486,7 @@ def test_mistakes_in_files(tmp_path, capsys):
          '{"text": "x", "label": 1}\n' * 40 + '{"text": "x", "label": NaN}\n', kind='jsonl')
     says("1 reviews lack 'label', first no. 1", '{"text": "x"}\n{"text": "x", "label": 1}\n', kind='jsonl')
     says("lack 'film'", 'text,label,film\nx,a,\ny,b,m\n', '--group=film')
-    says("'label' of review 1 is a list", '{"text": "x", "label": ["a", "b"]}\n', kind='jsonl')
+    says("'label' has a list in it", '{"text": "x", "label": ["a", "b"]}\n', kind='jsonl')
     says('line 3 is not UTF-8', b'text,label\nx,a\ncaf\xe9,b\n')
     says('line 1 is not UTF-8', '{"text": "x", "label": 1}\n'.encode('utf-16'), kind='jsonl')
     says('line 2 has a NUL', b'text,label\nx\0,a\n')
