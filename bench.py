@@ -189,7 +189,9 @@ def peer(library, dtype, grouped, token_dropout):
 
 
 def bag_of_words(kind):
-    """What one would use instead: accuracy on test and the seconds to read, fit and predict, all of the data set."""
+    """What one would use instead: accuracy on test, and the seconds to vectorize, fit and predict the whole data set.
+
+    Both values of C are the best of four or five on the val of imdb_dev."""
     import scipy.sparse
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -210,7 +212,7 @@ def bag_of_words(kind):
         x = vectorizer.fit_transform(texts['train'])
         p, q = (x[y == k].sum(0) + 1 for k in (1, 0))
         ratio = scipy.sparse.diags(np.asarray(np.log((p / p.sum()) / (q / q.sum()))).ravel())
-        weigh, model = lambda x: x @ ratio, LinearSVC(C=0.01)
+        weigh, model = lambda x: x @ ratio, LinearSVC(C=0.003)
     model.fit(weigh(x), y)
     accuracy = model.score(weigh(vectorizer.transform(texts['test'])), labels['test'])
     return {'accuracy': accuracy, 'seconds': time.perf_counter() - start}
