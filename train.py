@@ -107,27 +107,27 @@ def batches(tokens, offsets, labels, rng=None):
 
     rng: a numpy Generator, for training: it shuffles the reviews and the batches and leaves out
         token_dropout of the tokens. Without it nothing is random and nothing is left out.
-    Yields rows [B] (which reviews, the shortest first), tokens and counts [B, T] (a count of 0 is padding),
-    labels [B], all int64, and the number of review tokens, after truncation but before token dropout and bagging.
+    Yields rows [B] (which reviews, the shortest first), tokens and counts [B, T] (a count of 0 is padding; T is
+    a multiple of 8, because each new shape costs oneDNN time and memory), labels [B], all int64, and the number
+    of review tokens, after truncation but before token dropout and bagging.
     """
     order = np.arange(len(labels)) if rng is None else rng.permutation(len(labels))
     for start in range(0, len(order), pool * batch_size):
         rows = order[start:start + pool * batch_size]
         first = offsets[rows].astype(np.int64)
         n_tokens = lengths = np.minimum(offsets[rows + 1].astype(np.int64) - first, block_size)
-        flat = np.concatenate([tokens[i:i + n] for i, n in zip(first, lengths)]).astype(np.int64)
+        flat = np.concatenate([tokens[i:i + n] for i, n in zip(first, lengths)])
         if rng is not None and token_dropout:
             keep, begin = rng.random(len(flat), dtype=np.float32) >= token_dropout, np.cumsum(lengths) - lengths
             keep[begin] |= ~np.logical_or.reduceat(keep, begin)  # one token stays in any case
             flat, lengths = flat[keep], np.add.reduceat(keep, begin, dtype=np.int64)
-        flat, lengths = torch.from_numpy(flat).to(device), torch.from_numpy(lengths).to(device)
+        flat, lengths = (torch.from_numpy(x.astype(np.int64)).to(device) for x in (flat, lengths))
         flat, counts, lengths = to_bags(flat, lengths) if bag else (flat, torch.ones_like(flat), lengths)
-
         # everything that a GPU must be waited for, once a pool
         begin, by_size = lengths.cumsum(0) - lengths, lengths.argsort(stable=True)
         answers, here = torch.from_numpy(labels[rows].astype(np.int64)).to(device), by_size.cpu().numpy()
         spans = [slice(i, min(i + batch_size, len(rows))) for i in range(0, len(rows), batch_size)]
-        widths = lengths[by_size[[span.stop - 1 for span in spans]]].tolist()
+        widths = [min(-(-n // 8) * 8, block_size) for n in lengths[by_size[[span.stop - 1 for span in spans]]].tolist()]
         for k in range(len(spans)) if rng is None else rng.permutation(len(spans)):
             part, column = by_size[spans[k], None], torch.arange(widths[k], device=device)
             real = column < lengths[part]
@@ -140,7 +140,7 @@ def parts(*batch):
     """Cut a batch (tokens, counts and whatever else has its rows) into parts of about max_tokens tokens."""
     n = min(math.ceil(batch[0].numel() / max_tokens), len(batch[0]))
     for tokens, counts, *others in zip(*(x.tensor_split(n) for x in batch)) if n > 1 else [batch]:
-        width = int((counts[-1] > 0).sum()) if n > 1 else None  # of the longest review
+        width = -(-int((counts[-1] > 0).sum()) // 8) * 8 if n > 1 else None  # of the longest review
         yield tokens[:, :width], counts[:, :width], *others
 
 
@@ -209,9 +209,7 @@ def rate(step, last):
     """The learning rate of a step, 1 to last: linear warm-up, then a cosine from learning_rate to min_lr."""
     if step <= warmup_iters:
         return learning_rate * step / warmup_iters
-    if not decay_lr:
-        return learning_rate
-    way = (step - warmup_iters) / (last - warmup_iters)
+    way = (step - warmup_iters) / (last - warmup_iters) if decay_lr else 0
     return min_lr + (learning_rate - min_lr) * (1 + math.cos(math.pi * way)) / 2
 
 
@@ -413,7 +411,9 @@ def choose_device():
     max_tokens = max_tokens or (8192 if device == 'cpu' else 2 ** 30)
     if WORLD > 1:
         if device == 'cuda':
-            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+            if (gpu := int(os.environ['LOCAL_RANK'])) >= torch.cuda.device_count():
+                fail(f'here are {torch.cuda.device_count()} GPUs, too few for --nproc_per_node')
+            torch.cuda.set_device(gpu)
         dist.init_process_group()
         sys.stdout = open(os.devnull, 'w') if RANK else sys.stdout
     torch.set_num_threads(threads or torch.get_num_threads())
