@@ -17,7 +17,6 @@ import math
 import os
 import re
 import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -242,16 +241,15 @@ def train(folder, name):
         out = tempfile.mkdtemp(dir=folder)
         command = [sys.executable, *launch, 'train.py', 'config/bce.py', *own, f'--dataset={data}', f'--out_dir={out}',
                    f'--seed={seed}', *more]
-        return Path(out) / f'seed{seed}/log.jsonl', subprocess.Popen(
-            command, env=environment, cwd=HERE, stdout=subprocess.DEVNULL, start_new_session=True)
+        return Path(out) / f'seed{seed}/log.jsonl', subprocess.Popen(command, env=environment, cwd=HERE,
+                                                                     stdout=subprocess.DEVNULL)
 
     began = time.time()  # the first step ends just before the first line of the log, on a val of a few reviews
     log, process = start('start', 0, '--eval_interval=1')
     while not log.exists() and process.poll() is None:
         time.sleep(0.01)
     first = time.time() - began
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+    process.terminate()  # not kill: torchrun is to end its processes first
     process.wait()
     runs = [start('data', seed, '--epochs=2') for seed in range(1 if launch else processes)]
     if any([process.wait() for _, process in runs]):
