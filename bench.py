@@ -1,6 +1,6 @@
 """How fast, beside what else people use -> results/bench/: a table, two figures, every measurement.
 
-    python bench.py                                  all of it, about 40 minutes on 2 cores
+    python bench.py                                  all of it, about 30 minutes on 2 cores
     python bench.py --only='bert|nn' --repeats=1     the rows whose name this regular expression finds
 
 Notable:
