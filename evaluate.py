@@ -11,7 +11,6 @@ Notable:
 - Two 95 % intervals: for other seeds, judged on the same reviews (Student's t), and for other seeds and
   other reviews, which alone speaks of the heads in general.
 """
-import inspect
 import io
 import itertools
 import json
@@ -26,7 +25,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from config import configure, fail
-from model import HEADS
+from model import is_right, make_head
 
 out_dir = ''   # where the four files go; '' = the folder that holds the groups
 effect = 0.26  # points; the difference for which the seeds are counted; the paper's, 86.1 - 85.84
@@ -53,13 +52,12 @@ def read_run(folder):
                'epochs': int(curve[-1, 0]), 'seconds': result['seconds'], 'config': config, 'curve': curve,
                'best_epoch': result['best']['epoch'], 'last': {}, 'right': {},
                'best': {split: 100 * result['best'][split]['accuracy'] for split in SPLITS}}
-        head = HEADS[config['head']]
-        keywords = {key: config[key] for key in inspect.signature(head).parameters if key in config}
-        head = head(**keywords | {'n_embd': 1})
+        head = make_head(**config)
         preds = dict(np.load(folder / 'preds.npz'))
         for split in SPLITS:
             logits = torch.tensor(preds[f'{split}_logits']).float()
-            right = run['right'][split] = head.probs(logits).argmax(1).numpy() == preds[f'{split}_labels']
+            labels = torch.from_numpy(preds[f'{split}_labels'])
+            right = run['right'][split] = is_right(head.probs(logits), labels).numpy()
             run['last'][split] = 100 * right.mean()
             counted = f'{right.sum()} of {len(right)} {split} reviews right'
             told = '{correct} of {n} {0} reviews right'.format(split, **result['last'][split])

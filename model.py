@@ -29,6 +29,15 @@ def to_bags(tokens, lengths):
     return keys & 0xFFFFFFFF, counts, torch.bincount(keys >> 32, minlength=len(lengths))
 
 
+def parts(max_tokens, *batch):
+    """Cut a batch (tokens, counts and whatever else has its rows, the shortest review first) into parts of about
+    max_tokens tokens, padding included, each as wide as its longest review needs, in steps of 8."""
+    n = min(math.ceil(batch[0].numel() / max_tokens), len(batch[0]))
+    for tokens, counts, *others in zip(*(x.tensor_split(n) for x in batch)) if n > 1 else [batch]:
+        width = -(-int((counts[-1] > 0).sum()) // 8) * 8 if n > 1 else None
+        yield tokens[:, :width], counts[:, :width], *others
+
+
 @dataclass
 class EncoderConfig:
     """The shape of an `Encoder`. Raises ValueError where it is impossible."""
@@ -42,6 +51,8 @@ class EncoderConfig:
     bias: bool = True
     pos: str = 'none'
     head: str = 'bce'
+    multi_label: bool = False
+    class_share: list = None
     head_settings: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -56,8 +67,6 @@ class EncoderConfig:
             raise ValueError(f'dropout must be in [0, 1), not {self.dropout}')
         if self.pos not in ('none', 'learned'):
             raise ValueError(f"pos is 'none' or 'learned', not {self.pos!r}")
-        if self.head not in HEADS:
-            raise ValueError(f'there is no head {self.head!r}; there are {", ".join(HEADS)}')
 
 
 class Block(nn.Module):
@@ -110,7 +119,8 @@ class Encoder(nn.Module):
                 nn.init.normal_(p, std=0.02)
             elif name.endswith('bias'):
                 nn.init.zeros_(p)
-        self.head = HEADS[config.head](config.n_embd, config.n_class, **config.head_settings)
+        self.head = make_head(config.head, config.n_embd, config.n_class, config.multi_label, config.class_share,
+                              **config.head_settings)
 
     def forward(self, tokens, counts, table=None):
         """tokens int [B, T], counts [B, T] (0: padding) -> logits [B, outputs of the head], float32 at least.
@@ -124,45 +134,69 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x, counts)
         with torch.autocast(tokens.device.type, enabled=False):
-            weights = counts / counts.sum(1, keepdim=True)
-            return self.head((weights[:, None] @ self.norm(x.to(counts.dtype)))[:, 0])
+            share = counts / counts.sum(1, keepdim=True)
+            return self.head((share[:, None] @ self.norm(x.to(counts.dtype)))[:, 0])
+
+    def parameter_groups(self, weight_decay):
+        """For an optimizer: decay is for matrices, not for biases and gains; a head may scale its rate and decay."""
+        groups = {}
+        for name, p in self.named_parameters():
+            owner = self.head if name.startswith('head.') else None
+            decay = weight_decay * getattr(owner, 'wd_mult', 1.0) * (p.dim() > 1)
+            if p.requires_grad:
+                groups.setdefault((getattr(owner, 'lr_mult', 1.0), decay), []).append(p)
+        return [{'params': p, 'lr_mult': lr_mult, 'weight_decay': decay} for (lr_mult, decay), p in groups.items()]
 
 
-# A head turns x float [B, n_embd] into logits [B, outputs]; loss(logits, y int64 [B]) is the mean over the
-# reviews; probs(logits) is [B, n_class] with rows that sum to 1. Keywords with defaults in __init__ are settings
-# of train.py; attributes lr_mult and wd_mult, where a head has them, scale its learning rate and weight decay.
+# A head turns x float [B, n_embd] into logits z [B, outputs]. loss(z, y) is a mean over the reviews; y is int64 [B] or,
+# of reviews with several labels, 0 and 1 [B, n_class]. probs(z) is [B, n_class]; where a review has one label, the rows
+# sum to 1. What __init__ wants without a default comes from the data (see make_head); what has a default is a setting
+# of train.py. Attributes lr_mult and wd_mult, where a head has them, scale its learning rate and weight decay.
 
 def own_linear(n_in, n_out):
     """A linear layer that starts as the others do (normal 0.02, bias 0), but from a generator of its own: heads of
-    different sizes leave the numbers that the trunk and the batches are drawn from alike."""
+    different sizes leave the numbers that the trunk and the batches are drawn from alike. The weights lie on a grid
+    on which float32 subtracts exactly, so that a head can start from the difference of another's rows."""
     linear = nn.Linear(n_in, n_out)
     own = torch.Generator().manual_seed((torch.initial_seed() + 1) * 6364136223846793005 % 2 ** 63)
-    nn.init.normal_(linear.weight, std=0.02, generator=own)
+    nn.init.normal_(linear.weight, std=0.02, generator=own).detach().mul_(2 ** 26).round_().div_(2 ** 26)
     nn.init.zeros_(linear.bias)
     return linear
 
 
 class BCEHead(nn.Module):
-    """One logit, the log-odds of class 1, for two classes; binary cross-entropy."""
+    """Binary cross-entropy. Two classes: one logit, the log-odds of class 1. More: a logit for each class against the
+    rest, the sum of their losses, and sigmoids scaled to sum 1. Several labels a review: the same, each on its own.
 
-    def __init__(self, n_embd, n_class):
+    from_ce: start from the difference of the two rows that CEHead would start from.
+    """
+
+    def __init__(self, n_embd, n_class, multi_label, from_ce=False, lr_mult=1.0, wd_mult=1.0):
         super().__init__()
-        if n_class != 2:
-            raise ValueError(f'head bce tells two classes apart, these data have {n_class}; take head ce')
-        self.linear = own_linear(n_embd, 1)
+        self.n_class, self.multi_label, self.lr_mult, self.wd_mult = n_class, multi_label, lr_mult, wd_mult
+        self.one_logit = n_class == 2 and not multi_label
+        self.linear = own_linear(n_embd, 1 if self.one_logit else n_class)
+        if from_ce:
+            if not self.one_logit:
+                raise ValueError('from_ce is for two classes')
+            self.linear.weight.data = own_linear(n_embd, 2).weight.detach().diff(dim=0)
 
     def forward(self, x):
         return self.linear(x)
 
-    def loss(self, logits, y):
-        return F.binary_cross_entropy_with_logits(logits[:, 0], y.to(logits.dtype))
+    def loss(self, z, y):
+        if not self.multi_label:
+            y = y[:, None] if self.one_logit else F.one_hot(y, self.n_class)
+        return F.binary_cross_entropy_with_logits(z, y.to(z.dtype), reduction='none').sum(1).mean()
 
-    def probs(self, logits):
-        return torch.cat([(-logits).sigmoid(), logits.sigmoid()], 1)
+    def probs(self, z):
+        if self.one_logit:
+            return torch.cat([(-z).sigmoid(), z.sigmoid()], 1)
+        return z.sigmoid() if self.multi_label else F.logsigmoid(z).softmax(1)
 
 
-class CEHead(nn.Module):
-    """A logit per class and a softmax; cross-entropy."""
+class SoftmaxHead(nn.Module):
+    """What the heads with a logit per class and a softmax have in common: all but the loss."""
 
     def __init__(self, n_embd, n_class):
         super().__init__()
@@ -171,20 +205,118 @@ class CEHead(nn.Module):
     def forward(self, x):
         return self.linear(x)
 
-    def loss(self, logits, y):
-        return F.cross_entropy(logits, y)
-
-    def probs(self, logits):
-        return logits.softmax(1)
+    def probs(self, z):
+        return z.softmax(1)
 
 
-HEADS = {'bce': BCEHead, 'ce': CEHead}
+def weights(text, class_share):
+    """'1,9' or 'balanced' (1 / share) -> weights of the classes, of mean 1 over the training labels, [n_class]."""
+    try:
+        given = [1 / share for share in class_share] if text == 'balanced' else [float(w) for w in text.split(',')]
+        if len(given) != len(class_share) or not all(0 < w < math.inf for w in given):
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"class weights are 'balanced' or {len(class_share)} positive numbers, not {text!r}") from None
+    return torch.tensor(given) / sum(w * share for w, share in zip(given, class_share))
+
+
+class CEHead(SoftmaxHead):
+    """Cross-entropy, -log p_y.
+
+    class_weight: one a class, as '1,9', or 'balanced'; '' for none.
+    label_smoothing: this share of the label is spread evenly over the classes (Szegedy 2016).
+    nudge: added to the first weight at the start, to see what chaos makes of it.
+    """
+
+    def __init__(self, n_embd, n_class, class_share, class_weight='', label_smoothing=0.0, nudge=0.0):
+        super().__init__(n_embd, n_class)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f'label_smoothing must be in [0, 1), not {label_smoothing}')
+        self.label_smoothing = label_smoothing
+        self.register_buffer('weight', weights(class_weight, class_share) if class_weight else None, persistent=False)
+        self.linear.weight.data[0, 0] += nudge
+
+    def loss(self, z, y):
+        return F.cross_entropy(z, y, self.weight, reduction='none', label_smoothing=self.label_smoothing).mean()
+
+
+class FocalHead(SoftmaxHead):
+    """Focal loss, (1 - p_y)^gamma (-log p_y), with a weight alpha per class where given (Lin 2017)."""
+
+    def __init__(self, n_embd, n_class, class_share, gamma=2.0, alpha=''):
+        super().__init__(n_embd, n_class)
+        if gamma < 0:
+            raise ValueError(f'gamma must not be negative, as {gamma} is')
+        self.gamma = gamma
+        self.register_buffer('weight', weights(alpha, class_share) if alpha else None, persistent=False)
+
+    def loss(self, z, y):
+        log_p = -F.cross_entropy(z, y, reduction='none')
+        rest = (-log_p.expm1()).clamp(min=torch.finfo(z.dtype).tiny)  # at 0, a gamma below 1 has no gradient
+        return (rest ** self.gamma * F.cross_entropy(z, y, self.weight, reduction='none')).mean()
+
+
+class BrierHead(SoftmaxHead):
+    """Squared error of the probabilities to the one-hot label, summed over the classes (Brier 1950)."""
+
+    def loss(self, z, y):
+        return (z.softmax(1) - F.one_hot(y, z.shape[1])).square().sum(1).mean()
+
+
+def others(z, y):
+    """Sum of the squared logits but the label's: [B]."""
+    return z.scatter(1, y[:, None], 0).square().sum(1)
+
+
+class SquareHead(SoftmaxHead):
+    """Square loss on raw logits, the label's rescaled: mean over the classes of k (z_y - M)^2 and of the others' z_j^2
+    (Hui and Belkin 2021, arXiv 2006.07322)."""
+    calibrated = False  # logits of 0 and M are not log-odds: judge the probabilities after temperature scaling only
+
+    def __init__(self, n_embd, n_class, k=1.0, M=1.0):
+        super().__init__(n_embd, n_class)
+        self.k, self.M = k, M
+
+    def loss(self, z, y):
+        own = z.gather(1, y[:, None])[:, 0]
+        return (self.k * (own - self.M) ** 2 + others(z, y)).mean() / z.shape[1]
+
+
+class SquentropyHead(SoftmaxHead):
+    """Cross-entropy plus the mean of z_j^2 over the other classes (Hui, Belkin and Wright 2023, arXiv 2302.03952)."""
+
+    def loss(self, z, y):
+        return (F.cross_entropy(z, y, reduction='none') + others(z, y) / (z.shape[1] - 1)).mean()
+
+
+HEADS = {'bce': BCEHead, 'ce': CEHead, 'focal': FocalHead, 'brier': BrierHead, 'square': SquareHead,
+         'squentropy': SquentropyHead}
 
 
 def head_settings(settings):
     """The keywords of the head that settings['head'] names, with their defaults: settings of train.py too."""
-    keywords = signature(HEADS[settings['head']].__init__).parameters.values() if settings['head'] in HEADS else ()
+    keywords = signature(HEADS[settings['head']]).parameters.values() if settings['head'] in HEADS else ()
     return {p.name: p.default for p in keywords if p.default is not p.empty}
+
+
+def make_head(head, n_embd, n_class, multi_label=False, class_share=None, **settings):
+    """The head of that name for these data; class_share: of the training labels, per class, [n_class].
+
+    settings: may hold more than the head's own. Raises ValueError where the head cannot do it."""
+    if head not in HEADS:
+        raise ValueError(f'there is no head {head!r}; there are {", ".join(HEADS)}')
+    wants = signature(HEADS[head]).parameters
+    if multi_label and 'multi_label' not in wants:
+        able = [name for name, cls in HEADS.items() if 'multi_label' in signature(cls).parameters]
+        raise ValueError(f'head {head} is for one label a review, these data have several; take {" or ".join(able)}')
+    given = {'n_embd': n_embd, 'n_class': n_class, 'multi_label': multi_label,
+             'class_share': class_share or [1 / n_class] * n_class, **settings}
+    return HEADS[head](**{key: value for key, value in given.items() if key in wants})
+
+
+def is_right(probs, y):
+    """Which reviews are classified right: bool [B]; of several labels a review, all must be."""
+    return probs.argmax(1) == y if y.dim() == 1 else ((probs > 0.5) == y.bool()).all(1)
 
 
 class DeferredAdamW:

@@ -29,8 +29,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from config import configure, fail
-from model import DeferredAdamW, Encoder, EncoderConfig, head_settings, to_bags
+from config import configure, fail, replace, replace_json
+from model import DeferredAdamW, Encoder, EncoderConfig, head_settings, is_right, parts, to_bags
 
 # -----------------------------------------------------------------------------
 # a run
@@ -39,6 +39,8 @@ dataset = 'imdb'  # made by prepare.py
 data_dir = 'data'  # the folder of data sets
 seed = 0  # of the first run
 n_runs = 1  # so many seeds, one after the other
+keep_frac = 1.0  # share of the last class's training reviews that is kept, to make it rare
+oversample = False  # every class is drawn equally often, the reviews of a rare one several times an epoch
 overwrite = False  # throw away what is in a run's folder
 eval_interval = 0  # steps between evaluations on val; 0: after every epoch only
 # model
@@ -80,43 +82,66 @@ MAY_DIFFER = ('out_dir data_dir n_runs overwrite compile deterministic device th
 
 
 def load_data(folder):
-    """data/<name> -> ({split: (tokens, offsets, labels)}, its meta.json); the arrays are memory-mapped."""
-    again = 'make it with: python prepare.py --source=... --name=' + dataset
+    """data/<name> -> ({split: (tokens, spans, labels)}, its meta.json and the share of each class in training).
+
+    tokens [N] and labels [reviews] or, of several a review, [reviews, classes] are memory-mapped; a review is
+    tokens[begin:end], spans holds begin and end, int64 [reviews, 2]."""
+    again, data = 'make it with: python prepare.py --source=... --name=' + dataset, {}
     try:
         meta = json.loads((folder / 'meta.json').read_text())
         if meta['version'] != FORMAT_VERSION:
             fail(f'{folder} is of format {meta["version"]}, this train.py reads {FORMAT_VERSION}; {again}')
-        data = {}
         for split in ('train', 'val', 'test'):
-            for name in ('tokens', 'offsets', 'labels'):
-                array = np.load(folder / f'{split}_{name}.npy', mmap_mode='r')
-                if hashlib.sha256(array).hexdigest() != meta['sha256'][f'{split}_{name}.npy']:
-                    fail(f'{folder}/{split}_{name}.npy is damaged; {again}')
-                data.setdefault(split, []).append(array)
-            if not len(data[split][2]):
+            arrays = []
+            for file in (f'{split}_{name}.npy' for name in ('tokens', 'offsets', 'labels')):
+                arrays.append(np.load(folder / file, mmap_mode='r'))
+                if hashlib.sha256(arrays[-1]).hexdigest() != meta['sha256'][file]:
+                    fail(f'{folder}/{file} is damaged; {again}')
+            tokens, offsets, labels = arrays
+            if not len(labels):
                 fail(f'{folder}: {split} has no reviews; {again}')
+            data[split] = tokens, np.stack([offsets[:-1], offsets[1:]], 1).astype(np.int64), labels
     except FileNotFoundError as error:
         fail(f'no data in {folder} ({error.filename} is missing); {again}')
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         fail(f'{folder} is damaged ({type(error).__name__}: {error}); {again}')
-    return data, meta
+
+    (tokens, spans, labels), n_class = data['train'], len(meta['classes'])
+    meta['multi_label'] = labels.ndim == 2
+    if meta['multi_label'] and (keep_frac < 1 or oversample):
+        fail('keep_frac and oversample are for data with one label a review')
+    if keep_frac < 1:  # prepare.py's order is by hash, so the first ones are as good as drawn
+        last = np.flatnonzero(labels == n_class - 1)
+        rows = np.delete(np.arange(len(labels)), last[math.ceil(keep_frac * len(last)):])
+        data['train'] = tokens, spans[rows], labels[rows]
+    share = (labels if labels.ndim == 2 else np.eye(n_class)[data['train'][2]]).mean(0)
+    return data, meta | {'class_share': [1 / n_class] * n_class if oversample else share.tolist()}
 
 
-def batches(tokens, offsets, labels, rng=None):
+def epoch_order(labels, rng):
+    """The training reviews of an epoch, shuffled: each once or, with oversample, equally many of every class."""
+    if not oversample:
+        return rng.permutation(len(labels))
+    piles = [np.flatnonzero(labels == y) for y in np.unique(labels)]
+    n = math.ceil(len(labels) / len(piles))
+    drawn = [np.concatenate([rng.permutation(pile) for _ in range(math.ceil(n / len(pile)))])[:n] for pile in piles]
+    return rng.permutation(np.concatenate(drawn))[:len(labels)]
+
+
+def batches(tokens, spans, labels, rng=None):
     """Yield all reviews of a split in batches of about one size.
 
     rng: a numpy Generator, for training: it shuffles the reviews and the batches and leaves out
         token_dropout of the tokens. Without it nothing is random and nothing is left out.
     Yields rows [B] (which reviews, the shortest first), tokens and counts [B, T] (a count of 0 is padding; T is
-    a multiple of 8, because each new shape costs oneDNN time and memory), labels [B], all int64, and the number
+    a multiple of 8, because each new shape costs oneDNN time and memory), labels as given, all int64, and the number
     of review tokens, after truncation but before token dropout and bagging.
     """
-    order = np.arange(len(labels)) if rng is None else rng.permutation(len(labels))
+    order = np.arange(len(labels)) if rng is None else epoch_order(labels, rng)
     for start in range(0, len(order), pool * batch_size):
         rows = order[start:start + pool * batch_size]
-        first = offsets[rows].astype(np.int64)
-        n_tokens = lengths = np.minimum(offsets[rows + 1].astype(np.int64) - first, block_size)
-        flat = np.concatenate([tokens[i:i + n] for i, n in zip(first, lengths)])
+        n_tokens = lengths = np.minimum(np.diff(spans[rows])[:, 0], block_size)
+        flat = np.concatenate([tokens[i:i + n] for i, n in zip(spans[rows, 0], lengths)])
         if rng is not None and token_dropout:
             keep, begin = rng.random(len(flat), dtype=np.float32) >= token_dropout, np.cumsum(lengths) - lengths
             keep[begin] |= ~np.logical_or.reduceat(keep, begin)  # one token stays in any case
@@ -126,22 +151,15 @@ def batches(tokens, offsets, labels, rng=None):
         # everything that a GPU must be waited for, once a pool
         begin, by_size = lengths.cumsum(0) - lengths, lengths.argsort(stable=True)
         answers, here = torch.from_numpy(labels[rows].astype(np.int64)).to(device), by_size.cpu().numpy()
-        spans = [slice(i, min(i + batch_size, len(rows))) for i in range(0, len(rows), batch_size)]
-        widths = [min(-(-n // 8) * 8, block_size) for n in lengths[by_size[[span.stop - 1 for span in spans]]].tolist()]
-        for k in range(len(spans)) if rng is None else rng.permutation(len(spans)):
-            part, column = by_size[spans[k], None], torch.arange(widths[k], device=device)
+        slices = [slice(i, min(i + batch_size, len(rows))) for i in range(0, len(rows), batch_size)]
+        longest = lengths[by_size[[which.stop - 1 for which in slices]]].tolist()
+        widths = [min(-(-n // 8) * 8, block_size) for n in longest]
+        for k in range(len(slices)) if rng is None else rng.permutation(len(slices)):
+            part, column = by_size[slices[k], None], torch.arange(widths[k], device=device)
             real = column < lengths[part]
             index = torch.where(real, begin[part] + column, 0)
-            yield (rows[here[spans[k]]], torch.where(real, flat[index], 0), torch.where(real, counts[index], 0),
-                   answers[by_size[spans[k]]], int(n_tokens[here[spans[k]]].sum()))
-
-
-def parts(*batch):
-    """Cut a batch (tokens, counts and whatever else has its rows) into parts of about max_tokens tokens."""
-    n = min(math.ceil(batch[0].numel() / max_tokens), len(batch[0]))
-    for tokens, counts, *others in zip(*(x.tensor_split(n) for x in batch)) if n > 1 else [batch]:
-        width = -(-int((counts[-1] > 0).sum()) // 8) * 8 if n > 1 else None  # of the longest review
-        yield tokens[:, :width], counts[:, :width], *others
+            yield (rows[here[slices[k]]], torch.where(real, flat[index], 0), torch.where(real, counts[index], 0),
+                   answers[by_size[slices[k]]], int(n_tokens[here[slices[k]]].sum()))
 
 
 @torch.no_grad()
@@ -152,7 +170,7 @@ def predict(model, split, amp):
     for which, tokens, counts, _, _ in batches(*split):
         rows.append(which[RANK::WORLD])
         with amp():
-            z += [model(*part) for part in parts(tokens[RANK::WORLD], counts[RANK::WORLD])]
+            z += [model(*part) for part in parts(max_tokens, tokens[RANK::WORLD], counts[RANK::WORLD])]
     z = torch.cat(z).cpu()
     logits = torch.zeros(len(split[2]), z.shape[1], dtype=z.dtype)
     logits[np.concatenate(rows)] = z
@@ -163,26 +181,12 @@ def predict(model, split, amp):
 
 
 def score(head, logits, labels):
-    """Figures of a split: reviews, how many are right (by the logits as preds.npz stores them), share, mean loss."""
-    labels = torch.from_numpy(labels.astype(np.int64))
-    correct = int((head.probs(logits.half().float()).argmax(1) == labels).sum())
-    return {'n': len(labels), 'correct': correct, 'accuracy': correct / len(labels),
-            'loss': float(head.loss(logits, labels))}
-
-
-def replace(path, write):
-    """Let write(file) write a file that is there whole or not at all; of several processes, only the first writes."""
-    if RANK:
-        return
-    temporary = path.with_name(path.name + '.tmp')
-    with open(temporary, 'wb') as file:
-        write(file)
-    os.replace(temporary, path)
-
-
-def replace_json(path, *rows, indent=None):
-    text = ''.join(json.dumps(row, indent=indent) + '\n' for row in rows)
-    replace(path, lambda file: file.write(text.encode()))
+    """Figures of a split: right are the logits as preds.npz stores them, logit_grad a review's norm of d loss / d z."""
+    labels, z = torch.from_numpy(labels.astype(np.int64)).to(device), logits.to(device).requires_grad_()
+    correct, loss = int(is_right(head.probs(z.half().float()), labels).sum()), head.loss(z, labels)
+    pull = float(torch.autograd.grad(loss, z)[0].norm(dim=1).sum())  # each review's is one of n in the mean loss
+    return {'n': len(labels), 'correct': correct, 'accuracy': correct / len(labels), 'loss': loss.item(),
+            'logit_grad': pull}
 
 
 def peak_memory_mb():
@@ -202,7 +206,7 @@ def describe(meta):
             'threads': torch.get_num_threads(), 'processes': WORLD, 'torch': torch.__version__, 'commit': commit,
             'code': hashlib.sha256(b''.join((here / f).read_bytes() for f in ('train.py', 'model.py'))).hexdigest(),
             'data': hashlib.sha256(json.dumps(meta['sha256'], sort_keys=True).encode()).hexdigest(),
-            'n_class': len(meta['classes']), 'classes': meta['classes']}
+            'n_class': len(meta['classes']), **{key: meta[key] for key in ('classes', 'multi_label', 'class_share')}}
 
 
 def rate(step, last):
@@ -241,6 +245,7 @@ def make_model(settings, meta):
     shape = {key: settings[key] for key in EncoderConfig.__dataclass_fields__ if key in settings}
     try:
         model = Encoder(EncoderConfig(vocab_size=meta['vocab_size'], n_class=len(meta['classes']), **shape,
+                                      multi_label=meta['multi_label'], class_share=meta['class_share'],
                                       head_settings={key: settings[key] for key in head_settings(settings)}))
     except ValueError as error:
         fail(error)
@@ -256,16 +261,9 @@ def run(k, data, meta, settings, amp):
     torch.manual_seed(k)
     model = make_model(settings, meta)
 
-    # Weight decay is for matrices; biases and gains stay out of it. A head may scale its rate and its decay.
-    groups = {}
     embedding = DeferredAdamW(model.embed.weight, (beta1, beta2), weight_decay) if deferred else None
-    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    for name, p in params.items():
-        owner = model.head if name.startswith('head.') else None
-        decay = weight_decay * getattr(owner, 'wd_mult', 1.0) * (p.dim() > 1)
-        groups.setdefault((getattr(owner, 'lr_mult', 1.0), decay), []).append(p)
-    optimizer = torch.optim.AdamW([{'params': p, 'lr_mult': lr_mult, 'weight_decay': decay}
-                                   for (lr_mult, decay), p in groups.items()], betas=(beta1, beta2), fused=True)
+    optimizer = torch.optim.AdamW(model.parameter_groups(weight_decay), betas=(beta1, beta2), fused=True)
+    params = [p for group in optimizer.param_groups for p in group['params']]
     forward = DistributedDataParallel(model) if WORLD > 1 else model
     forward = torch.compile(forward, dynamic=True) if compile else forward
     scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # float16 alone would lose small gradients
@@ -298,7 +296,7 @@ def run(k, data, meta, settings, amp):
             tokens, leaf = embedding.rows(tokens) if deferred else (tokens, None)
             # this process's share; one that gets none joins in with a review that counts nothing
             share, counted = (slice(RANK, None, WORLD), 1) if RANK < len(labels) else (slice(1), 0)
-            todo = list(parts(tokens[share], counts[share], labels[share]))
+            todo = list(parts(max_tokens, tokens[share], counts[share], labels[share]))
             for i, (t, c, y) in enumerate(todo):
                 with amp(), forward.no_sync() if WORLD > 1 and i + 1 < len(todo) else nullcontext():
                     logits = forward(t, c, leaf)
@@ -308,13 +306,13 @@ def run(k, data, meta, settings, amp):
                     fail(f'{folder}: the loss is {loss.item()} at step {step} (epoch {epoch}); '
                          'try a lower --learning_rate or --dtype=float32')
                 scaler.scale(loss * (counted * WORLD * len(y) / len(labels))).backward()
-                right = model.head.probs(logits.detach()).argmax(1) == y
+                right = is_right(model.head.probs(logits.detach()), y)
                 stats[:2] += torch.stack([loss.detach() * len(y), right.sum()]) * counted
             if deferred and WORLD > 1:  # the other gradients are averaged by DistributedDataParallel
                 dist.all_reduce(leaf.grad)
                 leaf.grad /= WORLD
             scaler.unscale_(optimizer)
-            leaves = [*params.values(), leaf] if deferred else params.values()
+            leaves = [*params, leaf] if deferred else params
             stats[2] += torch.nn.utils.clip_grad_norm_(leaves, grad_clip or math.inf)
             if deferred:
                 embedding.step(lr)
@@ -341,7 +339,7 @@ def run(k, data, meta, settings, amp):
             at = step // steps if step % steps == 0 else round(step / steps, 4)
             seconds = time.perf_counter() - started
             row = {'epoch': at, 'step': step, 'train_loss': loss_sum / n_reviews, 'train_acc': correct / n_reviews,
-                   'val_loss': val['loss'], 'val_acc': val['accuracy'], 'lr': lr,
+                   'val_loss': val['loss'], 'val_acc': val['accuracy'], 'logit_grad': val['logit_grad'], 'lr': lr,
                    'grad_norm': norm_sum / WORLD / (step - steps * (epoch - 1)), 'seconds': seconds,
                    'tokens_per_second': n_tokens / training, 'peak_memory_mb': peak_memory_mb(),
                    'eval_tokens_per_second': int(np.minimum(np.diff(data['val'][1]), block_size).sum()) / evaluating}
@@ -359,18 +357,18 @@ def run(k, data, meta, settings, amp):
                   f'{n_tokens / training:,.0f} tokens/s  {seconds:.0f} s', flush=True)
             now += time.perf_counter() - pause
 
-    # the last epoch is the headline, the best on val comes second
-    result = {'head': head, 'seed': k}
-    logits = {split: predict(model, data[split], amp) for split in ('val', 'test')}
-    arrays = {f'{split}_{name}': a for split, z in logits.items()
-              for name, a in (('logits', z.half().numpy()), ('labels', np.array(data[split][2])))}
+    # the last epoch is the headline, the best on val comes second; of train, as many reviews as val has
+    splits = {**data, 'train': [data['train'][0], *(x[:len(data['val'][2])] for x in data['train'][1:])]}
+    result, logits = {'head': head, 'seed': k}, {name: predict(model, split, amp) for name, split in splits.items()}
+    arrays = {f'{name}_{what}': array for name in ('val', 'test') for what, array in
+              (('logits', logits[name].half().numpy()), ('labels', np.array(data[name][2])))}
     replace(folder / 'preds.npz', lambda file: np.savez_compressed(file, **arrays))
     replace(folder / 'model.pt', lambda file: torch.save(model.state_dict(), file))
     for which, at in ('last', epochs), ('best', best['epoch']):
         if at != epochs:
             model.load_state_dict(torch.load(folder / 'best.pt', map_location=device, weights_only=True))
-            logits = {split: predict(model, data[split], amp) for split in ('val', 'test')}
-        result[which] = {'epoch': at} | {s: score(model.head, z, data[s][2]) for s, z in logits.items()}
+            logits = {name: predict(model, split, amp) for name, split in splits.items()}
+        result[which] = {'epoch': at} | {name: score(model.head, z, splits[name][2]) for name, z in logits.items()}
     result['seconds'] = time.perf_counter() - started
     replace_json(folder / 'result.json', result, indent=1)
     if RANK == 0:
@@ -386,6 +384,8 @@ def check_settings():
                        'grad_clip': 0, 'threads': 0, 'token_dropout': 0}.items():
         if globals()[key] < least:
             fail(f'{key} must be at least {least}, not {globals()[key]}')
+    if not 0 < keep_frac <= 1:
+        fail(f'keep_frac must be in (0, 1], not {keep_frac}')
     for key in 'token_dropout', 'beta1', 'beta2':
         if not 0 <= globals()[key] < 1:
             fail(f'{key} must be in [0, 1), not {globals()[key]}')
@@ -428,7 +428,7 @@ def main(settings):
     data, meta = load_data(Path(data_dir) / dataset)
     amp = choose_device()
     n_params = sum(p.numel() for p in make_model(settings, meta).parameters())
-    lengths = np.diff(data['train'][1].astype(np.int64))
+    lengths = np.diff(data['train'][1])
     print(f'{head} head, {n_params:,} parameters, {device}, {dtype}, {torch.get_num_threads()} threads')
     print(f'{dataset}: {", ".join(f"{len(d[2]):,} {split}" for split, d in data.items())}; the first {block_size} '
           f'tokens of a review are used, which cuts {(lengths > block_size).mean():.1%} of the training reviews')

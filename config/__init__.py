@@ -9,6 +9,7 @@ Python that assigns some of them; later arguments win.
 import ast
 import difflib
 import io
+import json
 import math
 import os
 import runpy
@@ -22,6 +23,22 @@ def fail(message):
     """End the program over something the user can put right: one line on stderr, exit status 2."""
     print(f'{Path(sys.argv[0]).name}: {" ".join(str(message).split())}', file=sys.stderr)
     raise SystemExit(2)
+
+
+def replace(path, write):
+    """Let write(file) write a file that is there whole or not at all; of several processes, only the first writes."""
+    if int(os.environ.get('RANK', 0)):
+        return
+    temporary = path.with_name(path.name + '.tmp')
+    with open(temporary, 'wb') as file:
+        write(file)
+    os.replace(temporary, path)
+
+
+def replace_json(path, *rows, indent=None):
+    """The same with a line of JSON a row."""
+    text = ''.join(json.dumps(row, indent=indent) + '\n' for row in rows)
+    replace(path, lambda file: file.write(text.encode()))
 
 
 def configure(namespace, more=None, positional=None, argv=None):

@@ -10,20 +10,8 @@ source runs/venv.sh
 
 [ -f data/imdb/meta.json ] || python prepare.py ${archive:+--source="$archive"} --name=imdb
 
-export GLIBC_TUNABLES=glibc.malloc.hugetlb=1  # memory in huge pages, where glibc can: a tenth faster
-half=$(python -c 'import os; print(max(1, (os.cpu_count() or 1) // 2))')
-train() {  # head seed: one run, and from it what is small into results/paper
-    [ -f "results/paper/$1/seed$2/result.json" ] && return
-    python train.py "config/$1.py" --seed="$2" --threads="$half"
-    mkdir -p "results/paper/$1/seed$2"
-    for file in config.json log.jsonl preds.npz result.json; do
-        cp "out/$1/seed$2/$file" "results/paper/$1/seed$2/$file"
-    done
-}
-for seed in 0 1 2 3 4; do  # the two heads side by side, each on half of the cores: faster than one after the other
-    train bce $seed & bce=$!
-    train ce $seed & ce=$!
-    wait $bce
-    wait $ce
-done
+for seed in 0 1 2 3 4; do
+    echo paper/bce bce $seed
+    echo paper/ce ce $seed
+done | runs
 python evaluate.py results/paper/bce results/paper/ce

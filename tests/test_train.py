@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -91,16 +92,16 @@ def same(a, b):
 def test_batches_hold_every_review_once(data, bag):
     module = script()
     module.device, module.batch_size, module.block_size, module.bag, module.pool = 'cpu', 16, 20, bag, 3
-    (tokens, offsets, labels), _ = module.load_data(data / 'toy')[0]['train'], None
+    tokens, spans, labels = module.load_data(data / 'toy')[0]['train']
     for rng in None, np.random.default_rng(1):
         module.token_dropout = 0.0
         seen, total = [], 0
-        for rows, t, c, y, n in module.batches(tokens, offsets, labels, rng):
+        for rows, t, c, y, n in module.batches(tokens, spans, labels, rng):
             assert len(rows) <= 16 and y.tolist() == labels[rows].tolist() and (t[c == 0] == 0).all()
             longest = int((c > 0).sum(1).max())
             assert c.shape == t.shape and c.shape[1] == min(20, -(-longest // 8) * 8)
             for row, kinds, counts in zip(rows, t, c):
-                review = tokens[offsets[row]:offsets[row + 1]][:20].tolist()
+                review = tokens[slice(*spans[row])][:20].tolist()
                 total += len(review)
                 got = [(int(kind), int(count)) for kind, count in zip(kinds, counts) if count]
                 assert got == (sorted(Counter(review).items()) if bag else [(token, 1) for token in review])
@@ -121,7 +122,7 @@ def test_batches_leave_out_tokens_anew_but_never_all(data):
             kept.append(c.sum())
             n_tokens += n
     # one of a review's tokens always stays: for a review of n, 1 - .7 ** n tokens are there in any case
-    lengths = np.minimum(np.diff(split[1].astype(int)), 20)
+    lengths = np.minimum(np.diff(split[1])[:, 0], 20)
     expected = (0.3 * lengths + 0.7 ** lengths).sum() * 20
     assert n_tokens == lengths.sum() * 20
     assert abs(int(sum(kept)) - expected) < 5 * math.sqrt(n_tokens * 0.3 * 0.7)
@@ -192,19 +193,6 @@ def test_parts_are_the_whole_batch(data, tmp_path, max_tokens):
     train(data, tmp_path / 'whole', *argv)
     train(data, tmp_path / 'parts', *argv, f'--max_tokens={max_tokens}')
     same(*(outcome(tmp_path / name / 'seed0') for name in ('whole', 'parts')))
-
-
-def test_parts_hold_the_batch():
-    module, rng = script(), np.random.default_rng(0)
-    module.max_tokens = 100
-    lengths = torch.from_numpy(np.sort(rng.integers(1, 40, 30)))
-    counts = (torch.arange(40) < lengths[:, None]) * torch.from_numpy(rng.integers(1, 9, (30, 40)))
-    tokens, y = counts * 1000 + torch.arange(30)[:, None], torch.arange(30)
-    cut = list(module.parts(tokens[:, :lengths[-1]], counts[:, :lengths[-1]], y))
-    assert torch.cat([part[2] for part in cut]).tolist() == list(range(30)) and len(cut) > 5
-    for t, c, rows in cut:
-        assert 0 <= c.shape[1] - lengths[rows].max() < 8 and c.numel() <= 200 and torch.equal(t, tokens[rows, :t.shape[1]])
-        assert torch.equal(c.sum(1), counts[rows].sum(1))
 
 
 def test_deferred_steps_are_those_of_dense_adamw(data, tmp_path, monkeypatch):
@@ -294,7 +282,7 @@ def test_a_new_head_is_one_class(data, tmp_path):
     """Its keywords are settings and its lr_mult and wd_mult reach the optimizer: frozen, it stays where it was."""
     import model
 
-    class Frozen(model.CEHead):
+    class Frozen(model.BrierHead):
         lr_mult = 0.0
 
         def __init__(self, n_embd, n_class, gamma=2.0):
@@ -315,6 +303,89 @@ def test_a_new_head_is_one_class(data, tmp_path):
         del model.HEADS['frozen']
 
 
+def test_the_loss_of_the_readme(data, tmp_path):
+    """The class that README.md shows, put at the end of a model.py, trains, and its keyword is a setting."""
+    code = re.search(r'## Add a loss.*?```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[1]
+    for name in 'train.py', 'model.py', 'config/__init__.py', 'config/ce.py':
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    with open(tmp_path / 'model.py', 'a') as file:
+        file.write('\n\n' + code)
+    assert sum(map(bool, code.splitlines())) <= 10
+    subprocess.run([sys.executable, 'train.py', 'config/ce.py', *TINY, f'--data_dir={data}', '--head=poly', '--epsilon=2',
+                    '--out_dir=out/poly'], cwd=tmp_path, check=True)
+    log = [json.loads(line) for line in (tmp_path / 'out/poly/seed0/log.jsonl').read_text().splitlines()]
+    assert log[-1]['train_loss'] < log[0]['train_loss']
+    assert json.loads((tmp_path / 'out/poly/seed0/config.json').read_text())['epsilon'] == 2.0
+
+
+@pytest.mark.parametrize('config', sorted(path.name for path in (ROOT / 'config').glob('[!_]*.py')))
+def test_every_config_trains(data, tmp_path, config):
+    train(data, tmp_path / 'run', str(ROOT / 'config' / config), '--epochs=1', *TINY, f'--out_dir={tmp_path}')
+    result = json.loads((tmp_path / 'seed0/result.json').read_text())
+    assert result['last']['train']['n'] == 50 and math.isfinite(result['last']['test']['loss'])
+
+
+def test_matched_bce_is_ce_in_a_whole_run(data, tmp_path):
+    """config/bce_matched.py against config/ce.py without clipping: dropout, token dropout, decay and schedule on."""
+    argv = ['--dtype=float64', '--dropout=0.1', '--min_lr=1e-4', '--grad_clip=0']
+    train(data, tmp_path / 'ce', '--head=ce', *argv)
+    train(data, tmp_path / 'bce', '--head=bce', '--from_ce', '--lr_mult=2', '--wd_mult=0.5', *argv)
+    train(data, tmp_path / 'plain', '--head=bce', *argv)
+    ce, bce, plain = (outcome(tmp_path / name / 'seed0') for name in ('ce', 'bce', 'plain'))
+    for theirs, ours, others in zip(ce[1], bce[1], plain[1]):
+        for key in 'train_loss', 'val_loss':
+            assert ours[key] == pytest.approx(theirs[key], abs=1e-6)  # sums of the log are float32
+            assert abs(others[key] - theirs[key]) > 1e-5
+    z = np.array(ce[3]['test_logits'])
+    assert np.allclose(z[:, 1] - z[:, 0], np.array(bce[3]['test_logits'])[:, 0], atol=2e-3)  # float16
+
+
+@pytest.mark.parametrize('oversample', [False, True])
+def test_a_rare_class(data, tmp_path, oversample):
+    module = script()
+    module.device, module.block_size, module.token_dropout, module.dataset = 'cpu', 20, 0.0, 'toy'
+    module.keep_frac, module.oversample = 0.2, oversample
+    (whole, _), (cut, meta) = script().load_data(data / 'toy'), module.load_data(data / 'toy')
+    n = [(whole['train'][2] == y).sum() for y in (0, 1)]
+    kept = math.ceil(0.2 * n[1])
+    assert np.bincount(cut['train'][2]).tolist() == [n[0], kept] and len(cut['test'][2]) == len(whole['test'][2])
+    assert meta['class_share'] == ([0.5, 0.5] if oversample else pytest.approx([n[0] / (n[0] + kept), kept / (n[0] + kept)]))
+    drawn = np.zeros((3, n[0] + kept), int)
+    for epoch in range(3):
+        for rows, *_, y, _ in module.batches(*cut['train'], np.random.default_rng(epoch)):
+            assert y.tolist() == cut['train'][2][rows].tolist()
+            np.add.at(drawn[epoch], rows, 1)
+    assert (drawn.sum(1) == n[0] + kept).all()
+    if oversample:
+        per_class = np.stack([drawn[:, cut['train'][2] == y].sum(1) for y in (0, 1)], 1)
+        assert abs(np.diff(per_class)).max() <= 1
+        rare = drawn[:, cut['train'][2] == 1]
+        assert rare.max() - rare.min() <= 1 and drawn.max() > 1  # whole passes, then some once more
+    else:
+        assert (drawn == 1).all()
+
+
+def test_several_labels_a_review(tmp_path, capsys):
+    """Two labels that are in the text, independent of each other, and some reviews with neither."""
+    rng = np.random.default_rng(0)
+
+    def reviews(n):
+        y = rng.integers(0, 2, (n, 2))
+        return [[*rng.integers(5, 100, 6), *([1] * 4 * a + [2] * 4 * b)] for a, b in y], y
+    save(tmp_path / 'toy', {split: reviews(n) for split, n in (('train', 400), ('val', 60), ('test', 80))})
+    train(tmp_path, tmp_path / 'bce', '--epochs=8', '--learning_rate=1e-2', '--token_dropout=0.2')
+    result, log, _, preds = outcome(tmp_path / 'bce/seed0')
+    z, y = (np.array(preds[f'test_{name}']) for name in ('logits', 'labels'))
+    assert z.shape == y.shape == (80, 2)
+    right = ((z > 0) == (y > 0)).all(1)  # all labels of a review
+    assert result['last']['test']['correct'] == right.sum() > 72 and log[-1]['val_acc'] > 0.9
+    for argv, says in (['--head=ce'], 'take bce'), (['--oversample'], 'one label a review'):
+        with pytest.raises(SystemExit):
+            train(tmp_path, tmp_path / 'other', *argv)
+        assert says in capsys.readouterr().err
+
+
 MISTAKES = {
     'no data set': (['--dataset=nothing'], 'prepare.py'),
     'n_embd by n_head': (['--n_head=3'], 'n_embd 16 is not divisible by n_head 3'),
@@ -326,7 +397,8 @@ MISTAKES = {
     'no such dtype': (['--dtype=int8'], 'dtype is'),
     'no epochs': (['--epochs=0'], 'epochs must be at least 1'),
     'all tokens out': (['--token_dropout=1'], 'token_dropout must be in [0, 1)'),
-    'three classes for bce': (['--dataset=three'], 'these data have 3'),
+    'from_ce with three classes': (['--dataset=three', '--from_ce'], 'from_ce is for two classes'),
+    'nothing kept': (['--keep_frac=0'], 'keep_frac must be in (0, 1]'),
     'other version': (['--dataset=old'], 'is of format 0'),
     'flipped byte': (['--dataset=flipped'], 'val_tokens.npy is damaged'),
     'cut short': (['--dataset=short'], 'damaged'),
