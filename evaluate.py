@@ -52,7 +52,7 @@ def read_run(folder):
                'epochs': int(curve[-1, 0]), 'seconds': result['seconds'], 'config': config, 'curve': curve,
                'best_epoch': result['best']['epoch'], 'last': {}, 'right': {},
                'best': {split: 100 * result['best'][split]['accuracy'] for split in SPLITS}}
-        head = make_head(**config)
+        head = make_head(**config | {'n_embd': 1})  # only for its probs
         preds = dict(np.load(folder / 'preds.npz'))
         for split in SPLITS:
             logits = torch.tensor(preds[f'{split}_logits']).float()

@@ -57,3 +57,4 @@ for config in ce bce_matched; do  # and without rounding to speak of
     echo losses/float64/$config $config 0 --epochs=1 --grad_clip=0 --dtype=float64
 done | runs
 python evaluate.py results/losses/matched/{ce,bce_matched,ce_nudged,bce_start,bce_rate,bce}
+python runs/matched.py  # matched.md, matched.png
