@@ -1,13 +1,15 @@
-"""Groups of finished runs -> the paper's Table 1, what it is worth, and the figures.
+"""Groups of finished runs -> the paper's Table 1, what it is worth, what the probabilities are worth, figures.
 
     python evaluate.py out/bce out/ce [--key=value ...]
 
 A group is a folder of runs seed0, seed1 ... of one config, as train.py leaves them; any number of groups
-will do. Prints table.md and writes it with summary.json, accuracy_by_run.png and accuracy_by_epoch.png.
+will do: each is tested against one of them, ref. Prints table.md and writes it with summary.json,
+accuracy_by_run.png, accuracy_by_epoch.png and reliability.png.
 
 Notable:
 - The last epoch is counted again from preds.npz; a run that is unfinished, damaged or at odds with its own
   result.json is named and left out.
+- Temperature scaling (Guo 2017): logits divided by the T that is best on val, then judged on test.
 - Two 95 % intervals: for other seeds, judged on the same reviews (Student's t), and for other seeds and
   other reviews, which alone speaks of the heads in general.
 """
@@ -22,12 +24,15 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy import stats
+from scipy import optimize, stats
+from sklearn import metrics
 
-from config import configure, fail
+from config import configure, fail, replace
 from model import is_right, make_head
 
 out_dir = ''   # where the four files go; '' = the folder that holds the groups
+ref = ''        # the group that all others are tested against; '' = ce where there is one, else the first
+target = 85.0  # accuracy on val in %; the steps to it are counted
 effect = 0.26  # points; the difference for which the seeds are counted; the paper's, 86.1 - 85.84
 
 # Apeinans, Kodors, Zarembo 2024, Table 1 and discussion: val accuracy in % of 5 runs of 10 epochs on IMDB
@@ -37,6 +42,7 @@ MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite'}  # b
 RESPLITS = 184_756  # in a permutation test: all there are up to 10 runs against 10, beyond that random ones
 GREY, *COLORS = '#777777 #0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9'.split()  # Okabe and Ito's
 SPLITS = 'test', 'val'
+BINS = 15  # of confidence, for the calibration error
 
 
 def read_run(folder):
@@ -46,7 +52,7 @@ def read_run(folder):
         raise ValueError('is not finished (it has no result.json)')
     try:
         config, result = (json.loads((folder / f).read_text('utf-8')) for f in ('config.json', 'result.json'))
-        log = map(json.loads, (folder / 'log.jsonl').read_text('utf-8').splitlines())
+        log = [json.loads(line) for line in (folder / 'log.jsonl').read_text('utf-8').splitlines()]
         curve = np.array([(at['epoch'], 100 * at['train_acc'], 100 * at['val_acc']) for at in log])
         run = {'folder': str(folder), **{key: config[key] for key in ('seed', 'head', 'data', 'dataset')},
                'epochs': int(curve[-1, 0]), 'seconds': result['seconds'], 'config': config, 'curve': curve,
@@ -54,18 +60,65 @@ def read_run(folder):
                'best': {split: 100 * result['best'][split]['accuracy'] for split in SPLITS}}
         head = make_head(**config | {'n_embd': 1})  # only for its probs
         preds = dict(np.load(folder / 'preds.npz'))
+        logits, y = ({split: torch.from_numpy(preds[f'{split}_{name}']) for split in SPLITS}
+                     for name in ('logits', 'labels'))
         for split in SPLITS:
-            logits = torch.tensor(preds[f'{split}_logits']).float()
-            labels = torch.from_numpy(preds[f'{split}_labels'])
-            right = run['right'][split] = is_right(head.probs(logits), labels).numpy()
+            right = run['right'][split] = is_right(head.probs(logits[split].float()), y[split]).numpy()
             run['last'][split] = 100 * right.mean()
             counted = f'{right.sum()} of {len(right)} {split} reviews right'
             told = '{correct} of {n} {0} reviews right'.format(split, **result['last'][split])
-            if counted != told or not logits.isfinite().all():
+            if counted != told or not logits[split].isfinite().all():
                 raise ValueError(f'preds.npz has {counted}, result.json {told}')
+        run['measures'], run['bins'] = measure(head, logits, {k: v.numpy() for k, v in y.items()}, config['classes'])
+        train = result['last'].get('train')
+        run['measures'] |= {'train − test': train and 100 * train['accuracy'] - run['last']['test'],
+                            'steps': next((at['step'] for at in log if 100 * at['val_acc'] >= target), None),
+                            'gradient, first': log[0].get('logit_grad'), 'gradient': log[-1].get('logit_grad')}
     except Exception as error:  # a damaged file can raise anything; the other runs can still be counted
         raise ValueError(f'is damaged ({type(error).__name__}: {" ".join(str(error).split())})')
     return run
+
+
+def measure(head, logits, y, classes):
+    """What the decisions and the probabilities of a run are worth on test -> {name: value or None}, and the bins of
+    its reliability diagram, before and after temperature scaling: [2, BINS, 3], reviews, right ones, confidence.
+
+    logits {split: [N, outputs]}; y {split: int [N] or, of several labels a review, 0 and 1 [N, C]}, whose
+    probabilities are judged label by label. The Brier score is the sum over the classes."""
+    def probs(split, temperature=1.0):
+        p = head.probs(logits[split].double() / temperature).numpy()
+        return p if y[split].ndim == 1 else np.stack([1 - p.ravel(), p.ravel()], 1)
+
+    def loss(split, temperature=1.0):
+        own = probs(split, temperature)[np.arange(y[split].size), y[split].ravel()]
+        return -np.log(own.clip(np.finfo(float).tiny)).mean()
+    labels, several = y['test'], y['test'].ndim == 2
+    p = head.probs(logits['test'].double()).numpy()
+    decided = p > 0.5 if several else p.argmax(1)
+    kinds = None if several else range(len(classes))
+    recall = metrics.recall_score(labels, decided, labels=kinds, average=None, zero_division=0)
+    values = {'macro F1': 100 * metrics.f1_score(labels, decided, labels=kinds, average='macro', zero_division=0)}
+    if several:
+        values['micro F1'] = 100 * metrics.f1_score(labels, decided, average='micro', zero_division=0)
+    if len(classes) <= 4:
+        values |= {f'recall of {name}': 100 * share for name, share in zip(classes, recall)}
+    else:
+        values['lowest recall'] = 100 * recall.min()
+    if not several and len(classes) == 2:
+        values['AUROC'] = 100 * metrics.roc_auc_score(labels, p[:, 1]) if len(set(labels)) == 2 else None
+    best = optimize.minimize_scalar(lambda log_t: loss('val', math.exp(log_t)), bounds=(-7, 7), method='bounded')
+    values['temperature'], bins = math.exp(best.x), []
+    for suffix, temperature in ('', 1.0), (', scaled', values['temperature']):
+        p = probs('test', temperature)
+        confidence, right = p.max(1), p.argmax(1) == labels.ravel()
+        which = np.minimum((confidence * BINS).astype(int), BINS - 1)
+        bins.append(np.stack([np.bincount(which, w, BINS) for w in (np.ones(len(p)), right, confidence)], 1))
+        shown = suffix or getattr(head, 'calibrated', True)
+        for name, value in (('NLL', loss('test', temperature)),
+                            ('Brier', ((p - np.eye(p.shape[1])[labels.ravel()]) ** 2).sum(1).mean()),
+                            ('ECE', 100 * abs(bins[-1][:, 1] - bins[-1][:, 2]).sum() / len(p))):
+            values[name + suffix] = float(value) if shown else None
+    return values, np.stack(bins)
 
 
 def read_group(folder):
@@ -137,6 +190,20 @@ def permutation_test(a, b, spread=False):
             'exact': math.comb(len(a) + len(b), len(a)) <= RESPLITS}
 
 
+def permutation_p(a, b):
+    """The same test's p for the difference in means of any two lists of numbers."""
+    def apart(x, y, axis):
+        return abs(x.mean(axis) - y.mean(axis))
+    return float(stats.permutation_test((a, b), apart, alternative='greater', n_resamples=RESPLITS, rng=0).pvalue)
+
+
+def holm(p):
+    """p-values -> corrected for their number (Holm 1979): the chance that any of those found is a false one."""
+    order, corrected = np.argsort(p), np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected.tolist()
+
+
 def seeds_needed(sd, points):
     """Runs a head with which a two-sided t test at .05 finds a difference of so many points in 80 % of cases,
     where runs scatter by sd points. Noncentral t; at 80 % the other tail is nothing."""
@@ -181,7 +248,46 @@ of the reviews alone, and the difference by an estimated +-{gap['reviews']:.2f},
             'text': text}
 
 
-def report(groups, pairs, notes):
+def against(pairs):
+    """The groups against ref, Holm-corrected for their number -> the verdict, and the rows of a table."""
+    names = [name for name in ('macro F1', 'NLL, scaled', 'ECE, scaled') if name in pairs[0][0]['measures']]
+    ps, gaps = [[pair['test']['means']['p'] for _, _, pair in pairs]], []
+    for name in names:
+        sides = [[[run['measures'][name] for run in g['runs']] for g in pair[:2]] for pair in pairs]
+        ps.append([permutation_p(*side) for side in sides])
+        gaps.append([np.mean(x) - np.mean(y) for x, y in sides])
+    ps = [holm(p) for p in ps]
+    rows = [['', 'accuracy, points', 'other seeds and reviews', 'p', 'Holm'] + [x for n in names for x in (n, 'Holm')]]
+    for i, (g, _, pair) in enumerate(pairs):
+        pair['holm'] = dict(zip(('accuracy', *names), (p[i] for p in ps)))
+        test = pair['test']
+        rows.append([g['label'], f'{test["estimate"]:+.2f}', '{:+.2f} to {:+.2f}'.format(*test['both']),
+                     f'{test["means"]["p"]:.2g}', f'{ps[0][i]:.2g}'] +
+                    [x for gap, p in zip(gaps, ps[1:]) for x in (f'{gap[i]:+.3f}', f'{p[i]:.2g}')])
+    other = pairs[0][1]['label']
+    found = [g['label'] for (g, _, pair), p in zip(pairs, ps[0]) if p <= 0.05]
+    return (f'In accuracy on test, {" and ".join(found)} differ{"s" * (len(found) == 1)} from {other}' if found else
+            f'No difference in accuracy on test from {other} is shown'), rows
+
+
+def grid(rows):
+    """Rows of cells, the first one the head -> a Markdown table."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rows = [rows[0], ['-' * width for width in widths], *rows[1:]]
+    return '\n'.join(f'| {" | ".join(map(str.ljust, row, widths))} |' for row in rows)
+
+
+def spread(values, digits):
+    """'mean ± half its 95 % interval for other seeds'; of runs that have no such number, how many have."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return '-'
+    half = f' ± {stats.t.ppf(0.975, len(there) - 1) * stats.sem(there):.{digits}f}' if len(there) > 1 else ''
+    some = f' ({len(there)} of {len(values)})' * (len(there) < len(values))
+    return f'{np.mean(there):.{digits}f}{half}{some}'
+
+
+def report(groups, pairs, notes, verdict, rows):
     """All in tables and sentences: blocks of Markdown, which a terminal shows well too."""
     runs = [run for g in groups for run in g['runs']]
     minutes = sum(run['seconds'] for run in runs) / 60
@@ -193,32 +299,51 @@ def report(groups, pairs, notes):
     if notes:
         yield '**Beware:**\n\n' + '\n'.join(f'- {note}.' for note in notes)
     for split in SPLITS:
-        rows = [['', 'runs', *FIGURES, 'mean: other seeds', 'other seeds and reviews', 'at best-val epochs']]
+        table = [['', 'runs', *FIGURES, 'mean: other seeds', 'other seeds and reviews', 'at best-val epochs']]
         for g in groups:
             s, best = g[split], np.mean([run['best'][split] for run in g['runs']])
             ends = ('{:.2f} to {:.2f}'.format(*s[key]) if s[key] else 'unknown' for key in ('seeds', 'both'))
             row = (f'{s[key]:.2f}' for key in FIGURES)
-            rows.append([g['label'], str(len(g['runs'])), *row, *ends, f'{best:.2f}'])
+            table.append([g['label'], str(len(g['runs'])), *row, *ends, f'{best:.2f}'])
             if split == 'val' and g['paper']:
-                rows.append([f'{g["label"]}, the paper', '5', *(f'{x:.2f}' for x in g['paper']), '', '', ''])
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        rows.insert(1, ['-' * width for width in widths])
+                table.append([f'{g["label"]}, the paper', '5', *(f'{x:.2f}' for x in g['paper']), '', '', ''])
         yield f'## Accuracy on {split}, % of {s["n"]:,} reviews' + ': the headline' * (split == 'test')
-        yield '\n'.join(f'| {" | ".join(map(str.ljust, row, widths))} |' for row in rows)
+        yield grid(table)
     yield ('After the last epoch, with 95 % intervals of the mean for other seeds and for other seeds and '
            'reviews. Last column: the mean at the best-val epochs; on val too high, for val chose them.')
-    for a, b, pair in pairs:
-        yield f'## {a["label"]} against {b["label"]}'
-        yield from (pair[split]['text'] for split in SPLITS)
+    calibration = [name + suffix for name in ('NLL', 'Brier', 'ECE') for suffix in ('', ', scaled')] + ['temperature']
+    decisions = [name for name in groups[0]['measures'] if name not in calibration]
+    heads = {'train − test': 'train − test accuracy', 'steps': f'steps to {target:g} % on val',
+             'gradient, first': 'd loss / d z, first', 'gradient': 'last'}
+    for title, names in ('The decisions', decisions), ('The probabilities', calibration):
+        yield f'## {title} on test: mean of the runs ± half its 95 % interval for other seeds'
+        yield grid([['', *(heads.get(name, name) + ', %' * (name == 'ECE') for name in names)]] + [
+            [g['label'], *(spread(g['measures'][name], 0 if name == 'steps' else
+                                  2 if name in decisions and 'gradient' not in name or 'ECE' in name else 3)
+                           for name in names)] for g in groups])
+    yield ('F1, recall and AUROC in %. Train: as many training reviews as val has, without token dropout. '
+           'd loss / d z: its mean norm over val at the first and the last evaluation. Brier: summed over the classes. '
+           'ECE: 15 bins. Scaled: logits divided by the temperature that is best on val.')
+    if rows:
+        yield f'## Against {pairs[0][1]["label"]}, on test'
+        yield f'**{verdict}.**'
+        yield grid(rows)
+        yield ('Differences of the means, with p of the permutation test and, corrected for the number of groups, '
+               "Holm's; of the other measures Holm's alone.")
+    else:
+        for a, b, pair in pairs:
+            yield f'## {a["label"]} against {b["label"]}'
+            yield from (pair[split]['text'] for split in SPLITS)
 
 
 def draw_runs(groups, title):
-    """The paper's Fig. 3: a dot a run, above the dots their mean with its two intervals."""
-    fig = Figure(figsize=(9.5, 1.4 + 0.21 * sum(len(g['runs']) + 3.2 for g in groups)))
+    """The paper's Fig. 3: a dot a run, above the dots their mean with its two intervals; many groups: a line each."""
+    line = len(groups) > 3
+    fig = Figure(figsize=(9.5, 1.4 + 0.21 * sum(1 if line else len(g['runs']) for g in groups) + 0.67 * len(groups)))
     axes, ticks, y = fig.subplots(1, 2, sharex=True, sharey=True), {}, 0
     for g in groups:
-        at, style = y + 1.2 + np.arange(len(g['runs'])), {'color': g['color']}
-        ticks.update(zip(at, (f'seed {run["seed"]}' for run in g['runs'])))
+        at, style = y + 1.2 + np.arange(len(g['runs'])) * (not line), {'color': g['color']}
+        ticks.update({at[0]: f'{len(at)} seeds'} if line else zip(at, (f'seed {run["seed"]}' for run in g['runs'])))
         if g['paper']:
             low, mean, _, high, _ = g['paper']
             axes[1].plot([low, high], [at[-1] + 1] * 2, lw=4, color='#cccccc')
@@ -232,7 +357,7 @@ def draw_runs(groups, title):
                 ax.plot(s['seeds'], [y, y], lw=6, alpha=0.4, **style)
             ax.plot(s['mean'], y, 'wo', mec=g['color'], mew=1.6)
             ax.text(s['mean'], y - 0.5, f'{g["label"]} {s["mean"]:.2f}', weight='bold', ha='center', **style)
-            ax.plot(100 * np.array(s['correct']) / s['n'], at, 'o', ms=5, **style)
+            ax.plot(100 * np.array(s['correct']) / s['n'], at, 'o', ms=5, alpha=0.6 if line else 1, **style)
             ax.set_title(f'{split}, {s["n"]:,} reviews')
         y = at[-1] + 3.4
     axes[0].set(yticks=list(ticks), yticklabels=ticks.values(), ylim=(y - 1.2, -1.6))
@@ -268,6 +393,27 @@ def draw_epochs(groups):
     return fig
 
 
+def draw_reliability(groups):
+    """How many are right of those predicted with a confidence, runs put together; before and after scaling."""
+    columns = min(len(groups), 4)
+    fig = Figure(figsize=(0.6 + 2.6 * columns, 0.9 + 2.5 * (rows := math.ceil(len(groups) / columns))))
+    axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for ax in axes[len(groups):]:
+        ax.remove()
+    for ax, g in zip(axes, groups):
+        ax.plot([0, 100], [0, 100], lw=0.8, color=GREY)
+        for bins, color in zip(sum(run['bins'] for run in g['runs']), ('#bbbbbb', g['color'])):
+            n, right, confidence = bins[bins[:, 0] > 0].T
+            ax.plot(100 * confidence / n, 100 * right / n, '-', lw=1, color=color)
+            ax.scatter(100 * confidence / n, 100 * right / n, 2 + 60 * n / n.sum(), color=color)
+        ax.set_title(g['label'], c=g['color'])
+    low = 100 / max(2, len(groups[0]['runs'][0]['config']['classes']))
+    axes[0].set(xlim=(low - 2, 102), ylim=(low - 12, 102))
+    fig.suptitle('Right answers by confidence on test, %', x=0.01, ha='left')
+    fig.supxlabel('Confidence, %.  Grey: as trained.  Colour: after temperature scaling.  Dots: as many reviews.')
+    return fig
+
+
 def main():
     paths = [Path(folder) for folder in folders]
     parents = {path.resolve().parent for path in paths}
@@ -283,6 +429,7 @@ def main():
         label = path.name if len({p.name for p in paths}) == len(paths) else str(path)
         g = {'label': {'bce': 'BCE', 'ce': 'CE'}.get(label, label), 'color': color, 'runs': runs}
         groups, notes = [*groups, g], notes + left_out
+        g['measures'] = {name: [run['measures'].get(name) for run in runs] for name in runs[0]['measures']}
         for run, (other, key) in itertools.product(runs, ((runs[0], 'head'), (groups[0]['runs'][0], 'data'))):
             if run[key] != other[key]:
                 fail(f'{run["folder"]} and {other["folder"]} differ in {key}; they cannot be put together')
@@ -301,23 +448,30 @@ def main():
     if len(set(sizes.values())) > 1:
         notes.append(f'The groups differ in their number of runs, with which max-min grows: {sizes}')
     notes += [f'{label} is a single run: no interval, no comparison' for label, n in sizes.items() if n == 1]
-    many = [g for g in groups if len(g['runs']) > 1]
-    pairs = [(a, b, {split: compare(a, b, split) for split in SPLITS})
-             for a, b in itertools.combinations(many, 2) if len(many) < 4 or a is many[0]]
-    if len(pairs) > 1:
-        notes.append(f'{len(pairs)} pairs are compared; by chance alone 1 test in 20 is significant')
-    text = '\n\n'.join(report(groups, pairs, notes)) + '\n'
+    named = {g['label'].lower(): g for g in groups} | {path.name: g for path, g in zip(paths, groups)}
+    if ref and ref not in named:
+        fail(f'ref: there is no group {ref!r}; there are {", ".join(path.name for path in paths)}')
+    many, other = [g for g in groups if len(g['runs']) > 1], named.get(ref or 'ce', groups[0])
+    pairs = [(g, other, {split: compare(g, other, split) for split in SPLITS})
+             for g in many if g is not other and other in many]
+    verdict, rows = against(pairs) if len(pairs) > 1 else (pairs[0][2]['test']['verdict'] if pairs else '', [])
+    for g, _, _ in pairs if rows else ():
+        n, m = len(g['runs']), len(other['runs'])
+        if (1 + (n == m)) / math.comb(n + m, n) * len(pairs) > 0.05:
+            notes.append(f'With {n} and {m} runs and {len(pairs)} comparisons, no p can survive the correction')
+            break
+    text = '\n\n'.join(report(groups, pairs, notes, verdict, rows)) + '\n'
     matplotlib.rcParams.update({
         'figure.constrained_layout.use': True, 'figure.titleweight': 'bold', 'figure.labelsize': 8,
         'axes.titlelocation': 'left', 'axes.edgecolor': 'white', 'axes.grid': True, 'grid.color': '#e6e6e6',
         'font.size': 9, 'xtick.color': GREY, 'ytick.color': GREY, 'lines.solid_capstyle': 'butt'})
-    title = pairs[0][2]['test']['verdict'] if len(pairs) == 1 else 'Accuracy of every run'
     files = {'table.md': text.encode()}
-    for name, fig in ('run', draw_runs(groups, title)), ('epoch', draw_epochs(groups)):
-        fig.savefig(buffer := io.BytesIO(), dpi=150)
-        files[f'accuracy_by_{name}.png'] = buffer.getvalue()
+    for name, fig in (('accuracy_by_run', draw_runs(groups, verdict or 'Accuracy of every run')),
+                      ('accuracy_by_epoch', draw_epochs(groups)), ('reliability', draw_reliability(groups))):
+        fig.savefig(buffer := io.BytesIO(), dpi=150 if len(groups) < 4 else 100)
+        files[f'{name}.png'] = buffer.getvalue()
     for item in groups + runs:  # no arrays in the summary
-        for key in {'right', 'color', 'config', 'curve'} & set(item):
+        for key in {'right', 'color', 'config', 'curve', 'bins'} & set(item):
             del item[key]
     summary = {'units': 'accuracy in %, difference in points', 'effect': effect, 'notes': notes,
                'groups': groups, 'pairs': [{'a': a['label'], 'b': b['label']} | p for a, b, p in pairs]}
@@ -326,8 +480,7 @@ def main():
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (out / f'{name}.tmp').write_bytes(content)
-            (out / f'{name}.tmp').replace(out / name)
+            replace(out / name, lambda file: file.write(content))
     except OSError as error:
         fail(f'{out}: the table cannot be written there ({error}); give another --out_dir')
     print(text, end='')

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import evaluate
 from config import configure
+from model import make_head
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +55,8 @@ def make_run(folder, correct, seed=None, head='bce', n=(400, 200), best=None, **
          'best': {'epoch': 2, 'test': last['test'], 'val': last['val'] | {'accuracy': best or val}}}))
     (folder / 'config.json').write_text(json.dumps(
         {'head': head, 'seed': seed, 'dataset': 'toy', 'data': 'fingerprint', 'commit': 'abc', 'n_class': 2,
-         'hardware': 'a machine', 'learning_rate': 1e-3, 'out_dir': str(folder.parent)} | config))
+         'classes': ['neg', 'pos'], 'hardware': 'a machine', 'learning_rate': 1e-3,
+         'out_dir': str(folder.parent)} | config))
 
 
 BCE, CE = [(340, 170), (344, 172), (350, 176), (352, 168), (346, 174)], [(330, 160), (332, 166), (328, 163),
@@ -206,7 +209,7 @@ def test_table_summary_and_figures(out, capsys):
     assert pair['test']['sd'] == pytest.approx(expected, rel=1e-4)
     (low, high), (seeds_low, seeds_high) = pair['test']['both'], pair['test']['seeds']
     assert low < seeds_low < 3.4 < seeds_high < high
-    for name in 'accuracy_by_run.png', 'accuracy_by_epoch.png':
+    for name in 'accuracy_by_run.png', 'accuracy_by_epoch.png', 'reliability.png':
         png = (out / name).read_bytes()
         assert png[:8] == b'\x89PNG\r\n\x1a\n' and len(png) < 300_000
     assert not list(out.glob('*.tmp'))
@@ -235,14 +238,127 @@ def test_best_val_epoch_is_told_apart(tmp_path, capsys):
 
 
 def test_any_number_of_groups(tmp_path, capsys):
-    for name in 'abcd':
-        for seed in range(2):
-            make_run(tmp_path / name / f'seed{seed}', (340 + seed, 170 + seed))
-    run(*(tmp_path / name for name in 'abc'))
-    assert capsys.readouterr().out.count('against') == 3
-    run(*(tmp_path / name for name in 'abcd'))
+    """Three and more: one table against ref, Holm's p in it, brute force beside it."""
+    counts = {'a': [340, 344, 348, 352], 'b': [320, 324, 326, 330],
+              'ce': [339, 345, 347, 352], 'd': [330, 331, 332, 333]}
+    for name, column in counts.items():
+        for seed, right in enumerate(column):
+            make_run(tmp_path / name / f'seed{seed}', (right, 170 + seed))
+    run(*(tmp_path / name for name in counts))
     text = capsys.readouterr().out
-    assert text.count('## a against') == 3 and text.count('against') == 3 and '3 pairs are compared' in text
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in text.split('## Against CE')[1].splitlines()
+            if line[:1] == '|']
+    raw = [evaluate.permutation_test(np.array(counts[name]), np.array(counts['ce']))['p'] for name in 'abd']
+    assert raw[1:] == [2 / 70] * 2 and raw[0] > 0.5
+    assert [row[:5] for row in rows[2:]] == [
+        [name, f'{np.mean(counts[name]) / 4 - 345.75 / 4:+.2f}', row[2], f'{p:.2g}', f'{corrected:.2g}']
+        for name, row, p, corrected in zip('abd', rows[2:], raw, [raw[0], 6 / 70, 6 / 70])]
+    assert 'No difference in accuracy on test from CE is shown' in text
+    assert 'With 4 and 4 runs and 3 comparisons, no p can survive' in text  # 2 / 70 * 3 > .05
+    run(*(tmp_path / name for name in 'abd'), '--ref=b')
+    text = capsys.readouterr().out
+    assert '## Against b' in text and 'In accuracy on test, a differs from b' not in text
+    for seed in range(4, 6):
+        for name in 'abd':
+            make_run(tmp_path / name / f'seed{seed}', (counts[name][3] + seed, 170))
+    run(*(tmp_path / name for name in 'abd'), '--ref=b')
+    text = capsys.readouterr().out
+    assert 'In accuracy on test, a differs from b' in text and 'Beware' not in text
+    with pytest.raises(SystemExit):
+        run(*(tmp_path / name for name in 'abd'), '--ref=ce')
+    assert "there is no group 'ce'; there are a, b, d" in capsys.readouterr().err
+
+
+def test_holm_by_hand():
+    # sorted .005 .01 .03 .04 times 4 3 2 1: .02 .03 .06 .04, and never less than the one before
+    assert evaluate.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert evaluate.holm([0.5, 0.9]) == [1, 1]
+
+
+def test_permutation_p_is_the_count_over_all_splits():
+    a, b = [0.31, 0.35, 0.30], [0.36, 0.38, 0.33, 0.40]
+    pool, observed, hits = np.array(a + b), abs(np.mean(a) - np.mean(b)), 0
+    for chosen in itertools.combinations(range(7), 3):
+        rest = np.delete(pool, chosen)
+        hits += abs(pool[list(chosen)].mean() - rest.mean()) >= observed - 1e-12
+    assert evaluate.permutation_p(a, b) == pytest.approx(hits / 35)
+
+
+def logits_of(n, n_class, sharpness, rng):
+    """Logits whose softmax is calibrated once they are divided by sharpness, and labels drawn from it."""
+    z = rng.normal(size=(n, n_class)) * 1.5
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    return torch.tensor(z * sharpness), (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=n_class - 1)
+
+
+@pytest.mark.parametrize('n_class', [2, 3])
+def test_measures_against_brute_force(n_class):
+    rng = np.random.default_rng(0)
+    z, y = {}, {}
+    for split, n in ('val', 20_000), ('test', 3000):
+        z[split], y[split] = logits_of(n, n_class, 2.5, rng)
+    values, bins = evaluate.measure(make_head('ce', 1, n_class), z, y, 'abc'[:n_class])
+    assert values['temperature'] == pytest.approx(2.5, rel=0.05)
+    for suffix, scale in ('', 1), (', scaled', values['temperature']):
+        exp = np.exp(z['test'].numpy() / scale)
+        p = exp / exp.sum(1, keepdims=True)
+        nll = brier = 0
+        for row, label in zip(p, y['test']):
+            nll -= np.log(row[label]) / len(p)
+            brier += sum((x - (c == label)) ** 2 for c, x in enumerate(row)) / len(p)
+        ece = 0
+        for k in range(15):
+            inside = [i for i, row in enumerate(p) if k / 15 <= row.max() < (k + 1) / 15 + (k == 14)]
+            if inside:
+                ece += abs(np.mean([p[i].argmax() == y['test'][i] for i in inside])
+                           - np.mean([p[i].max() for i in inside])) * len(inside) / len(p)
+        assert values['NLL' + suffix] == pytest.approx(nll)
+        assert values['Brier' + suffix] == pytest.approx(brier)
+        assert values['ECE' + suffix] == pytest.approx(100 * ece)
+    assert values['ECE, scaled'] < 3 < values['ECE'] and values['NLL, scaled'] < values['NLL']
+    assert bins.shape == (2, 15, 3) and bins[:, :, 0].sum(1).tolist() == [3000, 3000]
+    decided, f1 = p.argmax(1), []
+    for c, name in enumerate('abc'[:n_class]):
+        hit = ((decided == c) & (y['test'] == c)).sum()
+        assert values[f'recall of {name}'] == pytest.approx(100 * hit / (y['test'] == c).sum())
+        f1.append(200 * hit / ((decided == c).sum() + (y['test'] == c).sum()))
+    assert values['macro F1'] == pytest.approx(np.mean(f1))
+    if n_class == 2:  # the share of pairs in the right order
+        low, high = (p[y['test'] == c, 1] for c in (0, 1))
+        order = (high[:, None] > low).mean() + (high[:, None] == low).mean() / 2
+        assert values['AUROC'] == pytest.approx(100 * order)
+
+
+def test_measures_of_several_labels_and_of_square_logits():
+    rng = np.random.default_rng(1)
+    z = {split: torch.tensor(rng.normal(size=(500, 3)) * 2) for split in ('val', 'test')}
+    y = {split: (rng.random((500, 3)) < 1 / (1 + np.exp(-x.numpy()))).astype(int) for split, x in z.items()}
+    values, _ = evaluate.measure(make_head('bce', 1, 3, True), z, y, 'abc')
+    hits, decided = ((z['test'].numpy() > 0) & (y['test'] == 1)), z['test'].numpy() > 0
+    f1 = 200 * hits.sum(0) / (decided.sum(0) + y['test'].sum(0))
+    assert values['macro F1'] == pytest.approx(f1.mean())
+    assert values['micro F1'] == pytest.approx(200 * hits.sum() / (decided.sum() + y['test'].sum()))
+    p = np.where(y['test'] == 1, 1, -1) * z['test'].numpy()
+    assert values['NLL'] == pytest.approx(np.log1p(np.exp(-p)).mean()) and 'AUROC' not in values
+    z = {split: x[:, :2] for split, x in z.items()}
+    values, _ = evaluate.measure(make_head('square', 1, 2), z, {k: v[:, 0] for k, v in y.items()}, 'ab')
+    assert values['NLL'] is values['ECE'] is values['Brier'] is None and values['NLL, scaled'] > 0
+
+
+def test_steps_gap_and_what_older_runs_lack(out, capsys):
+    for seed in range(5):  # val rises from .74 to .84 and stays, at steps 10, 20, 30
+        path = out / 'bce' / f'seed{seed}' / 'result.json'
+        result = json.loads(path.read_text())
+        result['last']['train'] = {'n': 200, 'correct': 190, 'accuracy': 0.95, 'loss': 0.2}
+        path.write_text(json.dumps(result))
+    run(out / 'bce', out / 'ce', '--target=87')
+    text = capsys.readouterr().out
+    head, _, bce, ce = ([cell.strip() for cell in line.split('|')[1:-1]] for line in
+                        text.split('## The decisions')[1].splitlines()[2:6])
+    bce, ce = dict(zip(head, bce)), dict(zip(head, ce))
+    assert bce['train − test accuracy'].startswith(f'{95 - 86.6:.2f} ±') and ce['train − test accuracy'] == '-'
+    assert bce['steps to 87 % on val'] == '20 ± 0 (2 of 5)' and ce['steps to 87 % on val'] == '-'
+    assert bce['last'] == '-'
 
 
 def test_runs_that_do_not_count_are_named_and_left_out(out, capsys):
