@@ -403,6 +403,8 @@ def draw_reliability(groups):
     for ax, g in zip(axes, groups):
         ax.plot([0, 100], [0, 100], lw=0.8, color=GREY)
         for bins, color in zip(sum(run['bins'] for run in g['runs']), ('#bbbbbb', g['color'])):
+            if color != g['color'] and g['measures']['NLL'][0] is None:
+                continue
             n, right, confidence = bins[bins[:, 0] > 0].T
             ax.plot(100 * confidence / n, 100 * right / n, '-', lw=1, color=color)
             ax.scatter(100 * confidence / n, 100 * right / n, 2 + 60 * n / n.sum(), color=color)
@@ -441,9 +443,12 @@ def main():
                         **dict(zip(FIGURES, (x.min(), x.mean(), np.median(x), x.max(), np.ptp(x))))}
     runs = [run for g in groups for run in g['runs']]
     for key in sorted(set().union(*(run['config'] for run in runs)) - MAY_DIFFER):
-        values = {run['folder']: json.dumps(run['config'][key]) for run in runs if key in run['config']}
+        values = {}
+        for g in groups:
+            own = {run['folder']: json.dumps(run['config'][key]) for run in g['runs'] if key in run['config']}
+            values |= {g['label']: own.popitem()[1]} if len(set(own.values())) == 1 else own
         if len(set(values.values())) > 1:
-            notes.append(f'The runs differ in {key}: ' + ', '.join(f'{v} in {f}' for f, v in values.items()))
+            notes.append(f'The runs differ in {key}: ' + ', '.join(f'{v} in {where}' for where, v in values.items()))
     sizes = {g['label']: len(g['runs']) for g in groups}
     if len(set(sizes.values())) > 1:
         notes.append(f'The groups differ in their number of runs, with which max-min grows: {sizes}')

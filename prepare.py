@@ -39,6 +39,7 @@ name = ''  # of the data set, data/<name>; '' means imdb, sample, or the name of
 data_dir = 'data'  # the folder of data sets
 text = 'text'  # column of your file: the review
 label = 'label'  # column: its class, a string or an integer
+label_sep = ''  # what stands between the labels of a review that may have several, or none; '' if each has one
 group = ''  # column: what a split must not cut, such as the movie; '' for none
 val_source = ''  # a file of its own for val; '' takes val_frac of the source
 test_source = ''  # a file of its own for test; '' takes test_frac of the source
@@ -160,14 +161,18 @@ def read_files(cache):
     sample = Path(__file__).parent / 'data' / 'sample.csv', 'review', 'label', 'movie'
     first, review, y, movie = sample if source == 'sample' else (source, text, label, group)
     tables, sides, labels, groups = [], [], [], []
+
+    def plain(value):  # pandas' way with a column of integers of which some are missing is undone
+        return re.sub(r'(?i)^(nan|(-?\d+)\.0+)$', r'\2', value.strip())
     for side, path in zip(SPLITS, (first, val_source, test_source)):
         if not path:
             continue
         data = read_columns(Path(path), [review, y] + [movie] * bool(movie), cache)
         for column, told in [(y, labels)] + [(movie, groups)] * bool(movie):
-            values = [re.sub(r'(?i)^(nan|(-?\d+)\.0+)$', r'\2', value.strip())
-                      for value in strings(path, column, data[column][:])]
-            if '' in values:
+            values = [plain(value) for value in strings(path, column, data[column][:])]
+            if label_sep and told is labels:
+                values = [label_sep.join(sorted({*map(plain, value.split(label_sep))} - {''})) for value in values]
+            elif '' in values:
                 fail(f'{path}: {values.count("")} reviews lack {column!r}, first no. {values.index("") + 1}')
             told += values
         tables.append((len(sides), path, data))
@@ -183,10 +188,12 @@ def read_files(cache):
 
 
 def cut(sides, labels, groups, val_share, test_share):
-    """Move these shares of the train reviews to val and test, in place: by whole groups, else stratified."""
+    """Move these shares of the train reviews to val and test, in place: by whole groups, else stratified by label
+    or, where a review has several, at random."""
     rng = np.random.RandomState(seed % 2 ** 32)  # its stream never changes, as default_rng's may
     rows = np.flatnonzero(sides == 'train')
-    strata = [rows] if groups is not None else [rows[labels[rows] == y] for y in np.unique(labels)]
+    single = groups is None and labels.ndim == 1
+    strata = [rows[labels[rows] == y] for y in np.unique(labels)] if single else [rows]
     for stratum in strata:
         units = stratum if groups is None else groups[stratum]
         _, member, size = np.unique(units, return_inverse=True, return_counts=True)
@@ -294,10 +301,18 @@ def main(cache):
     sides, keys, groups, labels, digests = ([column[i] for i in order]
                                             for column in (sides, keys, groups, labels, digests))
     fingerprint = hashlib.sha256(' '.join([*sides, *keys]).encode()).hexdigest()
-    classes = sorted(set(labels), key=lambda y: (0, int(y), y) if re.fullmatch(r'-?\d+', y) else (1, 0, y))
+    several = [y.split(label_sep) if label_sep else [y] for y in labels]
+    classes = sorted({y for ys in several for y in ys} - ({''} if label_sep else set()),
+                     key=lambda y: (0, int(y), y) if re.fullmatch(r'-?\d+', y) else (1, 0, y))
     if not 2 <= len(classes) <= 255:
         fail(f'{source}: {label!r} has {len(classes)} classes, wanted 2 to 255: {", ".join(classes[:5])}')
-    labels = np.array([classes.index(y) for y in labels], np.uint8)
+    number = {y: i for i, y in enumerate(classes)}
+    if label_sep:
+        labels = np.zeros((len(several), len(classes)), np.uint8)
+        for row, ys in zip(labels, several):
+            row[[number[y] for y in ys if y]] = 1
+    else:
+        labels = np.array([number[y] for y in labels], np.uint8)
     sides = np.array(sides, '<U5')  # '' for a review that is dropped
     numbers = groups if imdb else np.unique(groups, return_inverse=True)[1]
     groups = np.array(numbers, np.uint32) if groups[0] != '' else None
@@ -327,8 +342,10 @@ def main(cache):
         rows = np.flatnonzero(sides == 'test')
         drawn = np.random.RandomState(seed % 2 ** 32).permutation(len(rows))[:min(IMDB_VAL, len(rows) // 2)]
         sides[rows[drawn]] = 'val'
-    for y in np.setdiff1d(labels, labels[sides == 'train']):
-        fail(f'{source}: train has no review of class {classes[y]!r}')
+    there = labels[sides == 'train']
+    for i in range(len(classes)):
+        if not (there[:, i] if label_sep else there == i).any():
+            fail(f'{source}: train has no review of class {classes[i]!r}')
 
     for side in SPLITS:
         if side not in sides:

@@ -405,6 +405,34 @@ def test_stratified_seeded_and_the_same_whatever_the_order(tmp_path, enc):
     assert set(texts_of(other, 'val', enc)) != set(texts_of(data, 'val', enc))
 
 
+def test_several_labels(tmp_path, enc, capsys):
+    """Each row of 0 and 1 is the set of names in the cell: in any order, with repeats and spaces, or with none."""
+    rng, names = random.Random(3), ['caf\u00e9', 'plot', 'acting', '7', '10']
+    rows, sets = [], {}
+    for i in range(600):
+        chosen = [name for name in names if rng.random() < 0.4]
+        sets[f'r{i}'] = set(chosen)
+        cell = [f' {name} ' if rng.random() < 0.3 else name for name in chosen + chosen[:rng.random() < 0.2]]
+        rng.shuffle(cell)
+        rows.append((f'r{i}', ';'.join(cell) + ';' * (rng.random() < 0.1)))
+    for name in 'one', 'two':
+        write_csv(tmp_path / f'{name}.csv', rows)
+        run(f'--source={tmp_path}/{name}.csv', '--label_sep=;', f'--data_dir={tmp_path}', '--val_frac=0.2')
+        rows = [(review, ';'.join(reversed(cell.split(';')))) for review, cell in reversed(rows)]
+    meta, data = load(tmp_path / 'one')
+    assert meta['classes'] == ['7', '10', 'acting', 'caf\u00e9', 'plot']
+    for split, n in ('train', 420), ('val', 120), ('test', 60):
+        assert data[split]['labels'].shape == (n, 5)
+        for review, row in zip(texts_of(data, split, enc), data[split]['labels']):
+            assert {name for name, on in zip(meta['classes'], row) if on} == sets[review] and row.max() <= 1
+    assert any(not row.any() for row in data['val']['labels'])
+    for file in (tmp_path / 'one').glob('*.npy'):
+        assert file.read_bytes() == (tmp_path / 'two' / file.name).read_bytes()
+    write_csv(tmp_path / 'same.csv', [(f'r{i}', 'a') for i in range(30)])
+    argv = f'--source={tmp_path}/same.csv', '--label_sep=;', f'--data_dir={tmp_path}'
+    assert 'wanted 2 to 255' in failure(capsys, *argv)
+
+
 def test_groups_are_not_cut(tmp_path, enc, capsys):
     rng = random.Random(5)
     rows = [(f'r{i}', rng.choice('ab'), f'author {int(rng.paretovariate(.5)) % 80}') for i in range(1500)]
