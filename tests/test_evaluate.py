@@ -1,5 +1,6 @@
 """evaluate.py: the statistics against hand-computed numbers, brute force and simulation; run folders good and
 bad, as train.py leaves them. About 20 s."""
+import importlib.util
 import itertools
 import json
 import shutil
@@ -462,3 +463,18 @@ def test_command_line(out):
     assert done.stdout == (out / 'there' / 'deep' / 'table.md').read_text()
     assert done.stdout.startswith('# BCE and CE on toy\n\n10 runs of 3 epochs, together 300 minutes, on a machine')
     assert not (out / 'table.md').exists()
+
+
+def test_the_runs_that_table_1_allows():
+    """runs/table1.py against a search through all pairs of the two unknown runs, by what would have been printed."""
+    spec = importlib.util.spec_from_file_location('table1', ROOT / 'runs' / 'table1.py')
+    table1 = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table1)
+    for figures, printed in ((85.48, 86.10, 86.32, 86.52), '86.10'), ((84.24, 85.84, 86.36, 86.60), '85.84'):
+        found = []
+        for pair in itertools.combinations_with_replacement(range(2100, 2170), 2):
+            runs = sorted([*pair, *(round(25 * x) for x in (figures[0], *figures[2:]))])
+            shown = [f'{runs[i] / 25:.2f}' for i in (0, 2, 4)]
+            if f'{sum(runs) / 125:.2f}' == printed and shown == [f'{figures[i]:.2f}' for i in (0, 2, 3)]:
+                found.append(tuple(runs))
+        assert sorted(found) == sorted(table1.possible(*figures, 0.005)) and len(found) in (7, 12)
