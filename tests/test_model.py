@@ -217,6 +217,18 @@ def test_gradient_at_the_logits_is_p_minus_y(head):
     torch.testing.assert_close(z.grad * 12, p_minus_y[:, 2 - z.shape[1]:], rtol=0, atol=1e-12)
 
 
+def test_the_article_compares_two_gradients():
+    """Its example, p = (.7, .2, .1) and (.4, .3, .3): the MSE's gradient in p, -0.6 and -1.2, beside cross-entropy's
+    in z, -0.3 and -0.6. In z the MSE's is 2 sum_j (p_j - y_j) p_j ([j = y] - p_y) = -0.196 and -0.432: the smaller."""
+    z, y = torch.tensor([[.7, .2, .1], [.4, .3, .3]]).log().requires_grad_(), torch.tensor([0, 0])
+    for head, losses, gradients in ('ce', (.357, .916), (-.3, -.6)), ('brier', (.14, .54), (-.196, -.432)):
+        head = make_head(head, 4, 3)
+        for i in range(2):
+            loss = head.loss(z[[i]], y[[i]])
+            assert loss.item() == pytest.approx(losses[i], abs=5e-4)
+            assert torch.autograd.grad(loss, z)[0][i, 0].item() == pytest.approx(gradients[i], abs=1e-6)
+
+
 @pytest.mark.parametrize('settings', [{}, {'gamma': 0.5}, {'label_smoothing': 0.1}])
 @pytest.mark.parametrize('head, n_class, multi_label', ALL)
 def test_extreme_logits_stay_finite(head, n_class, multi_label, settings):
