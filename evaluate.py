@@ -177,8 +177,8 @@ def interval(*sides):
 def permutation_test(a, b, spread=False):
     """How many splits of all runs into len(a) and len(b) set the two at least as far apart as they are?
 
-    a, b: whole numbers of right answers, one a run; apart in their means or, with spread, in their max-min
-    distances, in integers, so that a tie is a tie. Returns {hits, splits, p (two-sided), exact: all splits}.
+    a, b: a number a run; apart in their means or, with spread, in their max-min distances. Of whole numbers (right
+    answers) a tie is a tie. Returns {hits, splits, p (two-sided), exact: all splits}.
     """
     def apart(x, y, axis):  # the means: times len(a) len(b)
         if spread:
@@ -188,13 +188,6 @@ def permutation_test(a, b, spread=False):
     hits = int((t.null_distribution >= t.statistic).sum())
     return {'hits': hits, 'splits': len(t.null_distribution), 'p': float(t.pvalue),
             'exact': math.comb(len(a) + len(b), len(a)) <= RESPLITS}
-
-
-def permutation_p(a, b):
-    """The same test's p for the difference in means of any two lists of numbers."""
-    def apart(x, y, axis):
-        return abs(x.mean(axis) - y.mean(axis))
-    return float(stats.permutation_test((a, b), apart, alternative='greater', n_resamples=RESPLITS, rng=0).pvalue)
 
 
 def holm(p):
@@ -250,12 +243,11 @@ of the reviews alone, and the difference by an estimated +-{gap['reviews']:.2f},
 
 def against(pairs):
     """The groups against ref, Holm-corrected for their number -> the verdict, and the rows of a table."""
-    names = [name for name in ('macro F1', 'NLL, scaled', 'ECE, scaled') if name in pairs[0][0]['measures']]
-    ps, gaps = [[pair['test']['means']['p'] for _, _, pair in pairs]], []
+    names, ps, gaps = ['macro F1', 'NLL, scaled', 'ECE, scaled'], [[p['test']['means']['p'] for _, _, p in pairs]], []
     for name in names:
-        sides = [[[run['measures'][name] for run in g['runs']] for g in pair[:2]] for pair in pairs]
-        ps.append([permutation_p(*side) for side in sides])
-        gaps.append([np.mean(x) - np.mean(y) for x, y in sides])
+        sides = [(np.array(g['measures'][name]), np.array(other['measures'][name])) for g, other, _ in pairs]
+        ps.append([permutation_test(x, y)['p'] for x, y in sides])
+        gaps.append([x.mean() - y.mean() for x, y in sides])
     ps = [holm(p) for p in ps]
     rows = [['', 'accuracy, points', 'other seeds and reviews', 'p', 'Holm'] + [x for n in names for x in (n, 'Holm')]]
     for i, (g, _, pair) in enumerate(pairs):

@@ -276,13 +276,13 @@ def test_holm_by_hand():
     assert evaluate.holm([0.5, 0.9]) == [1, 1]
 
 
-def test_permutation_p_is_the_count_over_all_splits():
+def test_permutation_test_of_other_numbers():
     a, b = [0.31, 0.35, 0.30], [0.36, 0.38, 0.33, 0.40]
     pool, observed, hits = np.array(a + b), abs(np.mean(a) - np.mean(b)), 0
     for chosen in itertools.combinations(range(7), 3):
         rest = np.delete(pool, chosen)
         hits += abs(pool[list(chosen)].mean() - rest.mean()) >= observed - 1e-12
-    assert evaluate.permutation_p(a, b) == pytest.approx(hits / 35)
+    assert evaluate.permutation_test(np.array(a), np.array(b))['p'] == pytest.approx(hits / 35)
 
 
 def logits_of(n, n_class, sharpness, rng):
