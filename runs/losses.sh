@@ -2,7 +2,7 @@
 # Every loss on IMDB, from a bare machine, in about three hours on 2 cores:
 #   bash runs/losses.sh                          IMDB from the hub
 #   bash runs/losses.sh PATH/aclImdb_v1.tar.gz   IMDB from its archive
-# Four learning rates a loss on imdb_dev; six seeds of each loss at its own best rate; a rare class; BCE made CE.
+# Five learning rates a loss on imdb_dev; six seeds of each loss at its own best rate; a rare class; BCE made CE.
 # A run that results/losses holds already is done; given again, the script goes on where it stopped.
 set -euo pipefail
 archive=${1:+$(realpath "$1")}
@@ -20,7 +20,7 @@ few() {  # LOSS: its settings; three epochs, not ten
 best() { awk -v loss="$1" '$1 == loss { print $2 }' results/losses/best_rates.txt; }
 
 for loss in $losses; do
-    for rate in 2e-4 4e-4 8e-4 1.6e-3; do
+    for rate in 2e-4 4e-4 8e-4 1.6e-3 3.2e-3; do
         echo losses/sweep/$loss/$rate ${loss%_k100} 0 --dataset=imdb_dev --learning_rate=$rate $(few $loss)
     done
 done | runs
