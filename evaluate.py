@@ -24,11 +24,11 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy import optimize, stats
+from scipy import stats
 from sklearn import metrics
 
 from config import configure, fail, replace
-from model import is_right, make_head
+from model import is_right, make_head, temperature
 
 out_dir = ''   # where the four files go; '' = the folder that holds the groups
 ref = ''        # the group that all others are tested against; '' = ce where there is one, else the first
@@ -85,13 +85,9 @@ def measure(head, logits, y, classes):
 
     logits {split: [N, outputs]}; y {split: int [N] or, of several labels a review, 0 and 1 [N, C]}, whose
     probabilities are judged label by label. The Brier score is the sum over the classes."""
-    def probs(split, temperature=1.0):
-        p = head.probs(logits[split].double() / temperature).numpy()
-        return p if y[split].ndim == 1 else np.stack([1 - p.ravel(), p.ravel()], 1)
-
-    def loss(split, temperature=1.0):
-        own = probs(split, temperature)[np.arange(y[split].size), y[split].ravel()]
-        return -np.log(own.clip(np.finfo(float).tiny)).mean()
+    def probs(divisor):
+        p = head.probs(logits['test'].double() / divisor).numpy()
+        return np.stack([1 - p.ravel(), p.ravel()], 1) if several else p
     labels, several = y['test'], y['test'].ndim == 2
     p = head.probs(logits['test'].double()).numpy()
     decided = p > 0.5 if several else p.argmax(1)
@@ -106,15 +102,15 @@ def measure(head, logits, y, classes):
         values['lowest recall'] = 100 * recall.min()
     if not several and len(classes) == 2:
         values['AUROC'] = 100 * metrics.roc_auc_score(labels, p[:, 1]) if len(set(labels)) == 2 else None
-    best = optimize.minimize_scalar(lambda log_t: loss('val', math.exp(log_t)), bounds=(-7, 7), method='bounded')
-    values['temperature'], bins = math.exp(best.x), []
-    for suffix, temperature in ('', 1.0), (', scaled', values['temperature']):
-        p = probs('test', temperature)
+    values['temperature'], bins = temperature(head, logits['val'], torch.from_numpy(y['val'].astype(np.int64))), []
+    for suffix, divisor in ('', 1.0), (', scaled', values['temperature']):
+        p = probs(divisor)
         confidence, right = p.max(1), p.argmax(1) == labels.ravel()
         which = np.minimum((confidence * BINS).astype(int), BINS - 1)
         bins.append(np.stack([np.bincount(which, w, BINS) for w in (np.ones(len(p)), right, confidence)], 1))
         shown = suffix or getattr(head, 'calibrated', True)
-        for name, value in (('NLL', loss('test', temperature)),
+        own = p[np.arange(len(p)), labels.ravel()]
+        for name, value in (('NLL', -np.log(own.clip(np.finfo(float).tiny)).mean()),
                             ('Brier', ((p - np.eye(p.shape[1])[labels.ravel()]) ** 2).sum(1).mean()),
                             ('ECE', 100 * abs(bins[-1][:, 1] - bins[-1][:, 2]).sum() / len(p))):
             values[name + suffix] = float(value) if shown else None

@@ -10,12 +10,21 @@ Notable:
   here, one line in `HEADS` and one file in config/.
 """
 import math
+import zipfile
 from dataclasses import dataclass, field
 from inspect import signature
 
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
+
+
+def shorten(tokens, size, truncate):
+    """What is used of a review of more than size tokens, as a list of pieces: its head, its tail, or half of each."""
+    if len(tokens) <= size:
+        return [tokens]
+    head = {'head': size, 'tail': 0, 'both': size - size // 2}[truncate]
+    return [tokens[:head], tokens[len(tokens) - size + head:]]
 
 
 def to_bags(tokens, lengths):
@@ -27,6 +36,14 @@ def to_bags(tokens, lengths):
     review = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
     keys, counts = torch.unique(review << 32 | tokens, return_counts=True)  # sorted by review, then token
     return keys & 0xFFFFFFFF, counts, torch.bincount(keys >> 32, minlength=len(lengths))
+
+
+def pad(flat, counts, begin, lengths, width):
+    """Reviews [begin:begin + length] of flat and counts [N]; begin, lengths [B] -> tokens and counts [B, width]."""
+    column = torch.arange(width, device=flat.device)
+    real = column < lengths[:, None]
+    index = torch.where(real, begin[:, None] + column, 0)
+    return torch.where(real, flat[index], 0), torch.where(real, counts[index], 0)
 
 
 def parts(max_tokens, *batch):
@@ -136,6 +153,15 @@ class Encoder(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             share = counts / counts.sum(1, keepdim=True)
             return self.head((share[:, None] @ self.norm(x.to(counts.dtype)))[:, 0])
+
+    def load_trunk(self, path):
+        """Take all weights but the head's from a file of another encoder's. Raises ValueError if they do not fit."""
+        trunk = {name: w for name, w in load(path).items() if not name.startswith('head.')}
+        for name, w in self.state_dict().items():
+            if not name.startswith('head.') and (name not in trunk or trunk[name].shape != w.shape):
+                there = tuple(trunk[name].shape) if name in trunk else 'none'
+                raise ValueError(f'{path} does not fit: {name} is {there} there, {tuple(w.shape)} here')
+        self.load_state_dict(trunk, strict=False)
 
     def parameter_groups(self, weight_decay):
         """For an optimizer: decay is for matrices, not for biases and gains; a head may scale its rate and decay."""
@@ -314,9 +340,49 @@ def make_head(head, n_embd, n_class, multi_label=False, class_share=None, **sett
     return HEADS[head](**{key: value for key, value in given.items() if key in wants})
 
 
+def make_encoder(config):
+    """The Encoder of a flat dict of settings, such as a run's config.json; it may hold more. Raises ValueError."""
+    shape = {key: config[key] for key in EncoderConfig.__dataclass_fields__ if key in config}
+    return Encoder(EncoderConfig(**shape, head_settings={key: config[key] for key in head_settings(config)}))
+
+
 def is_right(probs, y):
     """Which reviews are classified right: bool [B]; of several labels a review, all must be."""
     return probs.argmax(1) == y if y.dim() == 1 else ((probs > 0.5) == y.bool()).all(1)
+
+
+def temperature(head, z, y):
+    """The number, e^-7 to e^7, by which logits are to be divided to make the labels most likely (Guo 2017).
+
+    z float [N, outputs]; y int64 [N] or, of several labels a review, 0 and 1 [N, C]."""
+    def loss(log_t):
+        p = head.probs(z.double() / math.exp(log_t))
+        p = p.gather(1, y[:, None]) if y.dim() == 1 else torch.where(y.bool(), p, 1 - p)
+        return -p.clamp(min=torch.finfo(p.dtype).tiny).log().mean()
+    low, high = -7.0, 7.0
+    while high - low > 1e-5:  # of thirds, the one beyond the worse end holds nothing
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+    return math.exp(low)
+
+
+def bfloat16_is_fast():
+    """Can this CPU multiply matrices of bfloat16 itself?"""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get('amx_bf16') or able.get('avx512_bf16'))
+
+
+def load(path, device='cpu'):
+    """What torch.save wrote. Every byte is checked, which torch.load does not do; ValueError if the file is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (bad := archive.testzip()):
+                raise ValueError(f'{bad} has another checksum')
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of many kinds
+        raise ValueError(f'{path} is damaged ({type(error).__name__}: {error})') from None
 
 
 class DeferredAdamW:
@@ -330,6 +396,7 @@ class DeferredAdamW:
 
     weight: float [V, n], changed in place; only `settle` brings all of it up to date.
     """
+    STATE = 'm', 'v', 'steps', 'left', 'kept', 'fade', 'move'
 
     def __init__(self, weight, betas, weight_decay, eps=1e-8):
         self.weight, self.betas, self.weight_decay, self.eps = weight.requires_grad_(False), betas, weight_decay, eps
@@ -387,9 +454,9 @@ class DeferredAdamW:
         self.settle_clock()
 
     def state_dict(self):
-        self.settle()
-        return {'m': self.m, 'v': self.v, 'steps': self.steps}
+        """As it is: to settle rounds, and a run must not depend on when it was saved."""
+        return {key: getattr(self, key) for key in self.STATE}
 
     def load_state_dict(self, state):
-        self.m.copy_(state['m']), self.v.copy_(state['v'])
-        self.steps = state['steps']
+        for key in self.STATE:
+            setattr(self, key, state[key])

@@ -6,8 +6,8 @@
     torchrun --standalone --nproc_per_node=2 train.py config/bce.py     one run, each batch shared by 2 processes
 
 Notable:
-- The same command again skips finished runs and continues an unfinished one after its last whole epoch.
-  Every random number is drawn from (seed, epoch), so it ends as if it had never been interrupted.
+- The same command again skips finished runs and continues an unfinished one, from a state that is saved every minute.
+  Every random number is drawn from the seed and the step or epoch, so it ends as if it had never been interrupted.
 - A batch is made of reviews of about one size, as bags (model.py): little padding, each distinct token once. It is
   computed in parts that fit the caches, and only the embeddings of its own tokens are touched.
 - Mixed precision: bfloat16 where the chip has it, on CPUs too, else float16 with a GradScaler, else float32.
@@ -17,20 +17,23 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
-from config import configure, fail, replace, replace_json
-from model import DeferredAdamW, Encoder, EncoderConfig, head_settings, is_right, parts, to_bags
+from config import alone, claim, configure, fail, replace, replace_json
+from model import (DeferredAdamW, bfloat16_is_fast, head_settings, is_right, load, make_encoder, pad, parts, shorten,
+                   temperature, to_bags)
 
 # -----------------------------------------------------------------------------
 # a run
@@ -41,14 +44,17 @@ seed = 0  # of the first run
 n_runs = 1  # so many seeds, one after the other
 keep_frac = 1.0  # share of the last class's training reviews that is kept, to make it rare
 oversample = False  # every class is drawn equally often, the reviews of a rare one several times an epoch
+init_from = ''  # a run's folder, or a file of weights: start with its trunk, under a fresh head
 overwrite = False  # throw away what is in a run's folder
 eval_interval = 0  # steps between evaluations on val; 0: after every epoch only
+ckpt_secs = 60.0  # seconds after which the state is saved again; an interrupted run goes on from there
 # model
 head = 'bce'  # output layer and loss: a name in model.py's HEADS
 n_layer = 2
 n_head = 2  # of 64 dimensions each, as in GPT-2
 n_embd = 128
-block_size = 512  # a review's first tokens; the rest is cut off
+block_size = 512  # so many tokens of a review are used
+truncate = 'head'  # which: its first (head), its last (tail), or half of each (both)
 pos = 'none'  # position encoding: none (as in the paper) or learned
 bag = True  # compute each distinct token of a review once (pos = 'none' only): same function, less work
 bias = True  # in linear layers and norms
@@ -77,15 +83,15 @@ threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 WORLD, RANK = int(os.environ.get('WORLD_SIZE', 1)), int(os.environ.get('RANK', 0))  # torchrun sets them
-MAY_DIFFER = ('out_dir data_dir n_runs overwrite compile deterministic device threads processes '
+MAY_DIFFER = ('out_dir data_dir n_runs overwrite ckpt_secs compile deterministic device threads processes '
               'hardware torch commit').split()  # between a run's folder and a command that finds it
 
 
 def load_data(folder):
     """data/<name> -> ({split: (tokens, spans, labels)}, its meta.json and the share of each class in training).
 
-    tokens [N] and labels [reviews] or, of several a review, [reviews, classes] are memory-mapped; a review is
-    tokens[begin:end], spans holds begin and end, int64 [reviews, 2]."""
+    tokens [N] is memory-mapped; spans, int64 [reviews, 2], say where a review begins and ends in it; labels are
+    [reviews] or, of several a review, [reviews, classes]."""
     again, data = 'make it with: python prepare.py --source=... --name=' + dataset, {}
     try:
         meta = json.loads((folder / 'meta.json').read_text())
@@ -98,8 +104,6 @@ def load_data(folder):
                 if hashlib.sha256(arrays[-1]).hexdigest() != meta['sha256'][file]:
                     fail(f'{folder}/{file} is damaged; {again}')
             tokens, offsets, labels = arrays
-            if not len(labels):
-                fail(f'{folder}: {split} has no reviews; {again}')
             data[split] = tokens, np.stack([offsets[:-1], offsets[1:]], 1).astype(np.int64), labels
     except FileNotFoundError as error:
         fail(f'no data in {folder} ({error.filename} is missing); {again}')
@@ -131,17 +135,15 @@ def epoch_order(labels, rng):
 def batches(tokens, spans, labels, rng=None):
     """Yield all reviews of a split in batches of about one size.
 
-    rng: a numpy Generator, for training: it shuffles the reviews and the batches and leaves out
-        token_dropout of the tokens. Without it nothing is random and nothing is left out.
-    Yields rows [B] (which reviews, the shortest first), tokens and counts [B, T] (a count of 0 is padding; T is
-    a multiple of 8, because each new shape costs oneDNN time and memory), labels as given, all int64, and the number
-    of review tokens, after truncation but before token dropout and bagging.
-    """
+    rng: a numpy Generator, for training: it shuffles reviews and batches and leaves out token_dropout of the tokens.
+    Yields rows [B] (which reviews, the shortest first), tokens and counts [B, T] (a count of 0 is padding; T is a
+    multiple of 8, because each new shape costs oneDNN time and memory), labels as given, all int64, and the number of
+    review tokens, after truncation but before token dropout and bagging."""
     order = np.arange(len(labels)) if rng is None else epoch_order(labels, rng)
     for start in range(0, len(order), pool * batch_size):
         rows = order[start:start + pool * batch_size]
         n_tokens = lengths = np.minimum(np.diff(spans[rows])[:, 0], block_size)
-        flat = np.concatenate([tokens[i:i + n] for i, n in zip(spans[rows, 0], lengths)])
+        flat = np.concatenate([x for i, j in spans[rows] for x in shorten(tokens[i:j], block_size, truncate)])
         if rng is not None and token_dropout:
             keep, begin = rng.random(len(flat), dtype=np.float32) >= token_dropout, np.cumsum(lengths) - lengths
             keep[begin] |= ~np.logical_or.reduceat(keep, begin)  # one token stays in any case
@@ -155,11 +157,9 @@ def batches(tokens, spans, labels, rng=None):
         longest = lengths[by_size[[which.stop - 1 for which in slices]]].tolist()
         widths = [min(-(-n // 8) * 8, block_size) for n in longest]
         for k in range(len(slices)) if rng is None else rng.permutation(len(slices)):
-            part, column = by_size[slices[k], None], torch.arange(widths[k], device=device)
-            real = column < lengths[part]
-            index = torch.where(real, begin[part] + column, 0)
-            yield (rows[here[slices[k]]], torch.where(real, flat[index], 0), torch.where(real, counts[index], 0),
-                   answers[by_size[slices[k]]], int(n_tokens[here[slices[k]]].sum()))
+            part = by_size[slices[k]]
+            yield (rows[here[slices[k]]], *pad(flat, counts, begin[part], lengths[part], widths[k]), answers[part],
+                   int(n_tokens[here[slices[k]]].sum()))
 
 
 @torch.no_grad()
@@ -184,9 +184,9 @@ def score(head, logits, labels):
     """Figures of a split: right are the logits as preds.npz stores them, logit_grad a review's norm of d loss / d z."""
     labels, z = torch.from_numpy(labels.astype(np.int64)).to(device), logits.to(device).requires_grad_()
     correct, loss = int(is_right(head.probs(z.half().float()), labels).sum()), head.loss(z, labels)
-    pull = float(torch.autograd.grad(loss, z)[0].norm(dim=1).sum())  # each review's is one of n in the mean loss
+    gradient = torch.autograd.grad(loss, z)[0].norm(dim=1).sum()  # the loss is a mean over the reviews
     return {'n': len(labels), 'correct': correct, 'accuracy': correct / len(labels), 'loss': loss.item(),
-            'logit_grad': pull}
+            'logit_grad': float(gradient)}
 
 
 def peak_memory_mb():
@@ -206,7 +206,8 @@ def describe(meta):
             'threads': torch.get_num_threads(), 'processes': WORLD, 'torch': torch.__version__, 'commit': commit,
             'code': hashlib.sha256(b''.join((here / f).read_bytes() for f in ('train.py', 'model.py'))).hexdigest(),
             'data': hashlib.sha256(json.dumps(meta['sha256'], sort_keys=True).encode()).hexdigest(),
-            'n_class': len(meta['classes']), **{key: meta[key] for key in ('classes', 'multi_label', 'class_share')}}
+            'n_class': len(meta['classes']),
+            **{key: meta[key] for key in ('tokenizer', 'vocab_size', 'classes', 'multi_label', 'class_share')}}
 
 
 def rate(step, last):
@@ -217,79 +218,66 @@ def rate(step, last):
     return min_lr + (learning_rate - min_lr) * (1 + math.cos(math.pi * way)) / 2
 
 
-def start_folder(folder, config):
-    """Make a run's folder; true if its run is complete. What is there must be of the same config."""
-    if overwrite and RANK == 0 and folder.exists():
-        shutil.rmtree(folder)
-    way_out = f'give another --out_dir, or --overwrite to throw away {folder}'
-    if not overwrite and (folder / 'config.json').exists():
-        try:
-            there = json.loads((folder / 'config.json').read_text())
-            differing = [key for key in config if key not in MAY_DIFFER and there.get(key) != config[key]]
-        except (ValueError, AttributeError):
-            fail(f'{folder}/config.json is damaged; {way_out}')
-        if differing:
-            key = differing[0]
-            fail(f'{folder} holds a run with other {", ".join(differing)} ({key} was {there.get(key)!r}, '
-                 f'is {config[key]!r}); {way_out}')
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_json(folder / 'config.json', config, indent=1)
-    if WORLD > 1:
-        dist.barrier()  # all processes find the folder as the first one has left it
-    return not overwrite and (folder / 'result.json').exists()
-
-
-def make_model(settings, meta):
-    """An Encoder for data of this vocabulary and these classes, on the device, its weights drawn anew."""
-    shape = {key: settings[key] for key in EncoderConfig.__dataclass_fields__ if key in settings}
+def make_model(config):
+    """An Encoder on the device, its weights drawn anew or, but for the head's, those of init_from."""
     try:
-        model = Encoder(EncoderConfig(vocab_size=meta['vocab_size'], n_class=len(meta['classes']), **shape,
-                                      multi_label=meta['multi_label'], class_share=meta['class_share'],
-                                      head_settings={key: settings[key] for key in head_settings(settings)}))
-    except ValueError as error:
+        model = make_encoder(config)
+        if init_from:
+            model.load_trunk(Path(init_from) / 'model.pt' if Path(init_from).is_dir() else Path(init_from))
+    except (ValueError, OSError) as error:
         fail(error)
     return model.to(device, torch.float64 if dtype == 'float64' else None)
 
 
-def run(k, data, meta, settings, amp):
-    """Train the run of seed k in its folder, from its last whole epoch if it was begun before."""
+def run(k, data, meta, config, amp):
+    """Train the run of seed k in its folder, from where it was saved last if it was begun before."""
     folder = Path(out_dir) / f'seed{k}'
-    if start_folder(folder, {**settings, 'seed': k, **describe(meta)}):
+    claim(folder, {**config, 'seed': k}, MAY_DIFFER, overwrite)
+    if WORLD > 1:
+        dist.barrier()  # all processes find the folder as the first one has left it
+    if (folder / 'result.json').exists():
         print(f'{folder} is complete already')
         return
     torch.manual_seed(k)
-    model = make_model(settings, meta)
+    model = make_model(config)
 
     embedding = DeferredAdamW(model.embed.weight, (beta1, beta2), weight_decay) if deferred else None
     optimizer = torch.optim.AdamW(model.parameter_groups(weight_decay), betas=(beta1, beta2), fused=True)
     params = [p for group in optimizer.param_groups for p in group['params']]
-    forward = DistributedDataParallel(model) if WORLD > 1 else model
+    forward = torch.nn.parallel.DistributedDataParallel(model) if WORLD > 1 else model
     forward = torch.compile(forward, dynamic=True) if compile else forward
     scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # float16 alone would lose small gradients
     stateful = dict(model=model, optimizer=optimizer, scaler=scaler, **({'embedding': embedding} if deferred else {}))
 
-    first, log, best, seconds = 1, [], {'correct': -1}, 0.0
+    steps = math.ceil(len(data['train'][2]) / batch_size)  # an epoch
+    step, log, best, seconds = 0, [], {'correct': -1}, 0.0
+    sums = torch.zeros(3, device=device), 0, 0, 0.0  # of an epoch: loss, right, gradient norm; reviews, tokens, seconds
     if (folder / 'ckpt.pt').exists():
         try:
-            state = torch.load(folder / 'ckpt.pt', map_location=device, weights_only=True)
+            state = load(folder / 'ckpt.pt', device)
             for name, part in stateful.items():
                 part.load_state_dict(state[name])
-            first, log, best, seconds = state['epoch'] + 1, state['log'], state['best'], state['seconds']
-        except Exception as error:  # of many kinds, all of them a damaged file
+            step, log, best, seconds, sums = state['progress']
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:  # RuntimeError: of another shape
             fail(f'{folder}/ckpt.pt is damaged ({type(error).__name__}); start this run again with --overwrite')
-        print(f'{folder} goes on after epoch {first - 1}')
+        print(f'{folder} goes on after step {step} of {epochs * steps}')
+    saved, started = time.perf_counter(), time.perf_counter() - seconds
 
-    steps = math.ceil(len(data['train'][2]) / batch_size)  # an epoch
-    step = steps * (first - 1)
-    started = time.perf_counter() - seconds
+    def save():
+        for split, (tokens, _, _) in data.items():  # a run on changed data is worth nothing
+            if hashlib.sha256(tokens).hexdigest() != meta['sha256'][f'{split}_tokens.npy']:
+                fail(f'{data_dir}/{dataset}/{split}_tokens.npy has changed; the run goes on once the old file is back')
+        progress = step, log, best, time.perf_counter() - started, (stats, n_reviews, n_tokens, training)
+        replace(folder / 'ckpt.pt', lambda file: torch.save(
+            {name: part.state_dict() for name, part in stateful.items()} | {'progress': progress}, file))
+
     model.train()
-    for epoch in range(first, epochs + 1):
-        torch.manual_seed((k * WORLD + RANK) * 1_000_003 + epoch)  # as the batches, it depends on these alone
-        stats, n_reviews, n_tokens, training = torch.zeros(3, device=device), 0, 0, 0.0
-        now = time.perf_counter()
-        for _, tokens, counts, labels, n in batches(*data['train'], np.random.default_rng([k, epoch])):
+    for epoch in range(step // steps + 1, epochs + 1):
+        stats, n_reviews, n_tokens, training = sums if step % steps else (torch.zeros_like(sums[0]), 0, 0, 0.0)
+        now, whole = time.perf_counter() - training, batches(*data['train'], np.random.default_rng([k, epoch]))
+        for _, tokens, counts, labels, n in islice(whole, step % steps, None):
             step += 1
+            torch.manual_seed((k * WORLD + RANK) * 1_000_003 + step)  # for dropout
             lr = rate(step, epochs * steps)
             for group in optimizer.param_groups:
                 group['lr'] = lr * group['lr_mult']
@@ -306,8 +294,8 @@ def run(k, data, meta, settings, amp):
                     fail(f'{folder}: the loss is {loss.item()} at step {step} (epoch {epoch}); '
                          'try a lower --learning_rate or --dtype=float32')
                 scaler.scale(loss * (counted * WORLD * len(y) / len(labels))).backward()
-                right = is_right(model.head.probs(logits.detach()), y)
-                stats[:2] += torch.stack([loss.detach() * len(y), right.sum()]) * counted
+                right = is_right(model.head.probs(logits.detach()), y).sum()
+                stats[:2] += torch.stack([loss.detach() * len(y), right]) * counted
             if deferred and WORLD > 1:  # the other gradients are averaged by DistributedDataParallel
                 dist.all_reduce(leaf.grad)
                 leaf.grad /= WORLD
@@ -319,43 +307,43 @@ def run(k, data, meta, settings, amp):
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-            due = step % steps == 0 or eval_interval and step % eval_interval == 0
-            if deferred and due:
-                embedding.settle()
             n_reviews, n_tokens, training = n_reviews + len(labels), n_tokens + n, time.perf_counter() - now
             if sys.stdout.isatty():
                 print(f'\r{folder}  epoch {epoch}/{epochs}  step {step - steps * (epoch - 1)}/{steps}  '
                       f'{n_tokens / training:,.0f} tokens/s\033[K', end='', flush=True)
-            if not due:
-                continue
 
-            pause = time.perf_counter()  # evaluate on the whole of val
-            sums = stats.clone()  # of this epoch so far
-            if WORLD > 1:
-                dist.all_reduce(sums)
-            loss_sum, correct, norm_sum = sums.tolist()
-            val = score(model.head, predict(model, data['val'], amp), data['val'][2])
-            evaluating = time.perf_counter() - pause
-            at = step // steps if step % steps == 0 else round(step / steps, 4)
-            seconds = time.perf_counter() - started
-            row = {'epoch': at, 'step': step, 'train_loss': loss_sum / n_reviews, 'train_acc': correct / n_reviews,
-                   'val_loss': val['loss'], 'val_acc': val['accuracy'], 'logit_grad': val['logit_grad'], 'lr': lr,
-                   'grad_norm': norm_sum / WORLD / (step - steps * (epoch - 1)), 'seconds': seconds,
-                   'tokens_per_second': n_tokens / training, 'peak_memory_mb': peak_memory_mb(),
-                   'eval_tokens_per_second': int(np.minimum(np.diff(data['val'][1]), block_size).sum()) / evaluating}
-            log.append(row)
-            if val['correct'] > best['correct']:
-                best = {'epoch': at, 'correct': val['correct']}
-                replace(folder / 'best.pt', lambda file: torch.save(model.state_dict(), file))
-            if step % steps == 0:
-                replace(folder / 'ckpt.pt', lambda file: torch.save(
-                    {name: part.state_dict() for name, part in stateful.items()} |
-                    {'epoch': epoch, 'log': log, 'best': best, 'seconds': seconds}, file))
-            replace_json(folder / 'log.jsonl', *log)
-            print(f'{chr(13) * sys.stdout.isatty()}{folder}  epoch {at}/{epochs}  train loss {row["train_loss"]:.4f} '
-                  f'acc {100 * row["train_acc"]:.2f}  val loss {row["val_loss"]:.4f} acc {100 * row["val_acc"]:.2f}  '
-                  f'{n_tokens / training:,.0f} tokens/s  {seconds:.0f} s', flush=True)
-            now += time.perf_counter() - pause
+            if step % steps == 0 or eval_interval and step % eval_interval == 0:  # evaluate on the whole of val
+                if deferred:
+                    embedding.settle()
+                pause, total = time.perf_counter(), stats.clone()
+                if WORLD > 1:
+                    dist.all_reduce(total)
+                loss_sum, correct, norm_sum = total.tolist()
+                val = score(model.head, predict(model, data['val'], amp), data['val'][2])
+                evaluating = time.perf_counter() - pause
+                at = step // steps if step % steps == 0 else round(step / steps, 4)
+                row = {'epoch': at, 'step': step, 'train_loss': loss_sum / n_reviews, 'train_acc': correct / n_reviews,
+                       'val_loss': val['loss'], 'val_acc': val['accuracy'], 'logit_grad': val['logit_grad'], 'lr': lr,
+                       'grad_norm': norm_sum / WORLD / (step - steps * (epoch - 1)), 'seconds': pause - started,
+                       'tokens_per_second': n_tokens / training, 'peak_memory_mb': peak_memory_mb(),
+                       'eval_tokens_per_second': int(np.diff(data['val'][1]).clip(max=block_size).sum()) / evaluating}
+                log.append(row)
+                if val['correct'] > best['correct']:
+                    best = {'epoch': at, 'correct': val['correct']}
+                    replace(folder / 'best.pt', lambda file: torch.save(model.state_dict(), file))
+                replace_json(folder / 'log.jsonl', *log)
+                print(f'{chr(13) * sys.stdout.isatty()}{folder}  epoch {at}/{epochs}  '
+                      f'train loss {row["train_loss"]:.4f} acc {100 * row["train_acc"]:.2f}  '
+                      f'val loss {row["val_loss"]:.4f} acc {100 * row["val_acc"]:.2f}  '
+                      f'{n_tokens / training:,.0f} tokens/s  {pause - started:.0f} s', flush=True)
+                now += time.perf_counter() - pause
+
+            # of processes that share a run, each has sums of its own, which only a whole epoch puts together
+            if step % steps == 0 or WORLD == 1 and (_stopped or time.perf_counter() - saved > ckpt_secs):
+                save()
+                saved = time.perf_counter()
+            if _stopped:
+                raise KeyboardInterrupt
 
     # the last epoch is the headline, the best on val comes second; of train, as many reviews as val has
     splits = {**data, 'train': [data['train'][0], *(x[:len(data['val'][2])] for x in data['train'][1:])]}
@@ -366,29 +354,17 @@ def run(k, data, meta, settings, amp):
     replace(folder / 'model.pt', lambda file: torch.save(model.state_dict(), file))
     for which, at in ('last', epochs), ('best', best['epoch']):
         if at != epochs:
-            model.load_state_dict(torch.load(folder / 'best.pt', map_location=device, weights_only=True))
+            model.load_state_dict(load(folder / 'best.pt', device))
             logits = {name: predict(model, split, amp) for name, split in splits.items()}
         result[which] = {'epoch': at} | {name: score(model.head, z, splits[name][2]) for name, z in logits.items()}
+        labels = torch.from_numpy(data['val'][2].astype(np.int64))
+        result[which]['temperature'] = temperature(model.head, logits['val'], labels)
     result['seconds'] = time.perf_counter() - started
     replace_json(folder / 'result.json', result, indent=1)
     if RANK == 0:
         (folder / 'ckpt.pt').unlink(missing_ok=True)
     print(f'{folder}  done  val {100 * result["last"]["val"]["accuracy"]:.2f}  '
           f'test {100 * result["last"]["test"]["accuracy"]:.2f}  {result["seconds"]:.0f} s')
-
-
-def check_settings():
-    """Stop at numbers that mean nothing; what only the model can judge is in EncoderConfig."""
-    for key, least in {'n_runs': 1, 'seed': 0, 'epochs': 1, 'batch_size': 1, 'pool': 1, 'max_tokens': 0,
-                       'eval_interval': 0, 'warmup_iters': 0, 'learning_rate': 0, 'min_lr': 0, 'weight_decay': 0,
-                       'grad_clip': 0, 'threads': 0, 'token_dropout': 0}.items():
-        if globals()[key] < least:
-            fail(f'{key} must be at least {least}, not {globals()[key]}')
-    if not 0 < keep_frac <= 1:
-        fail(f'keep_frac must be in (0, 1], not {keep_frac}')
-    for key in 'token_dropout', 'beta1', 'beta2':
-        if not 0 <= globals()[key] < 1:
-            fail(f'{key} must be in [0, 1), not {globals()[key]}')
 
 
 def choose_device():
@@ -399,10 +375,9 @@ def choose_device():
         device = next(d for d, is_there in there.items() if is_there)
     if not there.get(device):
         fail(f'device {device!r} is not here; there is {", ".join(d for d in there if there[d])}')
-    able = torch.cpu.get_capabilities()
     if dtype == 'auto':
         dtype = {'cuda': 'bfloat16' if there['cuda'] and torch.cuda.is_bf16_supported(False) else 'float16',
-                 'cpu': 'bfloat16' if able.get('amx_bf16') or able.get('avx512_bf16') else 'float32',
+                 'cpu': 'bfloat16' if bfloat16_is_fast() else 'float32',
                  'mps': 'float32'}[device]
     if dtype not in ('bfloat16', 'float16', 'float32', 'float64') or (device, dtype) == ('mps', 'float64'):
         fail(f'dtype is bfloat16, float16, float32 or (not on mps) float64, not {dtype!r}')
@@ -424,26 +399,51 @@ def choose_device():
 
 
 def main(settings):
-    check_settings()
+    for keys, low, below in (('n_runs epochs batch_size pool', 1, math.inf), ('token_dropout beta1 beta2', 0, 1),
+                             ('seed max_tokens eval_interval warmup_iters learning_rate min_lr weight_decay grad_clip '
+                              'threads ckpt_secs', 0, math.inf)):
+        for key in keys.split():
+            if not low <= globals()[key] < below:
+                fail(f'{key} must be at least {low}{" and below 1" * (below == 1)}, not {globals()[key]}')
+    if not 0 < keep_frac <= 1:
+        fail(f'keep_frac must be in (0, 1], not {keep_frac}')
+    if truncate not in ('head', 'tail', 'both'):
+        fail(f"truncate is 'head', 'tail' or 'both', not {truncate!r}")
+
     data, meta = load_data(Path(data_dir) / dataset)
     amp = choose_device()
-    n_params = sum(p.numel() for p in make_model(settings, meta).parameters())
-    lengths = np.diff(data['train'][1])
-    print(f'{head} head, {n_params:,} parameters, {device}, {dtype}, {torch.get_num_threads()} threads')
-    print(f'{dataset}: {", ".join(f"{len(d[2]):,} {split}" for split, d in data.items())}; the first {block_size} '
-          f'tokens of a review are used, which cuts {(lengths > block_size).mean():.1%} of the training reviews')
+    config, cut = {**settings, **describe(meta)}, np.diff(data['train'][1]) > block_size
     try:
+        n_params = sum(p.numel() for p in make_model(config).parameters())
+        print(f'{head} head, {n_params:,} parameters, {device}, {dtype}, {torch.get_num_threads()} threads')
+        print(f'{dataset}: {", ".join(f"{len(d[2]):,} {split}" for split, d in data.items())}; {block_size} tokens of a '
+              f'review are used (truncate={truncate}), which cuts {cut.mean():.1%} of the training reviews')
         for k in range(seed, seed + n_runs):
-            run(k, data, meta, settings, amp)
+            with alone(Path(out_dir) / f'seed{k}'):
+                run(k, data, meta, config, amp)
         if WORLD > 1:
             gc.collect()  # what still holds the group's threads, which would abort at the end of the process
             dist.destroy_process_group()
     except OSError as error:
-        fail(f'cannot write to {out_dir}: {error}')
+        fail(f'cannot write to {out_dir}: {error}; what was saved before stays')
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search('out of memory|allocate memory', str(error)):
+            raise
+        fail('out of memory; try a lower --max_tokens, --batch_size, --block_size or --n_embd')
     except KeyboardInterrupt:
-        print('\nstopped; the same command goes on after the last whole epoch', file=sys.stderr)
-        sys.exit(130)
+        print('\nstopped; the same command goes on from here', file=sys.stderr)
+        sys.exit(128 + (_stopped or signal.SIGINT))
 
 
+def stop(signum, frame):
+    """Finish the step, save, leave; at a second signal, leave at once."""
+    global _stopped
+    _stopped = signum
+    signal.signal(signum, signal.SIG_DFL)
+
+
+_stopped = 0
 if __name__ == '__main__':
+    for signum in (signal.SIGINT, signal.SIGTERM) if WORLD == 1 else ():  # torchrun stops its processes itself
+        signal.signal(signum, stop)
     main(configure(globals(), more=head_settings))

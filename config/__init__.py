@@ -13,10 +13,17 @@ import json
 import math
 import os
 import runpy
+import shutil
 import sys
 import tokenize
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+
+try:
+    import fcntl  # Unix only
+except ImportError:
+    fcntl = None
 
 
 def fail(message):
@@ -30,15 +37,57 @@ def replace(path, write):
     if int(os.environ.get('RANK', 0)):
         return
     temporary = path.with_name(path.name + '.tmp')
-    with open(temporary, 'wb') as file:
-        write(file)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, 'wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        raise error if isinstance(error, OSError) else OSError(f'{path}: {error}') from error
 
 
 def replace_json(path, *rows, indent=None):
     """The same with a line of JSON a row."""
     text = ''.join(json.dumps(row, indent=indent) + '\n' for row in rows)
     replace(path, lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def alone(folder):
+    """Make a folder and keep other processes out of it while this one is at work there; the system lets go of the lock
+    of a dead process. Of several processes that share the work, the first holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not fcntl or int(os.environ.get('RANK', 0)):
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        fail(f'another process is at work in {folder}')
+    finally:
+        os.close(lock)
+
+
+def claim(folder, config, may_differ, overwrite):
+    """Write config.json into a run's folder; what is there must be of the same config, or overwrite throws it away."""
+    for path in folder.iterdir() if overwrite and not int(os.environ.get('RANK', 0)) else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if overwrite or not (folder / 'config.json').exists():
+        return replace_json(folder / 'config.json', config, indent=1)
+    way_out = f'give another --out_dir, or --overwrite to throw away {folder}'
+    try:
+        there = json.loads((folder / 'config.json').read_text())
+        differing = [key for key in config if key not in may_differ and there.get(key) != config[key]]
+    except (ValueError, AttributeError):
+        fail(f'{folder}/config.json is damaged; {way_out}')
+    if differing:
+        key = differing[0]
+        fail(f'{folder} holds a run with other {", ".join(differing)} ({key} was {there.get(key)!r}, '
+             f'is {config[key]!r}); {way_out}')
 
 
 def configure(namespace, more=None, positional=None, argv=None):
