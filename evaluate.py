@@ -38,7 +38,8 @@ effect = 0.26  # points; the difference for which the seeds are counted; the pap
 # Apeinans, Kodors, Zarembo 2024, Table 1 and discussion: val accuracy in % of 5 runs of 10 epochs on IMDB
 FIGURES = 'min', 'mean', 'median', 'max', 'max-min'
 PAPER = {'bce': (85.48, 86.10, 86.32, 86.52, 1.04), 'ce': (84.24, 85.84, 86.36, 86.60, 2.36)}
-MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite'}  # between runs, without a word
+# between runs, without a word; commit, because code says whether it matters
+MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckpt_secs', 'commit'}
 RESPLITS = 184_756  # in a permutation test: all there are up to 10 runs against 10, beyond that random ones
 GREY, *COLORS = '#777777 #0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9'.split()  # Okabe and Ito's
 SPLITS = 'test', 'val'
@@ -355,13 +356,19 @@ def draw_runs(groups, title):
     return fig
 
 
+def panels(n, width, height, most):
+    """A figure with n panels of this size, at most so many in a row."""
+    columns = math.ceil(n / (rows := math.ceil(n / most)))
+    fig = Figure(figsize=(0.6 + width * columns, 1 + height * rows))
+    axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for ax in axes[n:]:
+        ax.remove()
+    return fig, axes[:n]
+
+
 def draw_epochs(groups):
     """The paper's Figs. 4 and 5: each group's best run by epoch, in the band of all its runs."""
-    columns = math.ceil(len(groups) / (rows := math.ceil(len(groups) / 3)))
-    fig = Figure(figsize=(0.6 + 4.3 * columns, 1.1 + 3.1 * rows))
-    axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-    for ax in axes[len(groups):]:
-        ax.remove()
+    fig, axes = panels(len(groups), 4.3, 3.1, 3)
     for ax, g in zip(axes, groups):
         best = g['runs'][int(np.argmax(g['val']['correct']))]
         shared = sorted(set.intersection(*(set(run['curve'][:, 0]) for run in g['runs'])))
@@ -383,11 +390,7 @@ def draw_epochs(groups):
 
 def draw_reliability(groups):
     """How many are right of those predicted with a confidence, runs put together; before and after scaling."""
-    columns = min(len(groups), 4)
-    fig = Figure(figsize=(0.6 + 2.6 * columns, 0.9 + 2.5 * (rows := math.ceil(len(groups) / columns))))
-    axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-    for ax in axes[len(groups):]:
-        ax.remove()
+    fig, axes = panels(len(groups), 2.6, 2.5, 4)
     for ax, g in zip(axes, groups):
         ax.plot([0, 100], [0, 100], lw=0.8, color=GREY)
         for bins, color in zip(sum(run['bins'] for run in g['runs']), ('#bbbbbb', g['color'])):
@@ -423,7 +426,7 @@ def main():
         for run, (other, key) in itertools.product(runs, ((runs[0], 'head'), (groups[0]['runs'][0], 'data'))):
             if run[key] != other[key]:
                 fail(f'{run["folder"]} and {other["folder"]} differ in {key}; they cannot be put together')
-        g['paper'] = PAPER.get(runs[0]['head']) if runs[0]['dataset'] == 'imdb' else None
+        g['paper'] = PAPER.get(path.name) if (runs[0]['dataset'], runs[0]['epochs']) == ('imdb', 10) else None
         g['right'] = {split: np.stack([run['right'][split] for run in runs]) for split in SPLITS}
         for split, right in g['right'].items():
             x = 100 * right.mean(1)
@@ -431,12 +434,14 @@ def main():
                         **dict(zip(FIGURES, (x.min(), x.mean(), np.median(x), x.max(), np.ptp(x))))}
     runs = [run for g in groups for run in g['runs']]
     for key in sorted(set().union(*(run['config'] for run in runs)) - MAY_DIFFER):
-        values = {}
+        where = {}
         for g in groups:
             own = {run['folder']: json.dumps(run['config'][key]) for run in g['runs'] if key in run['config']}
-            values |= {g['label']: own.popitem()[1]} if len(set(own.values())) == 1 else own
-        if len(set(values.values())) > 1:
-            notes.append(f'The runs differ in {key}: ' + ', '.join(f'{v} in {where}' for where, v in values.items()))
+            for name, value in own.items() if len(set(own.values())) > 1 else [(g['label'], v) for v in set(own.values())]:
+                where.setdefault(value, []).append(name)
+        if len(where) > 1:
+            notes.append(f'The runs differ in {key}: ' + '; '.join(
+                f'{value} in {", ".join(names[:3])}{" ..." * (len(names) > 3)}' for value, names in where.items()))
     sizes = {g['label']: len(g['runs']) for g in groups}
     if len(set(sizes.values())) > 1:
         notes.append(f'The groups differ in their number of runs, with which max-min grows: {sizes}')

@@ -111,7 +111,7 @@ def configure(namespace, more=None, positional=None, argv=None):
         if arg.startswith('--'):
             key, equals, text = arg[2:].partition('=')
             given.append((arg, key, text if equals else None))
-        elif arg.endswith('.py'):
+        elif arg.endswith('.py') and (positional is None or os.path.isfile(arg)):
             given += [(f'{arg}: {key}', key, (value,)) for key, value in read_config(arg).items()]
         elif positional is not None:
             positional.append(arg)

@@ -216,10 +216,14 @@ def test_table_summary_and_figures(out, capsys):
     assert not list(out.glob('*.tmp'))
 
 
-def test_paper_stands_beside_runs_on_imdb_only(tmp_path, capsys):
+def test_paper_stands_beside_ten_epochs_of_imdb_only(tmp_path, capsys):
     for head in 'bce', 'ce':
         for seed in range(2):
             make_run(tmp_path / head / f'seed{seed}', (340 + seed, 170 + seed), head=head, dataset='imdb')
+    run(tmp_path / 'bce', tmp_path / 'ce')
+    assert 'the paper' not in capsys.readouterr().out
+    for log in tmp_path.glob('*/*/log.jsonl'):
+        log.write_text(log.read_text().replace('"epoch": 3', '"epoch": 10'))
     run(tmp_path / 'bce', tmp_path / 'ce')
     text = capsys.readouterr().out
     rows = [line.split() for line in text.splitlines() if 'the paper' in line]
@@ -422,7 +426,7 @@ def test_other_settings_are_told(out, capsys):
     run(out / 'bce', out / 'ce')
     text = capsys.readouterr().out
     assert 'The runs differ in learning_rate: ' in text and f'0.5 in {out / "bce" / "seed2"}' in text
-    assert f'differ in gamma: 2.0 in {out / "bce" / "seed2"}, 3.0 in {out / "bce" / "seed3"}.' in text
+    assert f'differ in gamma: 2.0 in {out / "bce" / "seed2"}; 3.0 in {out / "bce" / "seed3"}.' in text
     assert 'differ in seed' not in text and 'differ in out_dir' not in text
 
 
