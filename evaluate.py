@@ -59,8 +59,10 @@ def read_run(folder):
                'epochs': int(curve[-1, 0]), 'seconds': result['seconds'], 'config': config, 'curve': curve,
                'best_epoch': result['best']['epoch'], 'last': {}, 'right': {},
                'best': {split: 100 * result['best'][split]['accuracy'] for split in SPLITS}}
-        head = make_head(**config | {'n_embd': 1})  # only for its probs
         preds = dict(np.load(folder / 'preds.npz'))
+        if config['n_class'] != len(config['classes']):
+            raise ValueError('config.json has another number of classes than names')
+        head = make_head(**config | {'n_embd': 1})  # only for its probs
         logits, y = ({split: torch.from_numpy(preds[f'{split}_{name}']) for split in SPLITS}
                      for name in ('logits', 'labels'))
         for split in SPLITS:

@@ -51,27 +51,35 @@ class Classifier:
         paths = [folder] if single else sorted(p for p in folder.glob('seed*') if (p / 'result.json').exists())
         if not paths:
             raise ValueError(f'{folder}: there is no finished run, nor seed0, seed1 ... with one; train.py makes them')
-        self.models, digest = [], hashlib.sha256()  # with the temperature of each
+        self.models, digest = [], hashlib.sha256()  # (model, temperature)
+        self.config = self.encoding = None
         for path in paths:
             try:
                 config, result = (json.loads((path / name).read_text()) for name in ('config.json', 'result.json'))
-                model = make_encoder(config).eval()
-                model.load_state_dict(load(path / {'last': 'model.pt', 'best': 'best.pt'}[which]))
+                weights = load(path / {'last': 'model.pt', 'best': 'best.pt'}[which])
+                if config['n_layer'] != sum(name.endswith('qkv.weight') for name in weights):
+                    raise ValueError('config.json is of other weights')
+                with torch.device('meta'):  # so that no memory is filled with numbers that are not wanted
+                    model = make_encoder(config).eval()
+                model.load_state_dict(weights, assign=True)
                 self.models.append((model, float(result[which]['temperature'])))
                 digest.update(json.dumps(result).encode())  # with its seconds, no two runs have the same
-                if path is paths[0]:
-                    self.config = config
-                if any(self.config[key] != config[key] for key in ('data', 'block_size', 'truncate', 'pos')):
-                    raise ValueError(f'{path} and {paths[0]} are not runs of one config')
+                self.config = self.config or config
+                for key in ('data', 'classes', 'multi_label', 'block_size', 'truncate', 'pos', 'bag', 'tokenizer'):
+                    if self.config[key] != config[key]:
+                        raise ValueError(f'{key} is not that of {paths[0]}')
+                self.bag = config['bag'] and config['pos'] == 'none'
+                self.low = bfloat16_is_fast() and config['dtype'] in ('bfloat16', 'float16')
+                self.encoding = self.encoding or tokenizer(config['tokenizer']['name'])
+                self.classes, self.several = [str(name) for name in config['classes']], config['multi_label']
+                p = self.probs(['a text'])
+                if p.shape != (1, len(self.classes)) or not np.isfinite(p).all():
+                    raise ValueError('weights, classes and temperature do not go together')
             except FileNotFoundError as error:
                 raise ValueError(f'{path} is no finished run: {Path(error.filename).name} is missing') from None
-            except (KeyError, TypeError, AttributeError, RuntimeError, OSError, RecursionError) as error:
-                raise ValueError(f'{path} is damaged ({type(error).__name__}: {str(error).splitlines()[0]})') from None
+            except Exception as error:  # a damaged file can raise anything
+                raise ValueError(f'{path} cannot be used ({type(error).__name__}: {" ".join(str(error).split())})') from None
         self.id = f'{folder.name}-{which}-{digest.hexdigest()[:12]}'
-        self.classes, self.several = self.config['classes'], self.config['multi_label']
-        self.bag = self.config['bag'] and self.config['pos'] == 'none'
-        self.low = bfloat16_is_fast() and self.config['dtype'] in ('bfloat16', 'float16')
-        self.encoding = tokenizer(self.config['tokenizer']['name'])
 
     def tokens(self, texts):
         """The tokens of each text that are used, int64 [n]; of an empty one, an end of text."""
@@ -104,10 +112,10 @@ class Classifier:
         for these, *batch in self.batch(self.tokens(texts)) if texts else ():
             rows.append(these)
             batches += parts(PART, *batch)
-        result = torch.zeros(len(texts), len(self.classes), dtype=torch.float64)
-        if texts:
-            result[torch.cat(rows)] = self.run(batches)
-        return result.numpy()
+        if not texts:
+            return np.zeros((0, len(self.classes)))
+        p = self.run(batches)
+        return torch.empty_like(p).index_copy_(0, torch.cat(rows), p).numpy()
 
     def labels(self, p):
         """The label of a row of probabilities; the list of its labels where it may have several."""

@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source runs/venv.sh
 
-python -m pip install -q "pytest>=8" "hypothesis>=6"
+python -m pip install -q "pytest>=8" "hypothesis>=6" "selenium>=4" -r requirements-extra.txt
 python -m pytest -q -p no:cacheprovider tests "$@"

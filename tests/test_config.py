@@ -234,7 +234,7 @@ def test_on_the_command_line(tmp_path):
 
 
 def test_any_arguments_end_in_settings_or_a_clear_exit(tmp_path):
-    """200 command lines put together from what settings look like and from any text."""
+    """Command lines put together from what settings look like and from any text: 200, or FUZZ in the environment."""
     hypothesis = pytest.importorskip('hypothesis')
     st = hypothesis.strategies
     (tmp_path / 'demo.py').write_text(SCRIPT)
@@ -242,7 +242,7 @@ def test_any_arguments_end_in_settings_or_a_clear_exit(tmp_path):
     part = st.text(max_size=3) | st.sampled_from([
         *DEFAULTS, 'gamma', 'steps', '--', '=', '1', '-1', '1e5', 'True', 'focal', '.py', '\0', '--help'])
 
-    @hypothesis.settings(max_examples=200, deadline=None, derandomize=True, database=None)
+    @hypothesis.settings(max_examples=int(os.environ.get('FUZZ', 200)), deadline=None, derandomize=True, database=None)
     @hypothesis.given(st.lists(st.builds('{}{}{}{}'.format, st.sampled_from(['', '--']), part,
                                          st.sampled_from(['', '=']), part), max_size=4))
     def check(argv):

@@ -1,10 +1,12 @@
 """data/sample.csv is what its generator writes, holds what the docs promise, and can be data of your own (20 s)."""
 import csv
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -76,28 +78,42 @@ def test_some_reviews_are_decided_by_word_order_alone(rows):
     assert len(told) >= 60 and sum(says_good == is_good for says_good, is_good in told) > 0.9 * len(told)
 
 
-@pytest.mark.parametrize('several', [False, True])
-def test_your_own_data_from_file_to_table(rows, several, tmp_path):
-    """Three classes, or several labels a text, through prepare.py, train.py and evaluate.py: the topics it names."""
-    topics, root = ('songs', 'jokes', 'villain'), DATA.parent
-    with open(tmp_path / 'topics.csv', 'w', encoding='utf-8', newline='') as file:
-        table = csv.writer(file)
-        table.writerow(['text', 'label'])
-        for row in rows[:1800]:
-            named = [topic for topic in topics if topic in row['review']]
-            if several or len(named) == 1:
-                table.writerow([row['review'], '|'.join(named)])
-
-    def call(script, *argv):
-        return subprocess.run([sys.executable, root / script, *argv], cwd=tmp_path, check=True, capture_output=True,
-                              text=True, encoding='utf-8').stdout
-    call('prepare.py', '--source=topics.csv', *['--label_sep=|'] * several)
-    call('train.py', root / 'config/sample_bce.py', '--dataset=topics', '--out_dir=out', '--threads=1', '--epochs=10',
-         '--learning_rate=3e-3', '--token_dropout=0')
-    text = call('evaluate.py', 'out')
-    head, _, row = ([cell.strip() for cell in line.split('|')[1:-1]]
-                    for line in text.split('## The decisions')[1].splitlines()[2:5])
-    values = dict(zip(head, row))
-    assert {f'recall of {topic}' for topic in topics} <= set(values)
-    assert ('micro F1' in values) == several and 'AUROC' not in values
-    assert float(values['macro F1'].split()[0]) > 80
+def test_the_walk_through_of_the_readme(tmp_path):
+    """Every command under "Your own data", three classes and several labels a text, from file to served prediction; the
+    tables and labels are those that stand there."""
+    root = DATA.parent
+    for name in ('prepare.py', 'model.py', 'train.py', 'evaluate.py', 'predict.py', 'serve.py', 'tests/tickets.py'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    shutil.copytree(root / 'config', tmp_path / 'config')
+    section = (root / 'README.md').read_text(encoding='utf-8').split('## Your own data')[1].split('\n## ')[0]
+    steps = [step for block in re.findall(r'```console\n\$ (.*?)```', section, re.DOTALL) for step in block.split('\n$ ')]
+    assert len(steps) == 9
+    env = os.environ | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'OMP_NUM_THREADS': '1'}
+    for step in steps:
+        command, *shown = step.rstrip('\n').split('\n')
+        if 'serve.py' in command:
+            pytest.importorskip('fastapi')
+            server = subprocess.Popen(command.replace('8000', '0').split(), cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+            try:
+                port = int(server.stdout.readline().rsplit(':', 1)[1])
+                with urllib.request.urlopen(urllib.request.Request(
+                        f'http://127.0.0.1:{port}/predict', json.dumps({'texts': ['It crashes']}).encode(),
+                        {'Content-Type': 'application/json'})) as reply:
+                    assert json.load(reply)['labels'] == ['bug']
+            finally:
+                server.terminate()
+                server.wait()
+            continue
+        out = subprocess.run(command, shell=True, cwd=tmp_path, env=env, check=True, capture_output=True, text=True,
+                             encoding='utf-8').stdout
+        if 'prepare.py' in command and shown:
+            assert out.splitlines() == shown
+        if 'train.py' in command:
+            assert float(re.search(r'test ([\d.]+)', out)[1]) > 90
+        if 'evaluate.py' in command:
+            assert {f'recall of {name}' for name in ('billing', 'bug', 'praise')} <= {x.strip() for x in out.split('|')}
+        if 'predict.py' in command:
+            there, here = ([json.loads(line)['label'] if line[0] == '{' else line.split('  ')[::2] for line in lines]
+                           for lines in (shown, out.splitlines()))
+            assert here == there
