@@ -439,7 +439,7 @@ def main():
         where = {}
         for g in groups:
             own = {run['folder']: json.dumps(run['config'][key]) for run in g['runs'] if key in run['config']}
-            for name, value in own.items() if len(set(own.values())) > 1 else [(g['label'], v) for v in set(own.values())]:
+            for name, value in own.items() if len(set(own.values())) > 1 else zip([g['label']], own.values()):
                 where.setdefault(value, []).append(name)
         if len(where) > 1:
             notes.append(f'The runs differ in {key}: ' + '; '.join(

@@ -38,12 +38,14 @@ explain = False  # show the tokens that moved the decision
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 PART = 8192  # tokens computed at once, as in training
+SAME = 'data', 'classes', 'multi_label', 'block_size', 'truncate', 'pos', 'bag', 'tokenizer'  # in all runs of a group
 
 
 class Classifier:
     """A run's folder, or the folder of a group of runs, as a function from texts to probabilities, on the CPU.
 
-    classes: their names. several: a text may have several labels. id: of these weights. Raises ValueError where there is no such run."""
+    classes: their names. several: a text may have several labels. id: of these weights. Raises ValueError where there
+    is no such run, or no whole one."""
 
     def __init__(self, folder, which='last'):
         folder = Path(folder)
@@ -51,35 +53,37 @@ class Classifier:
         paths = [folder] if single else sorted(p for p in folder.glob('seed*') if (p / 'result.json').exists())
         if not paths:
             raise ValueError(f'{folder}: there is no finished run, nor seed0, seed1 ... with one; train.py makes them')
-        self.models, digest = [], hashlib.sha256()  # (model, temperature)
-        self.config = self.encoding = None
+        self.models, self.config, digest = [], None, hashlib.sha256()
         for path in paths:
             try:
-                config, result = (json.loads((path / name).read_text()) for name in ('config.json', 'result.json'))
-                weights = load(path / {'last': 'model.pt', 'best': 'best.pt'}[which])
-                if config['n_layer'] != sum(name.endswith('qkv.weight') for name in weights):
-                    raise ValueError('config.json is of other weights')
-                with torch.device('meta'):  # so that no memory is filled with numbers that are not wanted
-                    model = make_encoder(config).eval()
-                model.load_state_dict(weights, assign=True)
-                self.models.append((model, float(result[which]['temperature'])))
-                digest.update(json.dumps(result).encode())  # with its seconds, no two runs have the same
-                self.config = self.config or config
-                for key in ('data', 'classes', 'multi_label', 'block_size', 'truncate', 'pos', 'bag', 'tokenizer'):
-                    if self.config[key] != config[key]:
-                        raise ValueError(f'{key} is not that of {paths[0]}')
-                self.bag = config['bag'] and config['pos'] == 'none'
-                self.low = bfloat16_is_fast() and config['dtype'] in ('bfloat16', 'float16')
-                self.encoding = self.encoding or tokenizer(config['tokenizer']['name'])
-                self.classes, self.several = [str(name) for name in config['classes']], config['multi_label']
-                p = self.probs(['a text'])
-                if p.shape != (1, len(self.classes)) or not np.isfinite(p).all():
-                    raise ValueError('weights, classes and temperature do not go together')
+                self.add(path, which, digest)
             except FileNotFoundError as error:
                 raise ValueError(f'{path} is no finished run: {Path(error.filename).name} is missing') from None
             except Exception as error:  # a damaged file can raise anything
-                raise ValueError(f'{path} cannot be used ({type(error).__name__}: {" ".join(str(error).split())})') from None
+                why = f'{type(error).__name__}: {" ".join(str(error).split())}'
+                raise ValueError(f'{path} cannot be used ({why})') from None
         self.id = f'{folder.name}-{which}-{digest.hexdigest()[:12]}'
+
+    def add(self, path, which, digest):
+        """Read a run; it must be of one kind with those before."""
+        config, result = (json.loads((path / name).read_text()) for name in ('config.json', 'result.json'))
+        weights = load(path / {'last': 'model.pt', 'best': 'best.pt'}[which])
+        if config['n_layer'] != sum(name.endswith('qkv.weight') for name in weights):
+            raise ValueError('config.json is of other weights')
+        with torch.device('meta'):  # so that no memory is filled with numbers that are not wanted
+            model = make_encoder(config).eval()
+        model.load_state_dict(weights, assign=True)
+        self.models.append((model, float(result[which]['temperature'])))
+        digest.update(json.dumps(result).encode())  # with its seconds, no two runs have the same
+        if self.config is None:
+            self.config, self.encoding = config, tokenizer(config['tokenizer']['name'])
+        for key in SAME:
+            if self.config[key] != config[key]:
+                raise ValueError(f'its {key} is not that of the others')
+        self.classes, self.several = [str(name) for name in config['classes']], config['multi_label']
+        p = self.probs(['a text'])
+        if p.shape != (1, len(self.classes)) or not np.isfinite(p).all():
+            raise ValueError('weights, classes and temperature do not go together')
 
     def tokens(self, texts):
         """The tokens of each text that are used, int64 [n]; of an empty one, an end of text."""
@@ -88,36 +92,33 @@ class Classifier:
                 for tokens in self.encoding.encode_ordinary_batch(texts, num_threads=torch.get_num_threads())]
 
     def batch(self, reviews):
-        """Yield (which of the reviews, tokens and counts [B, T]), by size, as in training."""
+        """Tokens of reviews -> their order by size, and in this order batches of tokens and counts [B, T]."""
         flat, lengths = torch.from_numpy(np.concatenate(reviews)), torch.tensor([len(review) for review in reviews])
-        flat, counts, lengths = to_bags(flat, lengths) if self.bag else (flat, torch.ones_like(flat), lengths)
-        begin = lengths.cumsum(0) - lengths
-        for rows in lengths.argsort().split(256):
+        flat, counts, lengths = (to_bags(flat, lengths) if self.config['bag'] and self.config['pos'] == 'none' else
+                                 (flat, torch.ones_like(flat), lengths))
+        begin, order, batches = lengths.cumsum(0) - lengths, lengths.argsort(), []
+        for rows in order.split(256):
             width = min(-(-int(lengths[rows[-1]]) // 8) * 8, self.config['block_size'])
-            yield rows, *pad(flat, counts, begin[rows], lengths[rows], width)
+            batches += parts(PART, *pad(flat, counts, begin[rows], lengths[rows], width))
+        return order, batches
 
     @torch.inference_mode()
     def run(self, batches):
         """Batches of tokens and counts -> the mean of the runs' probabilities, float64 [reviews, classes]."""
-        total = 0.0
-        with torch.autocast('cpu', torch.bfloat16, enabled=self.low):
-            for model, temperature in self.models:
-                z = torch.cat([model(tokens, counts) for tokens, counts in batches])
-                total = total + model.head.probs(z.double() / temperature)
-        return total / len(self.models)
+        low = bfloat16_is_fast() and self.config['dtype'] in ('bfloat16', 'float16')
+        with torch.autocast('cpu', torch.bfloat16, enabled=low):
+            return torch.stack([model.head.probs(torch.cat([model(*batch) for batch in batches]).double() / temperature)
+                                for model, temperature in self.models]).mean(0)
 
     def probs(self, texts):
         """A list of texts -> float64 [texts, classes]; the rows sum to 1 unless a text may have several labels."""
-        rows, batches = [], []
-        for these, *batch in self.batch(self.tokens(texts)) if texts else ():
-            rows.append(these)
-            batches += parts(PART, *batch)
         if not texts:
             return np.zeros((0, len(self.classes)))
+        order, batches = self.batch(self.tokens(texts))
         p = self.run(batches)
-        return torch.empty_like(p).index_copy_(0, torch.cat(rows), p).numpy()
+        return torch.empty_like(p).index_copy_(0, order, p).numpy()
 
-    def labels(self, p):
+    def label(self, p):
         """The label of a row of probabilities; the list of its labels where it may have several."""
         if self.several:
             return [name for name, x in zip(self.classes, p) if x > 0.5]
@@ -128,18 +129,17 @@ class Classifier:
 
         The worth of a token: the log-odds of that class with all tokens minus those without any of its kind."""
         review, = self.tokens([text])
-        (_, tokens, counts), = self.batch([review])
+        _, ((tokens, counts),) = self.batch([review])
         kinds = np.unique(review)
-        without = counts * (tokens != torch.from_numpy(kinds)[:, None])
-        if len(kinds) == 1:
-            without = counts  # there is nothing to compare with
+        without = counts * (tokens != torch.from_numpy(kinds)[:, None]) if len(kinds) > 1 else counts
         rows = torch.cat([counts, without])
         p = self.run([(tokens.expand(len(c), -1), c) for c in rows.split(max(1, PART // tokens.shape[1]))])
-        odds = p[:, int(p[0].argmax())].logit(eps=1e-15)
+        top = int(p[0].argmax())
+        odds = p[:, top].logit(eps=1e-15)
         worth = dict(zip(kinds.tolist(), (odds[0] - odds[1:]).tolist()))
         decoder = codecs.getincrementaldecoder('utf-8')('replace')  # a token may be a part of a character
         pieces = [(decoder.decode(self.encoding.decode_single_token_bytes(t)), worth[t]) for t in review.tolist()]
-        return p[0].numpy(), self.classes[int(p[0].argmax())], pieces
+        return p[0].numpy(), self.classes[top], pieces
 
 
 def printable(text):
@@ -148,8 +148,7 @@ def printable(text):
 
 
 def show(pieces):
-    """The pieces of a text as they moved the decision: on a terminal coloured, green for and red against it; elsewhere
-    the ten strongest in lines."""
+    """The pieces of a text: on a terminal coloured, green for the decision, red against it; else the ten strongest."""
     if not sys.stdout.isatty():
         strongest = sorted(dict(pieces).items(), key=lambda item: -abs(item[1]))[:10]
         return '\n'.join(f'    {worth:+.2f}  {piece!r}' for piece, worth in strongest)
@@ -174,39 +173,39 @@ def read(texts, cache):
             yield chunk
 
 
-def main(folders, cache):
-    if not folders:
+def main(given, cache):
+    if not given:
         fail('name a run, or a group of runs: python predict.py out/bce/seed0 "a text"')
-    folder, *texts = folders
+    folder, *texts = given
     kind = format or ('text' if texts else 'csv')
-    if kind not in ('text', 'csv', 'jsonl') or which not in ('last', 'best'):
-        fail(f"format is text, csv or jsonl, not {format!r}" if which in ('last', 'best') else
-             f"which is 'last' or 'best', not {which!r}")
+    if kind not in ('text', 'csv', 'jsonl'):
+        fail(f'format is text, csv or jsonl, not {format!r}')
+    if which not in ('last', 'best'):
+        fail(f"which is 'last' or 'best', not {which!r}")
     if texts and file:
         fail('give texts or --file, not both')
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads if threads > 0 else torch.get_num_threads())
     try:
         classifier = Classifier(folder, which)
     except ValueError as error:
         fail(error)
-    names, out = classifier.classes, csv.writer(sys.stdout, lineterminator='\n')
+    table = csv.writer(sys.stdout, lineterminator='\n')
     if kind == 'csv':
-        out.writerow(['label', *(f'p_{name}' for name in names), 'text'])
+        table.writerow(['label', *(f'p_{name}' for name in classifier.classes), 'text'])
     for chunk in read(texts, cache):
-        found = [classifier.explain(review) for review in chunk] if explain else []
-        for i, (review, p) in enumerate(zip(chunk, [p for p, _, _ in found] if explain else classifier.probs(chunk))):
-            label = classifier.labels(p)
+        found = [classifier.explain(review) for review in chunk] if explain else [(p,) for p in classifier.probs(chunk)]
+        for review, (p, *reasons) in zip(chunk, found):
+            label = classifier.label(p)
             joined = ';'.join(label) if classifier.several else label
             if kind == 'csv':
-                out.writerow([joined, *(f'{x:.4f}' for x in p), review])
+                table.writerow([joined, *(f'{x:.4f}' for x in p), review])
             elif kind == 'jsonl':
-                row = {'label': label, 'probs': dict(zip(names, np.round(p, 4).tolist())), 'text': review}
-                print(json.dumps(row | ({'worth': found[i][2]} if explain else {})))
+                row = {'label': label, 'probs': dict(zip(classifier.classes, np.round(p, 4).tolist())), 'text': review}
+                print(json.dumps(row | ({'for': reasons[0], 'worth': reasons[1]} if explain else {})))
             else:
                 print(f'{joined or "-"}  {p.max():.3f}  {printable(" ".join(review.split()))[:100]}')
-            if explain and kind == 'text':
-                print(f'  for {found[i][1]}:\n{show(found[i][2])}')
+                if explain:
+                    print(f'  for {reasons[0]}:\n{show(reasons[1])}')
         sys.stdout.flush()
 
 

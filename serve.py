@@ -56,7 +56,8 @@ def compute(classifier, jobs):
     answers = []
     for texts, explain in jobs:
         found = [classifier.explain(text) for text in texts] if explain else []
-        answers.append(([p for p, *_ in found] if explain else [next(rows) for _ in texts], [rest for _, *rest in found]))
+        probs = [p for p, *_ in found] if explain else [next(rows) for _ in texts]
+        answers.append((probs, [why for _, *why in found]))
     return answers
 
 
@@ -127,7 +128,7 @@ def make_app(classifier):
         except asyncio.QueueFull:
             raise HTTPException(503, 'too many requests are waiting', {'Retry-After': '1'}) from None
         probs, explanations = await future
-        return Answer(model=classifier.id, labels=[classifier.labels(p) for p in probs], explanations=explanations,
+        return Answer(model=classifier.id, labels=[classifier.label(p) for p in probs], explanations=explanations,
                       probabilities=[dict(zip(classifier.classes, p.tolist())) for p in probs])
 
     @app.get('/health')
@@ -144,10 +145,12 @@ PAGE = '''<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>nanoloss</title>
 <style>
-body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 44rem; margin: 1rem auto; padding: 0 1rem; color: #111; background: #fff }
+body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 44rem; margin: 1rem auto; padding: 0 1rem;
+       color: #111; background: #fff }
 textarea { width: 100%; box-sizing: border-box; min-height: 9rem; font: inherit; padding: .5rem }
 button { font: inherit; padding: .5rem 1.2rem; margin: .5rem 0 }
-meter { width: 8rem; margin-right: .5rem } mark { color: inherit; border-radius: .2rem } p { overflow-wrap: anywhere; white-space: pre-wrap }
+meter { width: 8rem; margin-right: .5rem } mark { color: inherit; border-radius: .2rem }
+p { overflow-wrap: anywhere; white-space: pre-wrap }
 </style>
 <h1>nanoloss</h1>
 <form><label for="text">A text</label>
@@ -155,8 +158,15 @@ meter { width: 8rem; margin-right: .5rem } mark { color: inherit; border-radius:
 <div id="answer" role="status" aria-live="polite"></div>
 <script>
 const form = document.forms[0], text = document.getElementById('text'), answer = document.getElementById('answer')
-const add = (parent, tag, content) => { const e = document.createElement(tag); e.textContent = content; parent.append(e); return e }
-text.onkeydown = e => { if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) { e.preventDefault(); form.requestSubmit() } }
+const add = (parent, tag, content) => {
+  const e = document.createElement(tag)
+  e.textContent = content
+  parent.append(e)
+  return e
+}
+text.onkeydown = e => {
+  if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) { e.preventDefault(); form.requestSubmit() }
+}
 form.onsubmit = async e => {
   e.preventDefault()
   answer.textContent = '...'
@@ -177,7 +187,8 @@ form.onsubmit = async e => {
     const words = add(answer, 'p', '')
     for (const [piece, worth] of pieces) {
       const mark = add(words, 'mark', piece)
-      mark.style.background = `rgba(${worth > 0 ? '0,150,80' : '220,60,0'},${(0.6 * Math.abs(worth) / most).toFixed(2)})`
+      const strength = (0.6 * Math.abs(worth) / most).toFixed(2)
+      mark.style.background = `rgba(${worth > 0 ? '0,150,80' : '220,60,0'},${strength})`
       mark.title = worth.toFixed(2)
     }
     add(answer, 'small', 'Green speaks for ' + name + ', orange against it.')

@@ -61,7 +61,7 @@ try:
         answer = json.loads(reply.read())
         if reply.status != 200:
             return reply.status, False, 1.0
-        return 200, answer['labels'][0] == classifier.labels(expected[i]), abs(
+        return 200, answer['labels'][0] == classifier.label(expected[i]), abs(
             answer['probabilities'][0][classifier.classes[0]] - expected[i, 0])
     start = time.perf_counter()
     with ThreadPoolExecutor(64) as pool:
