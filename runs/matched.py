@@ -1,7 +1,8 @@
 """results/losses/matched/<variant>/seed<k> -> how far each ends from CE of the same seed: matched.md, matched.png.
 
 A variant that trains as CE does ends as far from it as CE with one weight nudged by 1e-7 does: rounding differs,
-and training magnifies it. The last row, CE of another seed, says how far apart unrelated runs are.
+and training magnifies it. CE with clipping is that of balanced/, of the same rate. The last row, CE of another seed,
+says how far apart unrelated runs are.
 """
 import json
 from pathlib import Path
@@ -13,8 +14,9 @@ from scipy import stats
 
 matplotlib.use('agg')
 out = Path(__file__).parents[1] / 'results' / 'losses'
-NAMES = {'ce_nudged': 'CE, a weight nudged by 1e-7', 'bce_matched': 'BCE, start and rate of CE',
-         'bce_start': 'BCE, start of CE', 'bce_rate': 'BCE, rate of CE', 'bce': 'BCE', 'other': 'CE, another seed'}
+NAMES = {'matched/ce_nudged': 'CE, a weight nudged by 1e-7', 'matched/bce_matched': 'BCE, start and rate of CE',
+         'matched/bce_start': 'BCE, start of CE', 'matched/bce_rate': 'BCE, rate of CE', 'matched/bce': 'BCE',
+         'balanced/ce': 'CE, clipped', 'other': 'CE, another seed'}
 
 
 def margins(folder):
@@ -33,7 +35,7 @@ table = [f'Test, {len(y):,} reviews, {len(seeds)} seeds; each run beside the CE 
          '| --- | --- | --- | --- |']
 rows = {}
 for variant, name in NAMES.items():
-    runs = ce[1:] + ce[:1] if variant == 'other' else [margins(out / 'matched' / variant / seed)[0] for seed in seeds]
+    runs = ce[1:] + ce[:1] if variant == 'other' else [margins(out / variant / seed)[0] for seed in seeds]
     rms = [np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(runs, ce)]
     otherwise = [100 * np.mean((a > 0) != (b > 0)) for a, b in zip(runs, ce)]
     gain = np.array([100 * (np.mean((a > 0) == y) - np.mean((b > 0) == y)) for a, b in zip(runs, ce)])
