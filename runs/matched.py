@@ -44,10 +44,10 @@ for variant, name in NAMES.items():
     gains = f'{gain.mean():+.2f} ({gain.mean() - half:+.2f} to {gain.mean() + half:+.2f})' if variant != 'other' else ''
     table.append(f'| {name} | {np.mean(rms):.3f} ({min(rms):.3f} to {max(rms):.3f}) | {np.mean(otherwise):.2f} '
                  f'({min(otherwise):.2f} to {max(otherwise):.2f}) | {gains} |')
-a, b = ([json.loads(line)['train_loss'] for line in (out / f'float64/{name}/seed0/log.jsonl').open()]
+a, b = ([json.loads(line)['val_loss'] for line in (out / f'float64/{name}/seed0/log.jsonl').open()]
         for name in ('ce', 'bce_matched'))
 difference = np.abs(margins(out / 'float64/ce/seed0')[0] - margins(out / 'float64/bce_matched/seed0')[0]).max()
-table += ['', f'One epoch in float64: train loss {a[-1]:.9f} with CE, {b[-1]:.9f} with matched BCE; the largest '
+table += ['', f'One epoch in float64: val loss {a[-1]:.16f} with CE, {b[-1]:.16f} with matched BCE; the largest '
           f'difference of a test log-odds is {difference:.1g} (stored as float16).']
 (out / 'matched.md').write_text('\n'.join(table) + '\n')
 print('\n'.join(table))
@@ -61,8 +61,8 @@ for i, (name, (otherwise, gain)) in enumerate(rows.items()):
         axes[1].plot(gain, [i] * len(gain), 'o', color=color, alpha=0.6)
         axes[1].plot(gain.mean(), i, '|', color='black', ms=18)
 axes[1].axvline(0, color='black', lw=0.6)
-axes[0].set(xlabel='test reviews decided otherwise than by CE of the same seed, %', xlim=(0, None))
-axes[1].set(xlabel='accuracy on test − that of CE of the same seed, points')
+axes[0].set(xlabel='test reviews decided otherwise\nthan by CE of the same seed, %', xlim=(0, None))
+axes[1].set(xlabel='accuracy on test − that of CE\nof the same seed, points (bar: mean)')
 axes[0].set_yticks(range(len(rows)), rows)
 axes[0].invert_yaxis()
 figure.savefig(out / 'matched.png', dpi=110)
