@@ -97,6 +97,7 @@ def load_data(folder):
         meta = json.loads((folder / 'meta.json').read_text())
         if meta['version'] != FORMAT_VERSION:
             fail(f'{folder} is of format {meta["version"]}, this train.py reads {FORMAT_VERSION}; {again}')
+        n_class, vocab_size = len(meta['classes']), meta['vocab_size']
         for split in ('train', 'val', 'test'):
             arrays = []
             for file in (f'{split}_{name}.npy' for name in ('tokens', 'offsets', 'labels')):
@@ -104,13 +105,16 @@ def load_data(folder):
                 if hashlib.sha256(arrays[-1]).hexdigest() != meta['sha256'][file]:
                     fail(f'{folder}/{file} is damaged; {again}')
             tokens, offsets, labels = arrays
+            if ([x.dtype for x in arrays] != [np.uint32, np.uint64, np.uint8] or tokens.max() not in range(vocab_size)
+                    or (labels.max() >= n_class if labels.ndim == 1 else labels.shape[1] != n_class)):
+                raise ValueError('meta.json is of other arrays')
             data[split] = tokens, np.stack([offsets[:-1], offsets[1:]], 1).astype(np.int64), labels
     except FileNotFoundError as error:
         fail(f'no data in {folder} ({error.filename} is missing); {again}')
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged file can raise anything
         fail(f'{folder} is damaged ({type(error).__name__}: {error}); {again}')
 
-    (tokens, spans, labels), n_class = data['train'], len(meta['classes'])
+    tokens, spans, labels = data['train']
     meta['multi_label'] = labels.ndim == 2
     if meta['multi_label'] and (keep_frac < 1 or oversample):
         fail('keep_frac and oversample are for data with one label a review')
@@ -207,7 +211,7 @@ def describe(meta):
             'code': hashlib.sha256(b''.join((here / f).read_bytes() for f in ('train.py', 'model.py'))).hexdigest(),
             'data': hashlib.sha256(json.dumps(meta['sha256'], sort_keys=True).encode()).hexdigest(),
             'n_class': len(meta['classes']),
-            **{key: meta[key] for key in ('tokenizer', 'vocab_size', 'classes', 'multi_label', 'class_share')}}
+            **{key: meta.get(key) for key in ('tokenizer', 'vocab_size', 'classes', 'multi_label', 'class_share')}}
 
 
 def rate(step, last):
@@ -236,8 +240,7 @@ def run(k, data, meta, config, amp):
     if WORLD > 1:
         dist.barrier()  # all processes find the folder as the first one has left it
     if (folder / 'result.json').exists():
-        print(f'{folder} is complete already')
-        return
+        return print(f'{folder} is complete already')
     torch.manual_seed(k)
     model = make_model(config)
 
@@ -250,16 +253,16 @@ def run(k, data, meta, config, amp):
     stateful = dict(model=model, optimizer=optimizer, scaler=scaler, **({'embedding': embedding} if deferred else {}))
 
     steps = math.ceil(len(data['train'][2]) / batch_size)  # an epoch
-    step, log, best, seconds = 0, [], {'correct': -1}, 0.0
-    sums = torch.zeros(3, device=device), 0, 0, 0.0  # of an epoch: loss, right, gradient norm; reviews, tokens, seconds
+    step, log, best, seconds, sums = 0, [], {'correct': -1}, 0.0, None
     if (folder / 'ckpt.pt').exists():
         try:
             state = load(folder / 'ckpt.pt', device)
             for name, part in stateful.items():
                 part.load_state_dict(state[name])
             step, log, best, seconds, sums = state['progress']
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:  # RuntimeError: of another shape
-            fail(f'{folder}/ckpt.pt is damaged ({type(error).__name__}); start this run again with --overwrite')
+            load(folder / 'best.pt') if log else None  # wanted at the end
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # RuntimeError: of another shape
+            fail(f'{folder} cannot go on ({type(error).__name__}: {error}); start this run again with --overwrite')
         print(f'{folder} goes on after step {step} of {epochs * steps}')
     saved, started = time.perf_counter(), time.perf_counter() - seconds
 
@@ -271,9 +274,9 @@ def run(k, data, meta, config, amp):
         replace(folder / 'ckpt.pt', lambda file: torch.save(
             {name: part.state_dict() for name, part in stateful.items()} | {'progress': progress}, file))
 
-    model.train()
     for epoch in range(step // steps + 1, epochs + 1):
-        stats, n_reviews, n_tokens, training = sums if step % steps else (torch.zeros_like(sums[0]), 0, 0, 0.0)
+        # sums over the epoch: of loss, right answers, gradient norm; of reviews, tokens, seconds
+        stats, n_reviews, n_tokens, training = sums if step % steps else (torch.zeros(3, device=device), 0, 0, 0.0)
         now, whole = time.perf_counter() - training, batches(*data['train'], np.random.default_rng([k, epoch]))
         for _, tokens, counts, labels, n in islice(whole, step % steps, None):
             step += 1
@@ -300,8 +303,7 @@ def run(k, data, meta, config, amp):
                 dist.all_reduce(leaf.grad)
                 leaf.grad /= WORLD
             scaler.unscale_(optimizer)
-            leaves = [*params, leaf] if deferred else params
-            stats[2] += torch.nn.utils.clip_grad_norm_(leaves, grad_clip or math.inf)
+            stats[2] += torch.nn.utils.clip_grad_norm_([*params, leaf] if deferred else params, grad_clip or math.inf)
             if deferred:
                 embedding.step(lr)
             scaler.step(optimizer)
@@ -356,9 +358,8 @@ def run(k, data, meta, config, amp):
         if at != epochs:
             model.load_state_dict(load(folder / 'best.pt', device))
             logits = {name: predict(model, split, amp) for name, split in splits.items()}
-        result[which] = {'epoch': at} | {name: score(model.head, z, splits[name][2]) for name, z in logits.items()}
-        labels = torch.from_numpy(data['val'][2].astype(np.int64))
-        result[which]['temperature'] = temperature(model.head, logits['val'], labels)
+        result[which] = {'epoch': at} | {name: score(model.head, z, splits[name][2]) for name, z in logits.items()} | {
+            'temperature': temperature(model.head, logits['val'], torch.from_numpy(data['val'][2].astype(np.int64)))}
     result['seconds'] = time.perf_counter() - started
     replace_json(folder / 'result.json', result, indent=1)
     if RANK == 0:
@@ -377,8 +378,7 @@ def choose_device():
         fail(f'device {device!r} is not here; there is {", ".join(d for d in there if there[d])}')
     if dtype == 'auto':
         dtype = {'cuda': 'bfloat16' if there['cuda'] and torch.cuda.is_bf16_supported(False) else 'float16',
-                 'cpu': 'bfloat16' if bfloat16_is_fast() else 'float32',
-                 'mps': 'float32'}[device]
+                 'cpu': 'bfloat16' if bfloat16_is_fast() else 'float32', 'mps': 'float32'}[device]
     if dtype not in ('bfloat16', 'float16', 'float32', 'float64') or (device, dtype) == ('mps', 'float64'):
         fail(f'dtype is bfloat16, float16, float32 or (not on mps) float64, not {dtype!r}')
     bag = bag and pos == 'none'
@@ -427,7 +427,7 @@ def main(settings):
     except OSError as error:
         fail(f'cannot write to {out_dir}: {error}; what was saved before stays')
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search('out of memory|allocate memory', str(error)):
+        if not isinstance(error, MemoryError) and not re.search('out of memory|allocate memory|overflowed', str(error)):
             raise
         fail('out of memory; try a lower --max_tokens, --batch_size, --block_size or --n_embd')
     except KeyboardInterrupt:

@@ -1,5 +1,5 @@
 """Hostile input: never a traceback, a hang, a 500, or a file left half-written. The command line is in test_config.py;
-here are tables, the files of a run, and HTTP. FUZZ cases of each, 60 if the environment does not say (30 s)."""
+here are tables, the files of a run, what a run goes on from, and HTTP. FUZZ cases of each, 60 if not said (40 s)."""
 import contextlib
 import csv
 import functools
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_predict import ask, home, server  # noqa: F401
+from test_survival import ARGV
+from test_train import data, script as train_script  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 FUZZ = int(os.environ.get('FUZZ', 60))
@@ -163,6 +165,37 @@ def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
         (run / name).write_bytes(good[name])
     assert evaluate.read_run(run) and zipfile.is_zipfile(run / 'model.pt')
     count('files of a run', FUZZ, bad, capsys)
+
+
+def test_folders_that_a_run_goes_on_from(data, tmp_path, capsys):
+    """What train.py finds of the data and of an earlier run, changed in values or bytes: it goes on, or says why not."""
+    argv = [*ARGV, f'--data_dir={tmp_path / "case/data"}', f'--out_dir={tmp_path / "case/out"}']
+    shutil.copytree(data, tmp_path / 'good/data')
+    shutil.copytree(tmp_path / 'good', tmp_path / 'case')
+    module, rng, bad = train_script(), random.Random(3), 0
+    there, module.predict = module.predict, lambda *args: (setattr(module, '_stopped', 15), there(*args))[1]
+    with pytest.raises(SystemExit) as stop:  # it is told to stop in its first epoch
+        module.main(module.configure(vars(module), more=module.head_settings, argv=argv))
+    assert stop.value.code == 128 + 15
+    shutil.copytree(tmp_path / 'case/out', tmp_path / 'good/out')
+    names = ['data/toy/meta.json'] * 3 + [f'data/toy/train_{name}.npy' for name in ('tokens', 'offsets', 'labels')] + [
+        f'out/seed0/{name}' for name in ('config.json', 'config.json', 'log.jsonl', 'ckpt.pt', 'best.pt')]
+    for i in range(FUZZ):
+        shutil.rmtree(tmp_path / 'case')
+        shutil.copytree(tmp_path / 'good', tmp_path / 'case')
+        path = tmp_path / 'case' / rng.choice(names)
+        if path.suffix == '.json' and rng.random() < 0.8:
+            path.write_text(json.dumps(change_value(rng, json.loads(path.read_text()))))
+        elif rng.random() < 0.1:
+            path.unlink()
+        else:
+            path.write_bytes(change_bytes(rng, path.read_bytes()))
+        module = train_script()
+        refused = told(lambda: module.main(module.configure(vars(module), more=module.head_settings, argv=argv)))
+        bad += refused
+        assert refused or (tmp_path / 'case/out/seed0/result.json').exists()
+        assert not list((tmp_path / 'case').rglob('*.tmp'))
+    count('folders that a run goes on from', FUZZ, bad, capsys)
 
 
 def test_bodies(server, capsys):

@@ -452,7 +452,7 @@ def test_a_damaged_checkpoint_is_named(data, tmp_path, capsys, damage):
     with pytest.raises(SystemExit) as stop:
         train(data, tmp_path)
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and 'ckpt.pt is damaged' in error and '--overwrite' in error
+    assert stop.value.code == 2 and 'cannot go on' in error and '--overwrite' in error
 
 
 def test_from_the_shell(tmp_path):
