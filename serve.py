@@ -30,7 +30,7 @@ which = 'last'  # the weights of the last epoch, or of the best on val (best)
 max_bytes = 2 ** 20  # of a request's body
 max_texts = 256  # of a request
 max_chars = 50_000  # of a text
-max_waiting = 64  # requests that wait for the model; the next one is sent away
+max_waiting = 256  # requests that wait for the model; the next one is sent away
 # -----------------------------------------------------------------------------
 TOGETHER = 256  # texts computed at once
 

@@ -65,6 +65,8 @@ def alone(folder):
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in folder.glob('*.tmp'):  # by a process that was killed while it wrote
+            left.unlink()
         yield
     except BlockingIOError:
         fail(f'another process is at work in {folder}')
