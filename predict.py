@@ -68,11 +68,11 @@ class Classifier:
         """Read a run; it must be of one kind with those before."""
         config, result = (json.loads((path / name).read_text()) for name in ('config.json', 'result.json'))
         weights = load(path / {'last': 'model.pt', 'best': 'best.pt'}[which])
-        if config['n_layer'] != sum(name.endswith('qkv.weight') for name in weights):
+        here = sum(name.endswith('qkv.weight') for name in weights), *weights['embed.weight'].shape
+        if (config['n_layer'], config['vocab_size'], config['n_embd']) != here:  # before memory is taken for them
             raise ValueError('config.json is of other weights')
-        with torch.device('meta'):  # so that no memory is filled with numbers that are not wanted
-            model = make_encoder(config).eval()
-        model.load_state_dict(weights, assign=True)
+        model = make_encoder(config).eval()
+        model.load_state_dict(weights)
         self.models.append((model, float(result[which]['temperature'])))
         digest.update(json.dumps(result).encode())  # with its seconds, no two runs have the same
         if self.config is None:
