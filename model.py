@@ -358,12 +358,9 @@ def temperature(head, z, y):
     def loss(log_t):
         p = head.probs(z.double() / math.exp(log_t))
         p = p.gather(1, y[:, None]) if y.dim() == 1 else torch.where(y.bool(), p, 1 - p)
-        return -p.clamp(min=torch.finfo(p.dtype).tiny).log().mean()
-    low, high = -7.0, 7.0
-    while high - low > 1e-5:  # of thirds, the one beyond the worse end holds nothing
-        a, b = low + (high - low) / 3, high - (high - low) / 3
-        low, high = (low, b) if loss(a) < loss(b) else (a, high)
-    return math.exp(low)
+        return -p.clamp(min=torch.finfo(p.dtype).tiny).log().mean().item()
+    from scipy import optimize  # here, for it takes time to import, and prediction does without
+    return math.exp(optimize.minimize_scalar(loss, bounds=(-7, 7), method='bounded').x)
 
 
 def bfloat16_is_fast():
