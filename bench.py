@@ -1,27 +1,28 @@
 """How fast, beside what else people use -> results/bench/: a table, two figures, every measurement.
 
-    python bench.py                                  all of it, about 30 minutes on 2 cores
-    python bench.py --only='bert|nn' --repeats=1     the rows whose name this regular expression finds
+    python bench.py                                 all of it, about 30 minutes on 2 cores
+    python bench.py --only='bert|nn' --repeats=1    rows whose name this regular expression finds
 
 Notable:
-- Every row is a process of its own, on the same reviews, all in the same run; they take turns, so that a machine
-  whose speed drifts does so for all. The table gives the median, and the lowest and the highest.
-- Review tokens are counted before padding, bags and token dropout, up to block_size a review. A speed is that of
-  the second epoch of train.py, or of its evaluation of val; for the peers, of batches spread evenly over the sizes.
-- The peers (requirements-extra.txt) are trained as is usual: shuffled batches padded to their longest review, or
-  batches grouped by length, torch's fused AdamW on all weights.
+- Every row is a process of its own, on the same reviews, all in the same run; they take turns, so
+  that a machine whose speed drifts does so for all. The table gives the median, and the lowest and
+  the highest.
+- Review tokens are counted before padding, bags and token dropout, up to block_size a review. A
+  speed is that of the second epoch of train.py, or of its evaluation of val; for the peers, of
+  batches spread evenly over the sizes.
+- The peers (requirements-extra.txt) are trained as is usual: shuffled batches padded to their
+  longest review, or batches grouped by length, torch's fused AdamW on all weights.
 """
 import hashlib
 import json
-import math
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,8 +31,11 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
-from config import configure, fail
-from model import to_bags
+from nanoloss.configure import configure, fail
+from nanoloss.data import batches, load_data
+from nanoloss.devices import autocast, peak_memory_mb
+from nanoloss.files import write_file, write_json_lines
+from nanoloss.tokenizer import tokenizer
 
 # -----------------------------------------------------------------------------
 dataset = 'imdb'  # made by prepare.py
@@ -45,335 +49,581 @@ sizes = '2500,8000,25000,80000,250000'  # reviews, for the cost as the data grow
 threads = 0  # CPU threads of a row; 0: as many as there are cores
 child = ''  # the script calls itself with this to measure one row
 # -----------------------------------------------------------------------------
-BLOCK = 512  # block_size of train.py, for the peers too
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent
 START = float(os.environ.get('BENCH_START', 0))  # when the parent started this process
-HUGE = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
-OURS = {  # row: arguments of train.py, on top of config/bce.py
-    'ours: config/bce.py': [],
-    'ours, two processes of half the threads': [],
-    'ours, one run shared by two processes': [],
-    'ours without token dropout': ['--token_dropout=0'],
-    'ours without bags': ['--bag=False'],
-    'ours without deferred steps': ['--deferred=False'],
-    'ours without parts': ['--max_tokens=1000000000'],
-    'ours without grouping by size': ['--pool=1'],
-    'ours without bfloat16': ['--dtype=float32'],
-    'ours without huge pages': [],
-    'ours with torch.compile': ['--compile'],
-    'ours, 4 heads, batch 64': ['--batch_size=64', '--n_head=4'],
-    'ours, 4 heads, batch 64, without token dropout': ['--batch_size=64', '--n_head=4', '--token_dropout=0'],
-}
-PEERS = {  # row: what `peer` makes of it, 4 heads, batch 64
-    'nn.TransformerEncoder, bfloat16, padded': ('torch', 'bfloat16', False, 0),
-    'nn.TransformerEncoder, bfloat16, grouped': ('torch', 'bfloat16', True, 0),
-    'bert, float32, padded': ('transformers', 'float32', False, 0),
-    'bert, bfloat16, padded': ('transformers', 'bfloat16', False, 0),
-    'bert, float32, grouped': ('transformers', 'float32', True, 0),
-    'bert, bfloat16, grouped': ('transformers', 'bfloat16', True, 0),
-    'bert, bfloat16, grouped, our token dropout': ('transformers', 'bfloat16', True, 0.8),
-}
-BAGS = {'TF-IDF of words and pairs + logistic regression': 'tfidf', 'NB-SVM on words and pairs': 'nbsvm'}
+HUGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}  # fewer page faults, on Linux
+BLOCK_SIZE = 512  # train.py's and, for the peers too:
+N_EMBD = 128
+N_LAYER = 2
+TOKEN_DROPOUT = 0.8  # train.py's
 
 
-def load(split, n=None):
-    """The first n reviews of a split of the data set -> tokens, offsets, labels."""
-    folder = Path(data_dir) / dataset
-    try:
-        tokens, offsets, labels = (np.load(folder / f'{split}_{name}.npy', mmap_mode='r')
-                                   for name in ('tokens', 'offsets', 'labels'))
-    except FileNotFoundError as error:
-        fail(f'no data in {folder} ({error.filename} is missing); make it with: python prepare.py --source=...')
-    n = min(n or len(labels), len(labels))
-    return tokens[:int(offsets[n])], offsets[:n + 1], labels[:n]
+# The rows of the table
+
+@dataclass
+class Ours:
+    """train.py with config/bce.py."""
+    name: str
+    arguments: tuple = ()  # on top of config/bce.py
+    n_runs: int = 1  # at the same time, with an equal part of the threads each
+    n_processes: int = 1  # that share a run, likewise
+    huge_pages: bool = True
+    once: bool = False  # not to be repeated
+    package: str = 'torch'  # that it needs
+
+    def token_dropout(self):
+        return 0.0 if '--token_dropout=0' in self.arguments else TOKEN_DROPOUT
+
+    def bag(self):
+        return '--bag=False' not in self.arguments
 
 
-def save(folder, splits):
-    """Write a data set as prepare.py would; splits: {split: (tokens, offsets, labels)}."""
-    folder.mkdir()
-    meta, sums = json.loads((Path(data_dir) / dataset / 'meta.json').read_text()), {}
-    for split, arrays in splits.items():
-        for name, array in zip(('tokens', 'offsets', 'labels'), arrays):
-            np.save(folder / f'{split}_{name}.npy', array)
-            sums[f'{split}_{name}.npy'] = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
-    (folder / 'meta.json').write_text(json.dumps({**meta, 'sha256': sums}))
+@dataclass
+class Peer:
+    """What others train: 4 heads, batches of 64."""
+    name: str
+    package: str  # that its encoder comes from
+    dtype: str
+    grouped: bool  # batches of reviews of about one length
+    dropout: float = 0.0  # of tokens, as ours
+
+    def token_dropout(self):
+        return self.dropout
+
+    def bag(self):
+        return False
 
 
-def repeat(split, n):
-    """A split of n reviews: those of the given one again and again."""
-    tokens, offsets, labels = split
-    times, rest = divmod(n, len(labels))
-    starts = np.arange(times, dtype=np.uint64)[:, None] * offsets[-1] + offsets[:-1]
-    last = times * offsets[-1] + offsets[:rest + 1]
-    return (np.concatenate([tokens] * times + [tokens[:int(offsets[rest])]]), np.concatenate([starts.ravel(), last]),
-            np.concatenate([labels] * times + [labels[:rest]]))
+@dataclass
+class BagOfWords:
+    """What one would use instead."""
+    name: str
+    kind: str  # tfidf or nbsvm
+    package: str = 'sklearn'
 
 
-# what one process measures
+FOUR_HEADS = '--batch_size=64', '--n_head=4'
+OURS = [
+    Ours('ours: config/bce.py'),
+    Ours('ours, two processes of half the threads', n_runs=2),
+    Ours('ours, one run shared by two processes', n_processes=2),
+    Ours('ours without token dropout', ('--token_dropout=0',)),
+    Ours('ours without bags', ('--bag=False',)),
+    Ours('ours without deferred steps', ('--deferred=False',)),
+    Ours('ours without parts', ('--max_tokens=1000000000',)),
+    Ours('ours without grouping by size', ('--pool=1',)),
+    Ours('ours without bfloat16', ('--dtype=float32',)),
+    Ours('ours without huge pages', huge_pages=False),
+    Ours('ours with torch.compile', ('--compile',), once=True),  # it takes minutes
+    Ours('ours, 4 heads, batch 64', FOUR_HEADS),
+    Ours('ours, 4 heads, batch 64, without token dropout', (*FOUR_HEADS, '--token_dropout=0')),
+]
+PEERS = [
+    Peer('nn.TransformerEncoder, bfloat16, padded', 'torch', 'bfloat16', False),
+    Peer('nn.TransformerEncoder, bfloat16, grouped', 'torch', 'bfloat16', True),
+    Peer('bert, float32, padded', 'transformers', 'float32', False),
+    Peer('bert, bfloat16, padded', 'transformers', 'bfloat16', False),
+    Peer('bert, float32, grouped', 'transformers', 'float32', True),
+    Peer('bert, bfloat16, grouped', 'transformers', 'bfloat16', True),
+    Peer('bert, bfloat16, grouped, our token dropout', 'transformers', 'bfloat16', True,
+         TOKEN_DROPOUT),
+]
+BAGS = [
+    BagOfWords('TF-IDF of words and pairs + logistic regression', 'tfidf'),
+    BagOfWords('NB-SVM on words and pairs', 'nbsvm'),
+]
 
-def matrix_product():
+
+# What a child measures: the machine, a peer, or bags of words
+
+def measure_peak():
     """The machine's peak: TFLOP/s of a product of two bfloat16 matrices."""
-    a, n = torch.randn(2048, 2048).bfloat16(), 2048
+    size = 2048
+    a = torch.randn(size, size).bfloat16()
     torch.set_num_threads(threads)
     times = []
     for _ in range(12):
         start = time.perf_counter()
-        a @ a
+        torch.mm(a, a)
         times.append(time.perf_counter() - start)
-    return {'peak': 2 * n ** 3 / min(times) / 1e12}
+    return {'peak': 2 * size ** 3 / min(times) / 1e12}
 
 
-class Plain(nn.Module):
-    """Embedding, torch.nn.TransformerEncoder with its defaults, mean, linear: ids, mask [B, T] -> logits [B, 2]."""
+class PlainEncoder(nn.Module):
+    """Embedding, torch.nn.TransformerEncoder with its defaults, mean over the review, linear."""
 
     def __init__(self, vocab_size):
         super().__init__()
-        layer = nn.TransformerEncoderLayer(128, 4, 512, batch_first=True)
-        self.embed, self.linear = nn.Embedding(vocab_size, 128), nn.Linear(128, 2)
-        self.encoder = nn.TransformerEncoder(layer, 2)
+        layer = nn.TransformerEncoderLayer(N_EMBD, 4, 4 * N_EMBD, batch_first=True)
+        self.embed = nn.Embedding(vocab_size, N_EMBD)
+        self.linear = nn.Linear(N_EMBD, 2)
+        self.encoder = nn.TransformerEncoder(layer, N_LAYER)
 
     def forward(self, ids, mask):
+        """ids int64 [B, T], mask bool [B, T] (False: padding) -> logits [B, 2]."""
         x = self.encoder(self.embed(ids), src_key_padding_mask=~mask)
         return self.linear((x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
 
 
-def peer(library, dtype, grouped, token_dropout):
-    """Speed of a peer, on batches of 64: 3 of reviews drawn at random, or 8 spread evenly over the sorted reviews."""
+class Bert(nn.Module):
+    """transformers' BERT of the same size, with fresh weights."""
+
+    def __init__(self, vocab_size):
+        super().__init__()
+        from transformers import BertConfig, BertForSequenceClassification
+        config = BertConfig(
+            vocab_size=vocab_size, hidden_size=N_EMBD, num_hidden_layers=N_LAYER,
+            num_attention_heads=4, intermediate_size=4 * N_EMBD,
+            max_position_embeddings=BLOCK_SIZE, num_labels=2)
+        self.bert = BertForSequenceClassification(config)
+
+    def forward(self, ids, mask):
+        """As `PlainEncoder.forward`."""
+        return self.bert(ids, attention_mask=mask).logits
+
+
+def choose_batches(split, grouped, rng):
+    """The rows of some batches of 64: of 8 that are spread evenly over the reviews sorted by
+    length, or of 3 at random."""
+    if grouped:
+        order = np.argsort(split.lengths().clip(max=BLOCK_SIZE), kind='stable')
+        n_batches = 8
+    else:
+        order = rng.permutation(len(split.labels))
+        n_batches = 3
+    chosen = []
+    for i in range(n_batches):
+        middle = int((i + 0.5) / n_batches * len(order))
+        chosen.append(order[max(0, middle - 32):][:64])
+    return chosen
+
+
+def padded_batch(split, rows, token_dropout, rng):
+    """The reviews of these rows as is usual -> ids int64 [B, T], mask bool [B, T], labels int64
+    [B], and how many tokens they have before token dropout."""
+    reviews = []
+    n_tokens = 0
+    for begin, end in split.spans[rows]:
+        review = split.tokens[begin:end][:BLOCK_SIZE].astype(np.int64)
+        n_tokens += len(review)
+        kept = review[rng.random(len(review)) >= token_dropout]
+        reviews.append(torch.from_numpy(kept))
+    ids = nn.utils.rnn.pad_sequence(reviews, batch_first=True)
+    lengths = torch.tensor([len(review) for review in reviews])
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    labels = torch.from_numpy(split.labels[rows].astype(np.int64))
+    return ids, mask, labels, n_tokens
+
+
+def make_step(model, optimizer, batch, dtype):
+    """A step of training or, of a model in eval mode, only its answers."""
+    ids, mask, labels, _ = batch
+    with torch.set_grad_enabled(model.training), autocast('cpu', dtype):
+        logits = model(ids, mask)
+    if model.training:
+        F.cross_entropy(logits.float(), labels).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def measure_peer(peer):
+    """Review tokens/s of a Peer in training and evaluation, its first step, its memory in MB."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    torch.backends.mha.set_fastpath_enabled(False)  # of nn.TransformerEncoder's evaluation: it fails under autocast
-    rng, (tokens, offsets, labels) = np.random.default_rng(0), load('train', n_reviews)
-    vocab_size = json.loads((Path(data_dir) / dataset / 'meta.json').read_text())['vocab_size']
-    if library == 'torch':
-        model = forward = Plain(vocab_size)
-    else:
-        from transformers import BertConfig, BertForSequenceClassification
-        model = BertForSequenceClassification(BertConfig(
-            vocab_size=vocab_size, hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512,
-            max_position_embeddings=BLOCK, num_labels=2))
-        forward = lambda ids, mask: model(ids, attention_mask=mask).logits  # noqa: E731
+    # the fast path of nn.TransformerEncoder's evaluation fails under autocast
+    torch.backends.mha.set_fastpath_enabled(False)
+    rng = np.random.default_rng(0)
+    data, meta = load_data(Path(data_dir) / dataset)
+    split = data['train'].take(slice(n_reviews))
+    model = {'torch': PlainEncoder, 'transformers': Bert}[peer.package](meta['vocab_size'])
     optimizer = torch.optim.AdamW(model.parameters(), 4e-4, fused=True)
-    reviews = [tokens[int(a):int(b)][:BLOCK].astype(np.int64) for a, b in zip(offsets, offsets[1:])]
-    order = np.argsort([len(review) for review in reviews], kind='stable') if grouped else rng.permutation(len(reviews))
-    n = 8 if grouped else 3
+    chosen = choose_batches(split, peer.grouped, rng)
 
-    def batch(i, leave_out):
-        rows = order[max(0, int((i + 0.5) / n * len(order)) - 32):][:64]
-        kept = [torch.from_numpy(reviews[k][rng.random(len(reviews[k])) >= leave_out]) for k in rows]
-        ids = nn.utils.rnn.pad_sequence(kept, batch_first=True)
-        mask = torch.arange(ids.shape[1]) < torch.tensor([len(review) for review in kept])[:, None]
-        return ids, mask, torch.from_numpy(labels[rows].astype(np.int64)), sum(len(reviews[k]) for k in rows)
+    # the first steps take memory and choose kernels: they are no measure of the speed
+    for i in range(2):
+        batch = padded_batch(split, chosen[len(chosen) // 2], peer.dropout, rng)
+        make_step(model, optimizer, batch, peer.dtype)
+        if i == 0:
+            measurement = {'first_step': time.time() - START}
 
-    def step(ids, mask, y, training=True):
-        with torch.set_grad_enabled(training), torch.autocast('cpu', torch.bfloat16, enabled=dtype == 'bfloat16'):
-            logits = forward(ids, mask)
-        if training:
-            F.cross_entropy(logits.float(), y).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-
-    step(*batch(n // 2, token_dropout)[:3])
-    got = {'first_step': time.time() - START}
-    step(*batch(n // 2, token_dropout)[:3])
-    for name, training in ('train', True), ('eval', False):
+    for key, training in (('train', True), ('eval', False)):
         model.train(training)
-        start, done = time.perf_counter(), 0
-        for i in range(n):
-            *inputs, count = batch(i, token_dropout * training)
-            step(*inputs, training)
-            done += count
-        got[name] = done / (time.perf_counter() - start)
-    return got | {'memory': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2 ** 10}
+        token_dropout = peer.dropout if training else 0.0
+        n_tokens = 0
+        start = time.perf_counter()
+        for rows in chosen:
+            batch = padded_batch(split, rows, token_dropout, rng)
+            make_step(model, optimizer, batch, peer.dtype)
+            n_tokens += batch[-1]
+        measurement[key] = n_tokens / (time.perf_counter() - start)
+    measurement['memory'] = peak_memory_mb('cpu')
+    return measurement
 
 
-def bag_of_words(kind):
-    """What one would use instead: accuracy on test, and the seconds to vectorize, fit and predict the whole data set.
+def decoded(split, encoding):
+    """The reviews of a split as texts."""
+    return [encoding.decode(split.tokens[begin:end].tolist()) for begin, end in split.spans]
+
+
+def measure_bag_of_words(row):
+    """Accuracy on test, and the seconds to vectorize, fit and predict all of the data set.
 
     Both values of C are the best of four or five on the val of imdb_dev."""
-    import scipy.sparse
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
 
-    from prepare import tokenizer
-    enc, texts, labels = tokenizer(), {}, {}
-    for split in 'train', 'test':
-        tokens, offsets, labels[split] = load(split)
-        texts[split] = [enc.decode(tokens[int(a):int(b)].tolist()) for a, b in zip(offsets, offsets[1:])]
-    start, y = time.perf_counter(), np.asarray(labels['train'])
-    if kind == 'tfidf':
+    data, _ = load_data(Path(data_dir) / dataset)
+    encoding = tokenizer()
+    train_texts = decoded(data['train'], encoding)
+    test_texts = decoded(data['test'], encoding)
+    train_labels = np.array(data['train'].labels)
+
+    start = time.perf_counter()
+    if row.kind == 'tfidf':
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
-        x, weigh = vectorizer.fit_transform(texts['train']), lambda x: x
         model = LogisticRegression(C=30, max_iter=1000)
-    else:  # Wang and Manning 2012: a linear SVM on words weighted by naive Bayes' log-count ratio
+    else:  # Wang and Manning 2012: a linear SVM on words weighted by naive Bayes
         vectorizer = CountVectorizer(ngram_range=(1, 2), binary=True, min_df=2)
-        x = vectorizer.fit_transform(texts['train'])
-        p, q = (x[y == k].sum(0) + 1 for k in (1, 0))
-        ratio = scipy.sparse.diags(np.asarray(np.log((p / p.sum()) / (q / q.sum()))).ravel())
-        weigh, model = lambda x: x @ ratio, LinearSVC(C=0.003)
-    model.fit(weigh(x), y)
-    accuracy = model.score(weigh(vectorizer.transform(texts['test'])), labels['test'])
+        model = LinearSVC(C=0.003)
+    train_x = vectorizer.fit_transform(train_texts)
+    test_x = vectorizer.transform(test_texts)
+    if row.kind == 'nbsvm':
+        weights = naive_bayes_weights(train_x, train_labels)
+        train_x = train_x @ weights
+        test_x = test_x @ weights
+    model.fit(train_x, train_labels)
+    accuracy = model.score(test_x, data['test'].labels)
     return {'accuracy': accuracy, 'seconds': time.perf_counter() - start}
 
 
-# what the parent does
-
-def call(args):
-    """Measure in a process of its own -> what it says on its last line, or None."""
-    got = subprocess.run([sys.executable, __file__, *args, f'--dataset={dataset}', f'--data_dir={data_dir}',
-                          f'--threads={threads}', f'--n_reviews={n_reviews}'], capture_output=True, text=True,
-                         env={**os.environ, **HUGE, 'BENCH_START': str(time.time())})
-    if got.returncode:
-        fail(f'{" ".join(args)}: {got.stderr.strip()[-500:]}')
-    return json.loads(got.stdout.splitlines()[-1])
+def naive_bayes_weights(x, labels):
+    """Counts of words x, sparse [reviews, words], labels 0 and 1 -> the log-count ratio of each
+    word, a diagonal matrix."""
+    import scipy.sparse
+    p = x[labels == 1].sum(0) + 1
+    q = x[labels == 0].sum(0) + 1
+    ratio = np.log((p / p.sum()) / (q / q.sum()))
+    return scipy.sparse.diags(np.asarray(ratio).ravel())
 
 
-def train(folder, name):
-    """Run train.py on folder/data and folder/start -> its speeds, peak memory, and the time to its first step."""
-    environment = {**os.environ, **(HUGE if 'huge' not in name else {}),
-                   'TORCHINDUCTOR_CACHE_DIR': tempfile.mkdtemp(dir=folder)}
-    processes = 2 if 'two processes' in name else 1
-    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'] if 'shared' in name else []
-    own = [f'--data_dir={folder}', f'--threads={max(1, threads // processes)}', *OURS[name]]
+def measure_as_child(name):
+    """What the row of this name measures in this process."""
+    if name == 'peak':
+        return measure_peak()
+    row, = [row for row in (*PEERS, *BAGS) if row.name == name]
+    return measure_peer(row) if row in PEERS else measure_bag_of_words(row)
 
-    def start(data, seed, *more):
-        out = tempfile.mkdtemp(dir=folder)
-        command = [sys.executable, *launch, 'train.py', 'config/bce.py', *own, f'--dataset={data}', f'--out_dir={out}',
-                   f'--seed={seed}', *more]
-        return Path(out) / f'seed{seed}/log.jsonl', subprocess.Popen(command, env=environment, cwd=HERE,
-                                                                     stdout=subprocess.DEVNULL)
 
-    began = time.time()  # the first step ends just before the first line of the log, on a val of a few reviews
-    log, process = start('start', 0, '--eval_interval=1')
-    while not log.exists() and process.poll() is None:
+# What the parent does: it runs children and train.py
+
+def call_child(name):
+    """Measure a row in a process of its own."""
+    command = [sys.executable, __file__, f'--child={name}', f'--dataset={dataset}',
+               f'--data_dir={data_dir}', f'--threads={threads}', f'--n_reviews={n_reviews}']
+    environment = {**os.environ, **HUGE_PAGES, 'BENCH_START': str(time.time())}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        fail(f'--child={name}: {done.stderr.strip()[-500:]}')
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def save_data(folder, splits, meta):
+    """Write a data set as prepare.py would."""
+    folder.mkdir()
+    checksums = {}
+    for name, split in splits.items():
+        reviews = [split.tokens[begin:end] for begin, end in split.spans]
+        arrays = {
+            'tokens': np.concatenate(reviews),
+            'offsets': np.cumsum([0, *split.lengths()], dtype=np.uint64),
+            'labels': np.ascontiguousarray(split.labels),
+        }
+        for key, array in arrays.items():
+            file = f'{name}_{key}.npy'
+            np.save(folder / file, array)
+            checksums[file] = hashlib.sha256(array).hexdigest()
+    (folder / 'meta.json').write_text(json.dumps({**meta, 'sha256': checksums}))
+
+
+def repeat(split, n):
+    """A split of n reviews: those of the given one again and again."""
+    return split.take(np.arange(n) % len(split.labels))
+
+
+def start_training(row, folder, environment, *arguments):
+    """Start train.py on a data set in `folder` -> its out_dir, and its process."""
+    out = tempfile.mkdtemp(dir=folder)
+    launch = []
+    if row.n_processes > 1:
+        launch = ['-m', 'torch.distributed.run', '--standalone',
+                  f'--nproc_per_node={row.n_processes}']
+    threads_each = max(1, threads // (row.n_runs * row.n_processes))
+    command = [sys.executable, *launch, 'train.py', 'config/bce.py', f'--data_dir={folder}',
+               f'--threads={threads_each}', *row.arguments, f'--out_dir={out}', *arguments]
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return Path(out), process
+
+
+def last_line(log):
+    """The last line of a log.jsonl."""
+    return json.loads(log.read_text().splitlines()[-1])
+
+
+def measure_ours(row, folder):
+    """Run train.py on folder/start and folder/data -> the seconds to its first step, and its speeds
+    and peak memory, of all runs together."""
+    environment = {**os.environ, 'TORCHINDUCTOR_CACHE_DIR': tempfile.mkdtemp(dir=folder)}
+    if row.huge_pages:
+        environment.update(HUGE_PAGES)
+
+    # the first step ends just before the first line of the log, on a val of a few reviews
+    began = time.time()
+    out, process = start_training(row, folder, environment, '--dataset=start', '--seed=0',
+                                  '--eval_interval=1')
+    while not (out / 'seed0/log.jsonl').exists() and process.poll() is None:
         time.sleep(0.01)
-    first = time.time() - began
+    first_step = time.time() - began
     process.terminate()  # not kill: torchrun is to end its processes first
     process.wait()
-    runs = [start('data', seed, '--epochs=2') for seed in range(1 if launch else processes)]
-    if any([process.wait() for _, process in runs]):
-        fail(f'{name}: train.py failed')
-    logs = [json.loads(log.read_text().splitlines()[-1]) for log, _ in runs]
-    total = {ours: sum(log[theirs] for log in logs) for ours, theirs in
-             (('train', 'tokens_per_second'), ('eval', 'eval_tokens_per_second'), ('memory', 'peak_memory_mb'))}
-    return total | {'first_step': first}
+
+    runs = []
+    for seed in range(row.n_runs):
+        runs.append(start_training(row, folder, environment, '--dataset=data', f'--seed={seed}',
+                                   '--epochs=2'))
+    statuses = [process.wait() for _, process in runs]
+    if any(statuses):
+        fail(f'{row.name}: train.py failed')
+    measurement = {'train': 0, 'eval': 0, 'memory': 0}
+    for seed, (out, _) in enumerate(runs):
+        line = last_line(out / f'seed{seed}/log.jsonl')
+        measurement['train'] += line['tokens_per_second']
+        measurement['eval'] += line['eval_tokens_per_second']
+        measurement['memory'] += line['peak_memory_mb']
+    measurement['first_step'] = first_step
+    return measurement
 
 
-def flops(share_kept, bag):
-    """FLOPs that training needs per review token: 3 times forward's, of matrix products, without padding."""
-    tokens, offsets, _ = load('train', n_reviews)
-    lengths = np.minimum(np.diff(offsets).astype(np.int64), BLOCK)
-    flat = np.concatenate([tokens[int(a):int(a) + n] for a, n in zip(offsets, lengths)]).astype(np.int64)
-    keep = np.random.default_rng(0).random(len(flat)) < share_kept
-    keep[np.cumsum(lengths) - lengths] = True
-    size = torch.from_numpy(np.add.reduceat(keep, np.cumsum(lengths) - lengths, dtype=np.int64))
-    if bag:
-        size = to_bags(torch.from_numpy(flat[keep]), size)[2]
-    size = size.double()
-    return 3 * 2 * float((24 * 128 ** 2 * size + 4 * 128 * size ** 2).sum()) / lengths.sum()
+def measure_growth(n, splits, meta, folder):
+    """Train for an epoch on n reviews -> speed and peak memory."""
+    save_data(folder / str(n), {**splits, 'train': repeat(splits['train'], n)}, meta)
+    out = folder / f'out{n}'
+    command = [sys.executable, 'train.py', 'config/bce.py', f'--data_dir={folder}',
+               f'--dataset={n}', f'--out_dir={out}', f'--threads={threads}', '--epochs=1']
+    environment = {**os.environ, **HUGE_PAGES}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    line = last_line(out / 'seed0/log.jsonl')
+    return {'train': line['tokens_per_second'], 'memory': line['peak_memory_mb']}
 
 
-def middle(values, digits=0):
+# The report
+
+def flops(split, token_dropout, bag):
+    """FLOPs that training needs per review token: 3 times those of the matrix products of a forward
+    pass, without padding."""
+    rng = np.random.default_rng(0)
+    forward = 0.0
+    n_tokens = 0
+    for batch in batches(split, 256, BLOCK_SIZE, bag=bag, rng=rng, token_dropout=token_dropout):
+        lengths = (batch.counts > 0).sum(1).double()
+        linear = 24 * N_EMBD ** 2 * lengths  # qkv, proj, up, down
+        attention = 4 * N_EMBD * lengths ** 2  # scores and weighted values
+        forward += N_LAYER * float((linear + attention).sum())
+        n_tokens += batch.n_tokens
+    return 3 * forward / n_tokens
+
+
+def summary(values, digits=0):
     """'median (lowest to highest)'."""
-    return ' '.join([f'{statistics.median(values):,.{digits}f}',
-                     f'({min(values):,.{digits}f} to {max(values):,.{digits}f})' if len(values) > 1 else '(once)'])
+    median = f'{statistics.median(values):,.{digits}f}'
+    if len(values) == 1:
+        return f'{median} (once)'
+    return f'{median} ({min(values):,.{digits}f} to {max(values):,.{digits}f})'
 
 
-def show(rows, scaling, out):
-    """Write table.md and the figures from {row: [measurements]} and [(reviews, measurement)]."""
-    import matplotlib
-    matplotlib.use('agg')
-    from matplotlib import pyplot as plt
-    peak = statistics.median(m['peak'] for m in rows['peak'])
-    lines = [f'{torch.cpu.get_capabilities().get("cpu_name", "CPU")}, {threads} threads, torch {torch.__version__}; '
-             f'a bfloat16 matrix product reaches {middle([m["peak"] for m in rows["peak"]], 2)} TFLOP/s. '
-             f'Median (lowest to highest) of {len(rows["peak"])}.', '',
-             '| | training, review tokens/s | share of the peak | evaluation, review tokens/s | first step, s | MB |',
-             '| --- | --- | --- | --- | --- | --- |']
+def column(measurements, key):
+    """One figure of all measurements of a row."""
+    return [measurement[key] for measurement in measurements]
+
+
+def speed_table(measured, split):
+    """Lines of Markdown: a row of OURS or PEERS each; split: the reviews that were trained on."""
+    peak = statistics.median(column(measured['peak'], 'peak'))
+    lines = [
+        '',
+        '| | training, review tokens/s | share of the peak | evaluation, review tokens/s '
+        '| first step, s | MB |',
+        '| --- | --- | --- | --- | --- | --- |',
+    ]
+    for row in (*OURS, *PEERS):
+        if row.name not in measured:
+            continue
+        values = measured[row.name]
+        speed = statistics.median(column(values, 'train'))
+        share_of_peak = speed * flops(split, row.token_dropout(), row.bag()) / peak / 1e12
+        lines.append(f'| {row.name} | {summary(column(values, "train"))} | {share_of_peak:.0%} '
+                     f'| {summary(column(values, "eval"))} '
+                     f'| {summary(column(values, "first_step"), 1)} '
+                     f'| {summary(column(values, "memory"))} |')
+    return lines
+
+
+def bags_table(measured):
+    """Lines of Markdown: a row of BAGS each."""
+    lines = ['', '| | accuracy on test, % | seconds |', '| --- | --- | --- |']
+    for row in BAGS:
+        if row.name in measured:
+            values = measured[row.name]
+            lines.append(f'| {row.name} | {100 * values[0]["accuracy"]:.2f} '
+                         f'| {summary(column(values, "seconds"))} |')
+    return lines
+
+
+def growth_table(growth):
+    """Lines of Markdown; growth: {reviews: measurement}."""
+    lines = ['', '| reviews | microseconds a review token | MB |', '| --- | --- | --- |']
+    for n, measurement in growth.items():
+        lines.append(f'| {n:,} | {1e6 / measurement["train"]:.2f} | {measurement["memory"]:,} |')
+    return lines
+
+
+def draw_speeds(measured, path):
+    """Bars of the speeds in training, ours in blue, with a dot for each measurement."""
+    from matplotlib.figure import Figure
+    ours = [row.name for row in OURS]
     speeds = {}
-    for name, got in rows.items():
-        if name in OURS or name in PEERS:
-            speeds[name] = [m['train'] for m in got]
-            dropped = 'without token dropout' not in name if name in OURS else PEERS[name][3]
-            needed = flops(0.2 if dropped else 1, name in OURS and 'without bags' not in name)
-            share = statistics.median(speeds[name]) * needed / peak / 1e12
-            lines.append(f'| {name} | {middle(speeds[name])} | {share:.0%} | {middle([m["eval"] for m in got])} | '
-                         f'{middle([m["first_step"] for m in got], 1)} | {middle([m["memory"] for m in got])} |')
-    if any(name in BAGS for name in rows):
-        lines += ['', '| | accuracy on test, % | seconds |', '| --- | --- | --- |']
-        lines += [f'| {name} | {100 * got[0]["accuracy"]:.2f} | {middle([m["seconds"] for m in got])} |'
-                  for name, got in rows.items() if name in BAGS]
-    if scaling:
-        lines += ['', '| reviews | microseconds a review token | MB |', '| --- | --- | --- |']
-        lines += [f'| {n:,} | {1e6 / m["train"]:.2f} | {m["memory"]:,} |' for n, m in scaling]
-    (out / 'table.md').write_text('\n'.join(lines) + '\n')
-    print('\n'.join(lines))
+    for row in (*OURS, *PEERS):
+        if row.name in measured:
+            speeds[row.name] = column(measured[row.name], 'train')
+    names = sorted(speeds, key=lambda name: statistics.median(speeds[name]))
 
-    if speeds:
-        names = sorted(speeds, key=lambda name: statistics.median(speeds[name]))
-        figure, axis = plt.subplots(figsize=(9, 0.8 + 0.3 * len(names)), layout='constrained')
-        axis.barh(names, [statistics.median(speeds[name]) for name in names],
-                  color=['tab:blue' if name in OURS else 'tab:gray' for name in names])
-        for i, name in enumerate(names):
-            axis.plot(speeds[name], [i] * len(speeds[name]), 'k.', markersize=3)
-        axis.set(xscale='log', xlabel='review tokens a second in training (log scale)')
-        axis.grid(axis='x', which='both', alpha=0.3)
-        figure.savefig(out / 'speed.png', dpi=110)
-    if scaling:
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout='constrained')
-        n = [n for n, _ in scaling]
-        for axis, values, label in ((axes[0], [1e6 / m['train'] for _, m in scaling], 'microseconds a review token'),
-                                    (axes[1], [m['memory'] / 1024 for _, m in scaling], 'peak memory, GB')):
-            axis.plot(n, values, 'o-')
-            axis.set(xscale='log', xlabel='training reviews', ylabel=label, ylim=(0, 1.3 * max(values)))
-            axis.grid(alpha=0.3)
-        figure.savefig(out / 'growth.png', dpi=110)
+    figure = Figure(figsize=(9, 0.8 + 0.3 * len(names)), layout='constrained')
+    axis = figure.subplots()
+    medians = [statistics.median(speeds[name]) for name in names]
+    colors = ['tab:blue' if name in ours else 'tab:gray' for name in names]
+    axis.barh(names, medians, color=colors)
+    for i, name in enumerate(names):
+        axis.plot(speeds[name], [i] * len(speeds[name]), 'k.', markersize=3)
+    axis.set(xscale='log', xlabel='review tokens a second in training (log scale)')
+    axis.grid(axis='x', which='both', alpha=0.3)
+    write_file(path, lambda file: figure.savefig(file, dpi=110))
+
+
+def draw_growth(growth, path):
+    """Time a token and peak memory over the number of reviews; growth: {reviews: measurement}."""
+    from matplotlib.figure import Figure
+    panels = {
+        'microseconds a review token': [1e6 / m['train'] for m in growth.values()],
+        'peak memory, GB': [m['memory'] / 1024 for m in growth.values()],
+    }
+    figure = Figure(figsize=(9, 3.2), layout='constrained')
+    axes = figure.subplots(1, 2)
+    for axis, (label, values) in zip(axes, panels.items()):
+        axis.plot(list(growth), values, 'o-')
+        axis.set(xscale='log', xlabel='training reviews', ylabel=label,
+                 ylim=(0, 1.3 * max(values)))
+        axis.grid(alpha=0.3)
+    write_file(path, lambda file: figure.savefig(file, dpi=110))
+
+
+def report(measured, growth, split, out):
+    """Print table.md, write it and the figures.
+
+    measured: {name of a row: [measurements]}; growth: {reviews: measurement}."""
+    peaks = column(measured['peak'], 'peak')
+    cpu = torch.cpu.get_capabilities().get('cpu_name', 'CPU')
+    lines = [f'{cpu}, {threads} threads, torch {torch.__version__}; a bfloat16 matrix product '
+             f'reaches {summary(peaks, 2)} TFLOP/s. Median (lowest to highest) of {len(peaks)}.']
+    lines += speed_table(measured, split)
+    has_speeds = any(row.name in measured for row in (*OURS, *PEERS))
+    if any(row.name in measured for row in BAGS):
+        lines += bags_table(measured)
+    if growth:
+        lines += growth_table(growth)
+    text = '\n'.join(lines) + '\n'
+    print(text, end='')
+    write_file(out / 'table.md', lambda file: file.write(text.encode()))
+    if has_speeds:
+        draw_speeds(measured, out / 'speed.png')
+    if growth:
+        draw_growth(growth, out / 'growth.png')
+
+
+# The command
+
+class Log:
+    """Measurements as they come: each is printed, and measurements.jsonl has all so far."""
+
+    def __init__(self, path):
+        self.path = path
+        self.lines = []
+
+    def add(self, name, measurement):
+        print(f'{time.strftime("%H:%M:%S")} {name}: {json.dumps(measurement)}', flush=True)
+        self.lines.append({'row': name, **measurement})
+        write_json_lines(self.path, self.lines)
+
+
+def choose_rows():
+    """The rows that are asked for and whose package is installed."""
+    rows = []
+    for row in (*OURS, *PEERS, *BAGS):
+        if not re.search(only, row.name):
+            continue
+        if find_spec(row.package):
+            rows.append(row)
+        else:
+            print(f'skipped: {row.name} ({row.package} is not installed; '
+                  'pip install -r requirements-extra.txt)')
+    return rows
+
+
+def measure_turn(rows, turn, folder):
+    """Measure the peak and every row once; yield (name, measurement)."""
+    yield 'peak', call_child('peak')
+    for row in rows:
+        if row in OURS and not (turn and row.once):
+            yield row.name, measure_ours(row, folder)
+        elif row not in OURS:
+            yield row.name, call_child(row.name)
 
 
 def main():
-    rows = {'peak': []} | {name: [] for name in [*OURS, *PEERS, *BAGS] if re.search(only, name)}
-    for package, names in ('transformers', [n for n in PEERS if 'bert' in n]), ('sklearn', BAGS):
-        for name in names if not find_spec(package) else ():
-            if rows.pop(name, None) is not None:
-                print(f'skipped: {name} ({package} is not installed; pip install -r requirements-extra.txt)')
-    out, scaling = Path(out_dir), []
+    rows = choose_rows()
+    data, meta = load_data(Path(data_dir) / dataset)
+    train = data['train'].take(slice(n_reviews))
+    val = data['val']
+    test = data['test'].take(slice(8))  # which no row is about
+    out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, open(out / 'measurements.jsonl', 'w') as log:
-        def note(name, got):
-            print(f'{time.strftime("%H:%M:%S")} {name}: {json.dumps(got)}', flush=True)
-            log.write(json.dumps({'row': name, **got}) + '\n')
-            log.flush()
-            return got
+    log = Log(out / 'measurements.jsonl')
+    measured = {'peak': []}
+    growth = {}
+
+    with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        reviews, val = load('train', n_reviews), load('val', n_val)
-        save(folder / 'data', {'train': reviews, 'val': val, 'test': load('test', 8)})
-        save(folder / 'start', {'train': reviews, 'val': load('val', 8), 'test': load('test', 8)})
+        timed = {'train': train, 'val': val.take(slice(n_val)), 'test': test}
+        save_data(folder / 'data', timed, meta)
+        save_data(folder / 'start', {**timed, 'val': val.take(slice(8))}, meta)
         for turn in range(repeats):
-            for name, got in rows.items():
-                if name == 'peak':
-                    got.append(note(name, call(['--child=peak'])))
-                elif name in OURS and not (turn and 'compile' in name):  # minutes; once is enough
-                    got.append(note(name, train(folder, name)))
-                elif name in PEERS or name in BAGS:
-                    got.append(note(name, call([f'--child={name}'])))
-        for n in (int(size) for size in sizes.split(',') if size and not only):
-            save(folder / f'{n}', {'train': repeat(load('train'), n), 'val': load('val', 256), 'test': load('test', 8)})
-            subprocess.run([sys.executable, 'train.py', 'config/bce.py', f'--data_dir={folder}', f'--dataset={n}',
-                            f'--out_dir={folder}/out{n}', f'--threads={threads}', '--epochs=1'], check=True,
-                           cwd=HERE, env={**os.environ, **HUGE}, stdout=subprocess.DEVNULL)
-            got = json.loads((folder / f'out{n}/seed0/log.jsonl').read_text().splitlines()[-1])
-            got = {'train': got['tokens_per_second'], 'memory': got['peak_memory_mb']}
-            scaling.append((n, note(f'{n} reviews', got)))
-    show(rows, scaling, out)
+            for name, measurement in measure_turn(rows, turn, folder):
+                log.add(name, measurement)
+                measured.setdefault(name, []).append(measurement)
+
+        grown = {'train': data['train'], 'val': val.take(slice(256)), 'test': test}
+        for size in sizes.split(','):
+            if size and not only:
+                n = int(size)
+                growth[n] = measure_growth(n, grown, meta, folder)
+                log.add(f'{n} reviews', growth[n])
+    report(measured, growth, train, out)
 
 
 if __name__ == '__main__':
     configure(globals())
     threads = threads or os.cpu_count() or 1
-    if child == 'peak':
-        print(json.dumps(matrix_product()))
-    elif child:
-        print(json.dumps(peer(*PEERS[child]) if child in PEERS else bag_of_words(BAGS[child])))
+    if child:
+        print(json.dumps(measure_as_child(child)))
     else:
         main()

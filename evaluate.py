@@ -1,139 +1,348 @@
-"""Groups of finished runs -> the paper's Table 1, what it is worth, what the probabilities are worth, figures.
+"""Groups of finished runs -> a table like the paper's Table 1, what its differences and the
+probabilities are worth, figures.
 
     python evaluate.py out/bce out/ce [--key=value ...]
 
-A group is a folder of runs seed0, seed1 ... of one config, as train.py leaves them; any number of groups
-will do: each is tested against one of them, ref. Prints table.md and writes it with summary.json,
-accuracy_by_run.png, accuracy_by_epoch.png and reliability.png.
+A group is a folder of runs seed0, seed1 ... of one config, as train.py leaves them; any number of
+groups will do: each is tested against one of them, ref. Prints table.md and writes it with
+summary.json, accuracy_by_run.png, accuracy_by_epoch.png and reliability.png.
 
 Notable:
-- The last epoch is counted again from preds.npz; a run that is unfinished, damaged or at odds with its own
-  result.json is named and left out.
+- The last epoch is counted again from preds.npz; a run that is unfinished, damaged or at odds with
+  its own result.json is named and left out.
 - Temperature scaling (Guo 2017): logits divided by the T that is best on val, then judged on test.
-- Two 95 % intervals: for other seeds, judged on the same reviews (Student's t), and for other seeds and
-  other reviews, which alone speaks of the heads in general.
+- Two 95 % intervals: for other seeds, judged on the same reviews (Student's t), and for other seeds
+  and other reviews, which alone speaks of the heads in general.
 """
-import io
-import itertools
 import json
 import math
-from bisect import bisect_left
+from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from scipy import stats
 from sklearn import metrics
 
-from config import configure, fail, replace
-from model import is_right, make_head, temperature
+from model import is_correct, make_head
+from nanoloss.configure import configure, fail
+from nanoloss.figures import COLORS, draw_figures
+from nanoloss.files import write_file
+from nanoloss.stats import (
+    brier_score,
+    calibration_error,
+    confidence_bins,
+    fit_temperature,
+    half_interval,
+    holm,
+    interval,
+    negative_log_likelihood,
+    permutation_test,
+    pooled_sd,
+    seeds_needed,
+)
 
-out_dir = ''   # where the four files go; '' = the folder that holds the groups
-ref = ''        # the group that all others are tested against; '' = ce where there is one, else the first
+# -----------------------------------------------------------------------------
+out_dir = ''   # where the files go; '' = the folder that holds the groups
+ref = ''       # the group that all others are tested against; '' = ce if among them, else the first
 target = 85.0  # accuracy on val in %; the steps to it are counted
 effect = 0.26  # points; the difference for which the seeds are counted; the paper's, 86.1 - 85.84
+# these are shown beside runs of the same data set, head and number of epochs; a relative path is
+# looked up from the folder of this file
+published = 'results/paper/published.json'  # a paper's figures; '' for none
+# -----------------------------------------------------------------------------
 
-# Apeinans, Kodors, Zarembo 2024, Table 1 and discussion: val accuracy in % of 5 runs of 10 epochs on IMDB
-FIGURES = 'min', 'mean', 'median', 'max', 'max-min'
-PAPER = {'bce': (85.48, 86.10, 86.32, 86.52, 1.04), 'ce': (84.24, 85.84, 86.36, 86.60, 2.36)}
-# between runs, without a word; commit, because code says whether it matters
+folders = []  # the groups, from the command line
+SPLITS = ('test', 'val')  # in the order of the report
+FIGURES = ('min', 'mean', 'median', 'max', 'max-min')  # of a group's accuracies
+# settings in which runs differ without a note; commit, because code says whether it matters
 MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckpt_secs', 'commit'}
-RESPLITS = 184_756  # in a permutation test: all there are up to 10 runs against 10, beyond that random ones
-GREY, *COLORS = '#777777 #0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9'.split()  # Okabe and Ito's
-SPLITS = 'test', 'val'
-BINS = 15  # of confidence, for the calibration error
+# measures of the probabilities as the report orders them; all others are of the decisions
+PROBABILITY_MEASURES = [
+    'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE, scaled', 'temperature']
+COMPARED_MEASURES = ['macro F1', 'NLL, scaled', 'ECE, scaled']  # beside accuracy, of many groups
+
+
+# What the answers of a run are worth
+
+def measure_decisions(probs, labels, classes):
+    """F1, recall and AUROC in %: {name: value or None}.
+
+    probs [N, classes]; labels int [N] or, of several labels a review, 0 and 1 [N, classes].
+    """
+    multi_label = labels.ndim == 2
+    decisions = probs > 0.5 if multi_label else probs.argmax(1)
+    kinds = None if multi_label else range(len(classes))  # also those that do not occur
+    options = {'labels': kinds, 'zero_division': 0}
+
+    measures = {'macro F1': 100 * metrics.f1_score(labels, decisions, average='macro', **options)}
+    if multi_label:
+        measures['micro F1'] = 100 * metrics.f1_score(labels, decisions, average='micro', **options)
+
+    # a recall for each of a few classes, the lowest of many
+    recalls = metrics.recall_score(labels, decisions, average=None, **options)
+    if len(classes) <= 4:
+        for name, recall in zip(classes, recalls):
+            measures[f'recall of {name}'] = 100 * recall
+    else:
+        measures['lowest recall'] = 100 * recalls.min()
+    if len(classes) == 2 and not multi_label:
+        measures['AUROC'] = None  # unless both classes occur
+        if len(set(labels)) == 2:
+            measures['AUROC'] = 100 * metrics.roc_auc_score(labels, probs[:, 1])
+    return measures
+
+
+def measure_probabilities(probs, labels):
+    """probs, labels as in `measure_decisions` -> {name: value}, and the bins of confidence."""
+    if labels.ndim == 2:  # each label is a decision of its own: no or yes
+        probs = np.stack([1 - probs.ravel(), probs.ravel()], 1)
+        labels = labels.ravel()
+    bins = confidence_bins(probs, labels)
+    measures = {
+        'NLL': float(negative_log_likelihood(probs, labels)),
+        'Brier': float(brier_score(probs, labels)),
+        'ECE': float(calibration_error(bins)),
+    }
+    return measures, bins
+
+
+def measure(head, logits, labels, classes):
+    """What the decisions and the probabilities of a run are worth on test.
+
+    logits: by split, float tensor [N, outputs]
+    labels: by split, int [N] or, of several labels a review, 0 and 1 [N, classes]; then the
+        probabilities are judged label by label
+    Returns {name: value or None}, and the bins of the reliability diagram before and after
+    temperature scaling, [2, bins, 3], see `confidence_bins`.
+    """
+    test_logits = logits['test'].double()
+    probs = head.probs(test_logits).numpy()
+    measures = measure_decisions(probs, labels['test'], classes)
+
+    # the temperature comes from val, so that test can judge it
+    val_labels = torch.from_numpy(labels['val'].astype(np.int64))
+    temperature = fit_temperature(head.probs, logits['val'], val_labels)
+    measures['temperature'] = temperature
+    scaled_probs = head.probs(test_logits / temperature).numpy()
+
+    values, bins = measure_probabilities(probs, labels['test'])
+    for name, value in values.items():
+        measures[name] = value if head.calibrated else None
+    scaled_values, scaled_bins = measure_probabilities(scaled_probs, labels['test'])
+    for name, value in scaled_values.items():
+        measures[f'{name}, scaled'] = value
+    return measures, np.stack([bins, scaled_bins])
+
+
+def measure_training(log, train, test_accuracy):
+    """How the training went: {name: value, or None where there is none}.
+
+    log: the lines of log.jsonl; train: of result.json, which runs of the first versions lack.
+    """
+    gap = None
+    if train:
+        gap = 100 * train['accuracy'] - test_accuracy
+    steps = None  # if the target is never reached
+    for row in log:
+        if 100 * row['val_acc'] >= target:
+            steps = row['step']
+            break
+    return {
+        'train − test': gap,
+        'steps': steps,
+        'gradient, first': log[0].get('logit_grad'),
+        'gradient': log[-1].get('logit_grad'),
+    }
+
+
+# Reading a run
+
+@dataclass
+class Run:
+    """A finished run of one seed. Accuracies are in %; a dict by split has test and val."""
+    folder: str
+    config: dict
+    seed: int
+    head: str
+    data: str               # the data's fingerprint
+    dataset: str
+    epochs: int
+    seconds: float
+    curve: np.ndarray       # [evaluations, 3]: epoch, accuracy on train and on val
+    best_epoch: float       # on val; 2.5 where runs are evaluated twice an epoch
+    correct: dict           # by split: bool [reviews], of the last epoch
+    last: dict              # by split: accuracy after the last epoch
+    best: dict              # by split: accuracy after the best epoch on val
+    measures: dict          # {name: value or None}, of the last epoch on test, see `measure`
+    bins: np.ndarray        # [2, bins, 3], see `measure`
+
+
+def check_count(split, logits, correct, result):
+    """Raises ValueError where logits and result.json of a split are at odds."""
+    counted = f'{correct.sum()} of {len(correct)} {split} reviews right'
+    expected = f'{result["correct"]} of {result["n"]} {split} reviews right'
+    if counted != expected or not logits.isfinite().all():
+        raise ValueError(f'preds.npz has {counted}, result.json {expected}')
+
+
+def read_finished_run(folder):
+    """A run's folder -> Run. Raises an exception of any kind where a file is damaged."""
+    config = json.loads((folder / 'config.json').read_text('utf-8'))
+    result = json.loads((folder / 'result.json').read_text('utf-8'))
+    lines = (folder / 'log.jsonl').read_text('utf-8').splitlines()
+    log = [json.loads(line) for line in lines]
+    curve = [(row['epoch'], 100 * row['train_acc'], 100 * row['val_acc']) for row in log]
+    if config['n_class'] != len(config['classes']):
+        raise ValueError('config.json has another number of classes than names')
+
+    # the last epoch is counted again, from what the run predicted
+    head = make_head(**config | {'n_embd': 1})  # only for its probs
+    logits = {}
+    labels = {}
+    correct = {}
+    with np.load(folder / 'preds.npz') as preds:
+        for split in SPLITS:
+            logits[split] = torch.from_numpy(preds[f'{split}_logits'])
+            labels[split] = preds[f'{split}_labels']
+            probs = head.probs(logits[split].float())
+            correct[split] = is_correct(probs, torch.from_numpy(labels[split])).numpy()
+            check_count(split, logits[split], correct[split], result['last'][split])
+
+    last = {split: 100 * correct[split].mean() for split in SPLITS}
+    measures, bins = measure(head, logits, labels, config['classes'])
+    measures |= measure_training(log, result['last'].get('train'), last['test'])
+    return Run(
+        folder=str(folder),
+        config=config,
+        seed=int(config['seed']),
+        head=config['head'],
+        data=config['data'],
+        dataset=config['dataset'],
+        epochs=int(log[-1]['epoch']),
+        seconds=float(result['seconds']),
+        curve=np.array(curve),
+        best_epoch=result['best']['epoch'],
+        correct=correct,
+        last=last,
+        best={split: 100 * result['best'][split]['accuracy'] for split in SPLITS},
+        measures=measures,
+        bins=bins,
+    )
 
 
 def read_run(folder):
-    """A run folder -> a dict: curve [evaluations, 3] is epoch, train and val accuracy in %; right is a bool
-    per review, whether its logits choose its label. Raises ValueError, saying why the run does not count."""
+    """A run's folder -> Run. Raises ValueError, saying why the run does not count."""
     if not (folder / 'result.json').exists():
         raise ValueError('is not finished (it has no result.json)')
     try:
-        config, result = (json.loads((folder / f).read_text('utf-8')) for f in ('config.json', 'result.json'))
-        log = [json.loads(line) for line in (folder / 'log.jsonl').read_text('utf-8').splitlines()]
-        curve = np.array([(at['epoch'], 100 * at['train_acc'], 100 * at['val_acc']) for at in log])
-        run = {'folder': str(folder), **{key: config[key] for key in ('seed', 'head', 'data', 'dataset')},
-               'epochs': int(curve[-1, 0]), 'seconds': result['seconds'], 'config': config, 'curve': curve,
-               'best_epoch': result['best']['epoch'], 'last': {}, 'right': {},
-               'best': {split: 100 * result['best'][split]['accuracy'] for split in SPLITS}}
-        preds = dict(np.load(folder / 'preds.npz'))
-        if config['n_class'] != len(config['classes']):
-            raise ValueError('config.json has another number of classes than names')
-        head = make_head(**config | {'n_embd': 1})  # only for its probs
-        logits, y = ({split: torch.from_numpy(preds[f'{split}_{name}']) for split in SPLITS}
-                     for name in ('logits', 'labels'))
+        return read_finished_run(folder)
+    except Exception as error:  # a damaged file can raise anything; the other runs still count
+        message = ' '.join(str(error).split())
+        raise ValueError(f'is damaged ({type(error).__name__}: {message})') from error
+
+
+# Reading groups of runs
+
+@dataclass
+class Published:
+    """What a paper says of its runs of one head."""
+    dataset: str
+    head: str
+    epochs: int
+    split: str              # on which the accuracy is
+    runs: int
+    figures: dict           # {name of FIGURES: accuracy in %}
+
+
+def read_published(file):
+    """The file of a paper's figures -> [Published], one a head; '' -> []."""
+    if not file:
+        return []
+    path = Path(__file__).parent / file
+    papers = []
+    try:
+        content = json.loads(path.read_text('utf-8'))
+        dataset = content['dataset']
+        epochs = content['epochs']
+        split = content['split']
+        if split not in SPLITS:
+            raise ValueError(f'its split is {split!r}, not test or val')
+        for head, values in content['heads'].items():
+            figures = {name: float(values[name]) for name in FIGURES}
+            if not np.isfinite(list(figures.values())).all():
+                raise ValueError(f'a figure of {head} is not finite')
+            papers.append(Published(dataset, head, epochs, split, int(content['runs']), figures))
+    except OSError as error:
+        fail(f'published: {path} cannot be read ({error.strerror}); --published= does without')
+    except Exception as error:  # a damaged file can raise anything
+        fail(f'published: {path} is damaged ({type(error).__name__}: {error})')
+    return papers
+
+
+def published_beside(run, papers):
+    """Of what `read_published` read, that of the run's data set, head and epochs, or None."""
+    for paper in papers:
+        if (paper.dataset, paper.head, paper.epochs) == (run.dataset, run.head, run.epochs):
+            return paper
+    return None
+
+
+def summarize_accuracy(correct):
+    """bool [runs, reviews] -> the accuracy of a group in %, with its intervals."""
+    by_run = 100 * correct.mean(1)
+    return {
+        'n': correct.shape[1],
+        'correct': correct.sum(1).tolist(),
+        **interval(correct),
+        'min': by_run.min(),
+        'mean': by_run.mean(),
+        'median': np.median(by_run),
+        'max': by_run.max(),
+        'max-min': np.ptp(by_run),
+    }
+
+
+@dataclass
+class Group:
+    """All finished runs of one config, one a seed, in their order."""
+    path: Path
+    label: str
+    color: str
+    runs: list
+    published: Published    # or None: a paper's runs of the same data set, head and epochs
+
+    def __post_init__(self):
+        self.measures = {}  # {name: the runs' values}
+        for name in self.runs[0].measures:
+            self.measures[name] = [run.measures.get(name) for run in self.runs]
+        self.correct = {}   # by split: bool [runs, reviews]
+        self.accuracy = {}  # by split: what `summarize_accuracy` says of it
         for split in SPLITS:
-            right = run['right'][split] = is_right(head.probs(logits[split].float()), y[split]).numpy()
-            run['last'][split] = 100 * right.mean()
-            counted = f'{right.sum()} of {len(right)} {split} reviews right'
-            told = '{correct} of {n} {0} reviews right'.format(split, **result['last'][split])
-            if counted != told or not logits[split].isfinite().all():
-                raise ValueError(f'preds.npz has {counted}, result.json {told}')
-        run['measures'], run['bins'] = measure(head, logits, {k: v.numpy() for k, v in y.items()}, config['classes'])
-        train = result['last'].get('train')
-        run['measures'] |= {'train − test': train and 100 * train['accuracy'] - run['last']['test'],
-                            'steps': next((at['step'] for at in log if 100 * at['val_acc'] >= target), None),
-                            'gradient, first': log[0].get('logit_grad'), 'gradient': log[-1].get('logit_grad')}
-    except Exception as error:  # a damaged file can raise anything; the other runs can still be counted
-        raise ValueError(f'is damaged ({type(error).__name__}: {" ".join(str(error).split())})')
-    return run
+            self.correct[split] = np.stack([run.correct[split] for run in self.runs])
+            self.accuracy[split] = summarize_accuracy(self.correct[split])
 
 
-def measure(head, logits, y, classes):
-    """What the decisions and the probabilities of a run are worth on test -> {name: value or None}, and the bins of
-    its reliability diagram, before and after temperature scaling: [2, BINS, 3], reviews, right ones, confidence.
-
-    logits {split: [N, outputs]}; y {split: int [N] or, of several labels a review, 0 and 1 [N, C]}, whose
-    probabilities are judged label by label. The Brier score is the sum over the classes."""
-    def probs(divisor):
-        p = head.probs(logits['test'].double() / divisor).numpy()
-        return np.stack([1 - p.ravel(), p.ravel()], 1) if several else p
-    labels, several = y['test'], y['test'].ndim == 2
-    p = head.probs(logits['test'].double()).numpy()
-    decided = p > 0.5 if several else p.argmax(1)
-    kinds = None if several else range(len(classes))
-    recall = metrics.recall_score(labels, decided, labels=kinds, average=None, zero_division=0)
-    values = {'macro F1': 100 * metrics.f1_score(labels, decided, labels=kinds, average='macro', zero_division=0)}
-    if several:
-        values['micro F1'] = 100 * metrics.f1_score(labels, decided, average='micro', zero_division=0)
-    if len(classes) <= 4:
-        values |= {f'recall of {name}': 100 * share for name, share in zip(classes, recall)}
-    else:
-        values['lowest recall'] = 100 * recall.min()
-    if not several and len(classes) == 2:
-        values['AUROC'] = 100 * metrics.roc_auc_score(labels, p[:, 1]) if len(set(labels)) == 2 else None
-    values['temperature'], bins = temperature(head, logits['val'], torch.from_numpy(y['val'].astype(np.int64))), []
-    for suffix, divisor in ('', 1.0), (', scaled', values['temperature']):
-        p = probs(divisor)
-        confidence, right = p.max(1), p.argmax(1) == labels.ravel()
-        which = np.minimum((confidence * BINS).astype(int), BINS - 1)
-        bins.append(np.stack([np.bincount(which, w, BINS) for w in (np.ones(len(p)), right, confidence)], 1))
-        shown = suffix or getattr(head, 'calibrated', True)
-        own = p[np.arange(len(p)), labels.ravel()]
-        for name, value in (('NLL', -np.log(own.clip(np.finfo(float).tiny)).mean()),
-                            ('Brier', ((p - np.eye(p.shape[1])[labels.ravel()]) ** 2).sum(1).mean()),
-                            ('ECE', 100 * abs(bins[-1][:, 1] - bins[-1][:, 2]).sum() / len(p))):
-            values[name + suffix] = float(value) if shown else None
-    return values, np.stack(bins)
-
-
-def read_group(folder):
-    """A folder of runs -> its finished runs, one a seed, in order; and a sentence for each run left out."""
+def read_runs(folder):
+    """A folder of runs -> its finished runs, one a seed, in order; a note on each run left out."""
     if (folder / 'config.json').exists():
-        fail(f'{folder} is a single run; give the folder that holds it, {folder.resolve().parent.name}')
-    paths = sorted((p for p in folder.glob('seed*') if p.is_dir()), key=lambda p: (len(p.name), p.name))
+        parent = folder.resolve().parent.name
+        fail(f'{folder} is a single run; give the folder that holds it, {parent}')
+    paths = [path for path in folder.glob('seed*') if path.is_dir()]
+    paths.sort(key=lambda path: (len(path.name), path.name))  # seed2 before seed10
     if not paths:
-        below = ' '.join(sorted({str(path.parent) for path in folder.glob('*/seed*')}))
-        fail(f'{folder}: there are no runs (seed0, seed1 ...)' + (below and f'; did you mean {below}?'))
-    runs, left_out = {}, []
+        groups = sorted({str(path.parent) for path in folder.glob('*/seed*')})
+        hint = f'; did you mean {" ".join(groups)}?' if groups else ''
+        fail(f'{folder}: there are no runs (seed0, seed1 ...){hint}')
+
+    # a run of a seed that was there before is the same run again, and must not count twice
+    runs = {}
+    left_out = []
     for path in paths:
         try:
             run = read_run(path)
-            if runs.setdefault(run['seed'], run) is not run:
-                raise ValueError(f'has the seed of {runs[run["seed"]]["folder"]}, {run["seed"]}')
+            if run.seed in runs:
+                raise ValueError(f'has the seed of {runs[run.seed].folder}, {run.seed}')
+            runs[run.seed] = run
         except ValueError as error:
             left_out.append(f'{path} {error}; it is left out')
     if not runs:
@@ -141,352 +350,556 @@ def read_group(folder):
     return [runs[seed] for seed in sorted(runs)], left_out
 
 
-def interval(*sides):
-    """95 % intervals, in points, of a mean accuracy or of the difference of two.
+def check_comparable(runs, first):
+    """End in `fail` unless the runs have one head and the data of the first run of all."""
+    for run in runs:
+        for other, key in ((runs[0], 'head'), (first, 'data')):
+            if getattr(run, key) != getattr(other, key):
+                fail(f'{run.folder} and {other.folder} differ in {key}; '
+                     'they cannot be put together')
 
-    sides: one or two bool [runs, reviews], right answers on the same reviews. Returns estimate; seeds, (low,
-    high) for other seeds on these reviews (Student's t, Welch's for two); both, (low, high) for other seeds
-    and other reviews; reviews, the half-width that is due to the reviews, however many the seeds. The last
-    three are None where a side is a single run.
 
-    Runs and reviews are crossed: the variance is that between runs plus that between reviews less the noise
-    of single answers, which is in both. Resampling runs and reviews counts that noise three times (Owen 2007,
-    The pigeonhole bootstrap) and takes five runs too lightly: on simulated 5 + 5 runs its percentiles cover
-    91 to 99 %, this interval 94 to 97 %.
+def read_groups(paths, papers):
+    """Folders of runs -> groups, and a note on each run that is left out.
+
+    papers: from `read_published`.
     """
-    sides = [100.0 * x for x in sides]
-    by_review = sides[0].mean(0) - sum(x.mean(0) for x in sides[1:])
-    estimate, n = by_review.mean(), by_review.size
-    if min(map(len, sides)) < 2:
-        return {'estimate': estimate, 'seeds': None, 'both': None, 'reviews': None}
-    runs = [x.mean(1).var(ddof=1) / len(x) for x in sides]
-    noise = sum(((x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()) ** 2).sum()
-                / ((len(x) - 1) * (n - 1) * x.size) for x in sides)
-    reviews = max(0.0, by_review.var(ddof=1) / n - noise)
-    df_part = sum(v ** 2 / (len(x) - 1) for v, x in zip(runs, sides))  # Satterthwaite
+    names = {path.name for path in paths}
+    groups = []
+    notes = []
+    for i, path in enumerate(paths):
+        runs, left_out = read_runs(path)
+        notes += left_out
+        first = groups[0].runs[0] if groups else runs[0]
+        check_comparable(runs, first)
 
-    def around(variance):
-        half = stats.t.ppf(0.975, variance ** 2 / df_part if df_part else math.inf) * variance ** 0.5
-        return estimate - half, estimate + half
-    seeds, both = around(sum(runs)), around(sum(runs) + reviews)
-    both = max(seeds, both, key=max)  # its further degrees of freedom must not make it the narrower one
-    return {'estimate': estimate, 'seeds': seeds, 'both': both, 'reviews': 1.96 * reviews ** 0.5}
+        # folders of the same name are told apart by their paths
+        label = path.name if len(names) == len(paths) else str(path)
+        label = {'bce': 'BCE', 'ce': 'CE'}.get(label, label)
+        color = COLORS[i % len(COLORS)]
+        groups.append(Group(path, label, color, runs, published_beside(runs[0], papers)))
+    return groups, notes
 
 
-def permutation_test(a, b, spread=False):
-    """How many splits of all runs into len(a) and len(b) set the two at least as far apart as they are?
+# What to beware of
 
-    a, b: a number a run; apart in their means or, with spread, in their max-min distances. Of whole numbers (right
-    answers) a tie is a tie. Returns {hits, splits, p (two-sided), exact: all splits}.
-    """
-    def apart(x, y, axis):  # the means: times len(a) len(b)
-        if spread:
-            return abs(np.ptp(x, axis) - np.ptp(y, axis))
-        return abs(len(b) * x.sum(axis) - len(a) * y.sum(axis))
-    t = stats.permutation_test((a, b), apart, alternative='greater', n_resamples=RESPLITS, rng=0)
-    hits = int((t.null_distribution >= t.statistic).sum())
-    return {'hits': hits, 'splits': len(t.null_distribution), 'p': float(t.pvalue),
-            'exact': math.comb(len(a) + len(b), len(a)) <= RESPLITS}
+def first_three(names):
+    """The first three names, as 'a, b, c ...'."""
+    text = ', '.join(names[:3])
+    if len(names) > 3:
+        text += ' ...'
+    return text
 
 
-def holm(p):
-    """p-values -> corrected for their number (Holm 1979): the chance that any of those found is a false one."""
-    order, corrected = np.argsort(p), np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1)).clip(max=1)
-    return corrected.tolist()
+def differing_settings(groups):
+    """A note on each setting that is not the same in all runs that have it."""
+    keys = set()
+    for group in groups:
+        for run in group.runs:
+            keys |= set(run.config)
+
+    notes = []
+    for key in sorted(keys - MAY_DIFFER):
+        holders = {}  # {value: the groups that have it; of a group that is not at one, the runs}
+        for group in groups:
+            runs = [run for run in group.runs if key in run.config]
+            # as JSON, for a value may be a list
+            values = {run.folder: json.dumps(run.config[key]) for run in runs}
+            distinct = set(values.values())
+            if len(distinct) == 1:
+                values = {group.label: distinct.pop()}
+            for name, value in values.items():
+                holders.setdefault(value, []).append(name)
+        if len(holders) > 1:
+            texts = [f'{value} in {first_three(names)}' for value, names in holders.items()]
+            notes.append(f'The runs differ in {key}: {"; ".join(texts)}')
+    return notes
 
 
-def seeds_needed(sd, points):
-    """Runs a head with which a two-sided t test at .05 finds a difference of so many points in 80 % of cases,
-    where runs scatter by sd points. Noncentral t; at 80 % the other tail is nothing."""
-    def power(n):
-        return stats.nct.sf(stats.t.ppf(0.975, 2 * n - 2), 2 * n - 2, points / max(sd, 1e-6) * (n / 2) ** 0.5)
-    return 2 + bisect_left(range(2, 10**7), 0.8, key=power)
+def note_differences(groups):
+    """A note on whatever else but the head the runs differ in."""
+    notes = differing_settings(groups)
+    sizes = {group.label: len(group.runs) for group in groups}
+    if len(set(sizes.values())) > 1:
+        notes.append(
+            f'The groups differ in their number of runs, with which max-min grows: {sizes}')
+    for label, size in sizes.items():
+        if size == 1:
+            notes.append(f'{label} is a single run: no interval, no comparison')
+    return notes
+
+
+def note_small_groups(pairs):
+    """A note if so few runs are compared so often that no p can survive Holm's correction."""
+    for pair in pairs:
+        n = len(pair.a.runs)
+        m = len(pair.b.runs)
+        # the lowest p there is: of one split and, where the groups are of a size, its mirror image
+        extreme_splits = 2 if n == m else 1
+        if extreme_splits / math.comb(n + m, n) * len(pairs) > 0.05:
+            return [f'With {n} and {m} runs and {len(pairs)} comparisons, '
+                    'no p can survive the correction']
+    return []
+
+
+# Comparing two groups
+
+@dataclass
+class Comparison:
+    """What two groups of two or more runs each show on one split."""
+    a: Group
+    b: Group
+    split: str
+    gap: dict           # accuracy of a minus that of b in points, see `interval`
+    means: dict         # the permutation test of the means, see `permutation_test`
+    spread: dict        # the same of the max-min distances
+    sd: list            # of the runs of one head, in points, see `pooled_sd`
+    seeds_needed: list  # runs a head to find `effect`, at each of these standard deviations
 
 
 def compare(a, b, split):
-    """Two groups of two or more runs on one split -> all figures, the verdict and the sentences on them."""
-    (x, y), names = (a['right'][split], b['right'][split]), (a['label'], b['label'])
-    n, m, mean, reviews, counts = len(x), len(y), x.mean(), x.shape[1], (x.sum(1), y.sum(1))
-    gap, means, spread = interval(x, y), permutation_test(*counts), permutation_test(*counts, spread=True)
-    sd = 100 * math.sqrt((n * x.mean(1).var() + m * y.mean(1).var()) / (df := n + m - 2))  # pooled
-    sd = [sd, *(sd * math.sqrt(df / stats.chi2.ppf(q, df)) for q in (0.975, 0.025))]  # and its 95 % interval
-    needed = [seeds_needed(s, effect) for s in sd]
-    alone = 196 * math.sqrt(mean * (1 - mean) / reviews)  # binomial, 1.96 standard errors in points
-    up, down = names if gap['estimate'] > 0 else names[::-1]
-    found, excluded = means['p'] <= 0.05, gap['both'][0] * gap['both'][1] > 0
-    verdict = f'On {split}, ' + (f'{up} is more accurate than {down}' if found and excluded else (
-        'interval and test disagree on whether {} and {} differ' if found or excluded else
-        'no difference in accuracy between {} and {} is shown').format(*names))
-
-    def chance(test):
-        kind = 'possible' if test['exact'] else 'random'
-        return (f'{test["hits"]:,} of the {test["splits"]:,} {kind} splits of these runs into {n} and {m}: '
-                f'p = {test["p"]:.2g}, {"not " * (test["p"] > 0.05)}significant')
-    text = f"""**{verdict}.**
-
-- Mean: {up} is {abs(gap['estimate']):.2f} points above {down}. 95 % interval of {names[0]} minus {names[1]} \
-for other seeds and other reviews: {gap['both'][0]:+.2f} to {gap['both'][1]:+.2f} points.
-- Chance: were the head without effect, the means would be at least this far apart in {chance(means)}.
-- Spread: from worst to best run, {names[0]} {a[split]['max-min']:.2f}, {names[1]} {b[split]['max-min']:.2f} \
-points; were the head without effect, these would differ at least as much in {chance(spread)}.
-- Seeds: runs of one head scatter with a standard deviation of {sd[0]:.2f} points (95 % interval {sd[1]:.2f} \
-to {sd[2]:.2f}). So it takes {needed[0]:,} runs per head ({needed[1]:,} to {needed[2]:,}) to find a \
-difference of {effect:g} points with 80 % power.
-- Reviews: {100 * mean:.1f} % on {reviews:,} reviews is uncertain by +-{alone:.2f} points through the choice \
-of the reviews alone, and the difference by an estimated +-{gap['reviews']:.2f}, however many the seeds; \
-{effect:g} points are {effect / 100 * reviews:.1f} reviews."""
-    return {'verdict': verdict, **gap, 'means': means, 'spread': spread, 'sd': sd, 'seeds_needed': needed,
-            'text': text}
+    """Two groups of two or more runs on one split -> Comparison."""
+    correct_a = a.correct[split]
+    correct_b = b.correct[split]
+    # the tests are of whole numbers of correct answers, of which ties are exact
+    counts = correct_a.sum(1), correct_b.sum(1)
+    sd = pooled_sd(correct_a, correct_b)
+    return Comparison(
+        a, b, split,
+        gap=interval(correct_a, correct_b),
+        means=permutation_test(*counts),
+        spread=permutation_test(*counts, spread=True),
+        sd=sd,
+        seeds_needed=[seeds_needed(value, effect) for value in sd],
+    )
 
 
-def against(pairs):
-    """The groups against ref, Holm-corrected for their number -> the verdict, and the rows of a table."""
-    names, ps, gaps = ['macro F1', 'NLL, scaled', 'ECE, scaled'], [[p['test']['means']['p'] for _, _, p in pairs]], []
-    for name in names:
-        sides = [(np.array(g['measures'][name]), np.array(other['measures'][name])) for g, other, _ in pairs]
-        ps.append([permutation_test(x, y)['p'] for x, y in sides])
-        gaps.append([x.mean() - y.mean() for x, y in sides])
-    ps = [holm(p) for p in ps]
-    rows = [['', 'accuracy, points', 'other seeds and reviews', 'p', 'Holm'] + [x for n in names for x in (n, 'Holm')]]
-    for i, (g, _, pair) in enumerate(pairs):
-        pair['holm'] = dict(zip(('accuracy', *names), (p[i] for p in ps)))
-        test = pair['test']
-        rows.append([g['label'], f'{test["estimate"]:+.2f}', '{:+.2f} to {:+.2f}'.format(*test['both']),
-                     f'{test["means"]["p"]:.2g}', f'{ps[0][i]:.2g}'] +
-                    [x for gap, p in zip(gaps, ps[1:]) for x in (f'{gap[i]:+.3f}', f'{p[i]:.2g}')])
-    other = pairs[0][1]['label']
-    found = [g['label'] for (g, _, pair), p in zip(pairs, ps[0]) if p <= 0.05]
-    return (f'In accuracy on test, {" and ".join(found)} differ{"s" * (len(found) == 1)} from {other}' if found else
-            f'No difference in accuracy on test from {other} is shown'), rows
+@dataclass
+class Pair:
+    """A group against another."""
+    a: Group
+    b: Group
+    comparisons: dict   # by split: Comparison
+    holm: dict = None   # {measure: corrected p on test}, if there are two or more pairs
 
 
-def grid(rows):
-    """Rows of cells, the first one the head -> a Markdown table."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows = [rows[0], ['-' * width for width in widths], *rows[1:]]
-    return '\n'.join(f'| {" | ".join(map(str.ljust, row, widths))} |' for row in rows)
+def reference_group(groups):
+    """The group that all others are tested against, as the setting ref says."""
+    # by the folder's name or, where no folder has that name, by the label
+    by_name = {group.label.lower(): group for group in groups}
+    by_name |= {group.path.name: group for group in groups}
+    if ref and ref not in by_name:
+        names = ', '.join(group.path.name for group in groups)
+        fail(f'ref: there is no group {ref!r}; there are {names}')
+    return by_name.get(ref or 'ce', groups[0])
 
 
-def spread(values, digits):
-    """'mean ± half its 95 % interval for other seeds'; of runs that have no such number, how many have."""
-    there = [value for value in values if value is not None]
-    if not there:
-        return '-'
-    half = f' ± {stats.t.ppf(0.975, len(there) - 1) * stats.sem(there):.{digits}f}' if len(there) > 1 else ''
-    some = f' ({len(there)} of {len(values)})' * (len(there) < len(values))
-    return f'{np.mean(there):.{digits}f}{half}{some}'
+def correct_for_number(pairs):
+    """Give each of several pairs its p of the means on test, corrected for the number of pairs."""
+    p_values = {'accuracy': [pair.comparisons['test'].means['p'] for pair in pairs]}
+    for name in COMPARED_MEASURES:
+        p_values[name] = []
+        for pair in pairs:
+            a = np.array(pair.a.measures[name])
+            b = np.array(pair.b.measures[name])
+            p_values[name].append(permutation_test(a, b)['p'])
+    corrected = {name: holm(p) for name, p in p_values.items()}
+    for i, pair in enumerate(pairs):
+        pair.holm = {name: p[i] for name, p in corrected.items()}
 
 
-def report(groups, pairs, notes, verdict, rows):
-    """All in tables and sentences: blocks of Markdown, which a terminal shows well too."""
-    runs = [run for g in groups for run in g['runs']]
-    minutes = sum(run['seconds'] for run in runs) / 60
-    dataset, epochs, hardware, commit = (
-        ' / '.join(sorted({str((run['config'] | run).get(key) or 'unknown') for run in runs}))
-        for key in ('dataset', 'epochs', 'hardware', 'commit'))
-    yield f'# {" and ".join(g["label"] for g in groups)} on {dataset}'
-    yield f'{len(runs)} runs of {epochs} epochs, together {minutes:,.0f} minutes, on {hardware}, commit {commit}.'
-    if notes:
-        yield '**Beware:**\n\n' + '\n'.join(f'- {note}.' for note in notes)
-    for split in SPLITS:
-        table = [['', 'runs', *FIGURES, 'mean: other seeds', 'other seeds and reviews', 'at best-val epochs']]
-        for g in groups:
-            s, best = g[split], np.mean([run['best'][split] for run in g['runs']])
-            ends = ('{:.2f} to {:.2f}'.format(*s[key]) if s[key] else 'unknown' for key in ('seeds', 'both'))
-            row = (f'{s[key]:.2f}' for key in FIGURES)
-            table.append([g['label'], str(len(g['runs'])), *row, *ends, f'{best:.2f}'])
-            if split == 'val' and g['paper']:
-                table.append([f'{g["label"]}, the paper', '5', *(f'{x:.2f}' for x in g['paper']), '', '', ''])
-        yield f'## Accuracy on {split}, % of {s["n"]:,} reviews' + ': the headline' * (split == 'test')
-        yield grid(table)
-    yield ('After the last epoch, with 95 % intervals of the mean for other seeds and for other seeds and '
-           'reviews. Last column: the mean at the best-val epochs; on val too high, for val chose them.')
-    calibration = [name + suffix for name in ('NLL', 'Brier', 'ECE') for suffix in ('', ', scaled')] + ['temperature']
-    decisions = [name for name in groups[0]['measures'] if name not in calibration]
-    heads = {'train − test': 'train − test accuracy', 'steps': f'steps to {target:g} % on val',
-             'gradient, first': 'd loss / d z, first', 'gradient': 'last'}
-    for title, names in ('The decisions', decisions), ('The probabilities', calibration):
-        yield f'## {title} on test: mean of the runs ± half its 95 % interval for other seeds'
-        yield grid([['', *(heads.get(name, name) + ', %' * (name == 'ECE') for name in names)]] + [
-            [g['label'], *(spread(g['measures'][name], 0 if name == 'steps' else
-                                  2 if name in decisions and 'gradient' not in name or 'ECE' in name else 3)
-                           for name in names)] for g in groups])
-    yield ('F1, recall and AUROC in %. Train: as many training reviews as val has, without token dropout. '
-           'd loss / d z: its mean norm over val at the first and the last evaluation. Brier: summed over the classes. '
-           'ECE: 15 bins. Scaled: logits divided by the temperature that is best on val.')
-    if rows:
-        yield f'## Against {pairs[0][1]["label"]}, on test'
-        yield f'**{verdict}.**'
-        yield grid(rows)
-        yield ('Differences of the means, with p of the permutation test and, corrected for the number of groups, '
-               "Holm's; of the other measures Holm's alone.")
+def compare_groups(groups, reference):
+    """All groups of two or more runs against the reference -> pairs."""
+    pairs = []
+    for group in groups:
+        if group is not reference and min(len(group.runs), len(reference.runs)) > 1:
+            comparisons = {split: compare(group, reference, split) for split in SPLITS}
+            pairs.append(Pair(group, reference, comparisons))
+    if len(pairs) > 1:
+        correct_for_number(pairs)
+    return pairs
+
+
+# What is said of a comparison
+
+def higher_and_lower(comparison):
+    """The labels of the two groups, the more accurate one first."""
+    if comparison.gap['estimate'] > 0:
+        return comparison.a.label, comparison.b.label
+    return comparison.b.label, comparison.a.label
+
+
+def verdict_on(comparison):
+    """One sentence: a difference is shown if the test finds it and the interval excludes 0."""
+    higher, lower = higher_and_lower(comparison)
+    names = f'{comparison.a.label} and {comparison.b.label}'
+    low, high = comparison.gap['both']
+    found = comparison.means['p'] <= 0.05
+    excluded = low * high > 0  # 0 is not between them
+    if found and excluded:
+        verdict = f'{higher} is more accurate than {lower}'
+    elif found or excluded:
+        verdict = f'interval and test disagree on whether {names} differ'
     else:
-        for a, b, pair in pairs:
-            yield f'## {a["label"]} against {b["label"]}'
-            yield from (pair[split]['text'] for split in SPLITS)
+        verdict = f'no difference in accuracy between {names} is shown'
+    return f'On {comparison.split}, {verdict}'
 
 
-def draw_runs(groups, title):
-    """The paper's Fig. 3: a dot a run, above the dots their mean with its two intervals; many groups: a line each."""
-    line = len(groups) > 3
-    fig = Figure(figsize=(9.5, 1.4 + 0.21 * sum(1 if line else len(g['runs']) for g in groups) + 0.67 * len(groups)))
-    axes, ticks, y = fig.subplots(1, 2, sharex=True, sharey=True), {}, 0
-    for g in groups:
-        at, style = y + 1.2 + np.arange(len(g['runs'])) * (not line), {'color': g['color']}
-        ticks.update({at[0]: f'{len(at)} seeds'} if line else zip(at, (f'seed {run["seed"]}' for run in g['runs'])))
-        if g['paper']:
-            low, mean, _, high, _ = g['paper']
-            axes[1].plot([low, high], [at[-1] + 1] * 2, lw=4, color='#cccccc')
-            axes[1].plot(mean, at[-1] + 1, '|', color=GREY)
-            axes[1].text(mean, at[-1] + 1.4, 'the paper', size=8, color=GREY, ha='center', va='top')
-        for ax, split in zip(axes, SPLITS):
-            s = g[split]
-            ax.plot([s['mean']] * 2, [y, at[-1]], lw=0.8, alpha=0.4, **style)
-            if s['both']:
-                ax.plot(s['both'], [y, y], lw=1.2, **style)
-                ax.plot(s['seeds'], [y, y], lw=6, alpha=0.4, **style)
-            ax.plot(s['mean'], y, 'wo', mec=g['color'], mew=1.6)
-            ax.text(s['mean'], y - 0.5, f'{g["label"]} {s["mean"]:.2f}', weight='bold', ha='center', **style)
-            ax.plot(100 * np.array(s['correct']) / s['n'], at, 'o', ms=5, alpha=0.6 if line else 1, **style)
-            ax.set_title(f'{split}, {s["n"]:,} reviews')
-        y = at[-1] + 3.4
-    axes[0].set(yticks=list(ticks), yticklabels=ticks.values(), ylim=(y - 1.2, -1.6))
-    fig.suptitle(title, x=0.01, ha='left')
-    fig.supxlabel('Accuracy after the last epoch, %.  Dot: a run.  Ring: their mean, with its 95 % interval '
-                  'for other seeds (thick), for other seeds and reviews (thin).')
-    return fig
+def verdict_on_all(pairs):
+    """What all pairs together show on test; of several pairs by the corrected p."""
+    if not pairs:
+        return ''
+    if len(pairs) == 1:
+        return verdict_on(pairs[0].comparisons['test'])
+    reference = pairs[0].b.label
+    found = [pair.a.label for pair in pairs if pair.holm['accuracy'] <= 0.05]
+    if not found:
+        return f'No difference in accuracy on test from {reference} is shown'
+    verb = 'differs' if len(found) == 1 else 'differ'
+    return f'In accuracy on test, {" and ".join(found)} {verb} from {reference}'
 
 
-def panels(n, width, height, most):
-    """A figure with n panels of this size, at most so many in a row."""
-    columns = math.ceil(n / (rows := math.ceil(n / most)))
-    fig = Figure(figsize=(0.6 + width * columns, 1 + height * rows))
-    axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-    for ax in axes[n:]:
-        ax.remove()
-    return fig, axes[:n]
+def describe_test(test, n, m):
+    """A permutation test of n runs against m, as the end of a sentence."""
+    kind = 'possible' if test['exact'] else 'random'
+    significant = 'significant' if test['p'] <= 0.05 else 'not significant'
+    return (f'{test["hits"]:,} of the {test["splits"]:,} {kind} splits of these runs into '
+            f'{n} and {m}: p = {test["p"]:.2g}, {significant}')
 
 
-def draw_epochs(groups):
-    """The paper's Figs. 4 and 5: each group's best run by epoch, in the band of all its runs."""
-    fig, axes = panels(len(groups), 4.3, 3.1, 3)
-    for ax, g in zip(axes, groups):
-        best = g['runs'][int(np.argmax(g['val']['correct']))]
-        shared = sorted(set.intersection(*(set(run['curve'][:, 0]) for run in g['runs'])))
-        band = np.stack([run['curve'][np.isin(run['curve'][:, 0], shared)] for run in g['runs']])
-        end = best['curve'][-1]
-        for i, name, color in (1, 'train', GREY), (2, 'val', g['color']):
-            ax.fill_between(shared, band[..., i].min(0), band[..., i].max(0), color=color, alpha=0.2, lw=0)
-            ax.plot(*best['curve'][:, [0, i]].T, 'o-', ms=3, color=color)
-            ax.annotate(f'{name} {end[i]:.1f}', (end[0], end[i]), (7, 5 if end[i] > end[3 - i] else -5),
-                        textcoords='offset points', va='center', color=color)
-        ax.set_title('{}, seed {seed}: val best at epoch {best_epoch}'.format(g['label'], **best), c=color)
-        ax.set_xlim(left=0)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    fig.suptitle('Train and val accuracy by epoch, %', x=0.01, ha='left')
-    fig.supxlabel('Epoch\nLine: the run that ends best on val. Band: all runs. '
-                  'Train accuracy is taken while training, with dropout and token dropout.')
-    return fig
+def describe(comparison):
+    """A comparison in sentences: Markdown."""
+    a = comparison.a
+    b = comparison.b
+    split = comparison.split
+    higher, lower = higher_and_lower(comparison)
+    gap = comparison.gap
+    low, high = gap['both']
+    means = describe_test(comparison.means, len(a.runs), len(b.runs))
+    spread = describe_test(comparison.spread, len(a.runs), len(b.runs))
+    sd, sd_low, sd_high = comparison.sd
+    runs, runs_low, runs_high = comparison.seeds_needed
+
+    # through the choice of the reviews alone: 1.96 binomial standard errors, in points
+    reviews = a.correct[split].shape[1]
+    share = a.correct[split].mean()
+    binomial = 196 * math.sqrt(share * (1 - share) / reviews)
+
+    return (
+        f'**{verdict_on(comparison)}.**\n\n'
+        f'- Mean: {higher} is {abs(gap["estimate"]):.2f} points above {lower}. 95 % interval of '
+        f'{a.label} minus {b.label} for other seeds and other reviews: '
+        f'{low:+.2f} to {high:+.2f} points.\n'
+        f'- Chance: were the head without effect, the means would be at least this far apart in '
+        f'{means}.\n'
+        f'- Spread: from worst to best run, {a.label} {a.accuracy[split]["max-min"]:.2f}, '
+        f'{b.label} {b.accuracy[split]["max-min"]:.2f} points; were the head without effect, '
+        f'these would differ at least as much in {spread}.\n'
+        f'- Seeds: runs of one head scatter with a standard deviation of {sd:.2f} points '
+        f'(95 % interval {sd_low:.2f} to {sd_high:.2f}). So it takes {runs:,} runs per head '
+        f'({runs_low:,} to {runs_high:,}) to find a difference of {effect:g} points with 80 % '
+        'power.\n'
+        f'- Reviews: {100 * share:.1f} % on {reviews:,} reviews is uncertain by +-{binomial:.2f} '
+        'points through the choice of the reviews alone, and the difference by an estimated '
+        f'+-{gap["reviews"]:.2f}, however many the seeds; {effect:g} points are '
+        f'{effect / 100 * reviews:.1f} reviews.'
+    )
 
 
-def draw_reliability(groups):
-    """How many are right of those predicted with a confidence, runs put together; before and after scaling."""
-    fig, axes = panels(len(groups), 2.6, 2.5, 4)
-    for ax, g in zip(axes, groups):
-        ax.plot([0, 100], [0, 100], lw=0.8, color=GREY)
-        for bins, color in zip(sum(run['bins'] for run in g['runs']), ('#bbbbbb', g['color'])):
-            if color != g['color'] and g['measures']['NLL'][0] is None:
-                continue
-            n, right, confidence = bins[bins[:, 0] > 0].T
-            ax.plot(100 * confidence / n, 100 * right / n, '-', lw=1, color=color)
-            ax.scatter(100 * confidence / n, 100 * right / n, 2 + 60 * n / n.sum(), color=color)
-        ax.set_title(g['label'], c=g['color'])
-    low = 100 / max(2, len(groups[0]['runs'][0]['config']['classes']))
-    axes[0].set(xlim=(low - 2, 102), ylim=(low - 12, 102))
-    fig.suptitle('Right answers by confidence on test, %', x=0.01, ha='left')
-    fig.supxlabel('Confidence, %.  Grey: as trained.  Colour: after temperature scaling.  Dots: as many reviews.')
-    return fig
+# The report: a table is a list of columns, each a heading and a function of a row
+
+def grid(columns, rows):
+    """A Markdown table. columns: [(heading, function of a row -> text)]."""
+    lines = [[heading for heading, _ in columns]]
+    for row in rows:
+        lines.append([cell(row) for _, cell in columns])
+    widths = [max(len(text) for text in column) for column in zip(*lines)]
+    lines.insert(1, ['-' * width for width in widths])
+    texts = []
+    for line in lines:
+        padded = [text.ljust(width) for text, width in zip(line, widths)]
+        texts.append(f'| {" | ".join(padded)} |')
+    return '\n'.join(texts)
+
+
+def join_distinct(values):
+    """Each different value once: 'a / b'."""
+    return ' / '.join(sorted({str(value or 'unknown') for value in values}))
+
+
+def introduce(groups):
+    """The headline, and a sentence on the runs."""
+    runs = []
+    for group in groups:
+        runs += group.runs
+    minutes = sum(run.seconds for run in runs) / 60
+    dataset = join_distinct(run.dataset for run in runs)
+    epochs = join_distinct(run.epochs for run in runs)
+    hardware = join_distinct(run.config.get('hardware') for run in runs)
+    commit = join_distinct(run.config.get('commit') for run in runs)
+    return [
+        f'# {" and ".join(group.label for group in groups)} on {dataset}',
+        f'{len(runs)} runs of {epochs} epochs, together {minutes:,.0f} minutes, on {hardware}, '
+        f'commit {commit}.',
+    ]
+
+
+def figure_cell(key):
+    """row -> its figure of that key, if it has one."""
+    return lambda row: f'{row[key]:.2f}' if key in row else ''
+
+
+def interval_cell(key):
+    """row -> its interval of that key; a single run has none, and a paper gives none."""
+    def cell(row):
+        if key not in row:
+            return ''
+        if row[key] is None:
+            return 'unknown'
+        low, high = row[key]
+        return f'{low:.2f} to {high:.2f}'
+    return cell
+
+
+def report_accuracy(groups, split):
+    """The accuracies of the groups on one split, those of the paper below each."""
+    rows = []
+    for group in groups:
+        best = np.mean([run.best[split] for run in group.runs])
+        accuracy = group.accuracy[split]
+        rows.append({'label': group.label, 'runs': len(group.runs), **accuracy, 'best': best})
+        paper = group.published
+        if paper and paper.split == split:
+            label = f'{group.label}, the paper'
+            rows.append({'label': label, 'runs': paper.runs, **paper.figures})
+    columns = [
+        ('', lambda row: row['label']),
+        ('runs', lambda row: str(row['runs'])),
+        *[(name, figure_cell(name)) for name in FIGURES],
+        ('mean: other seeds', interval_cell('seeds')),
+        ('other seeds and reviews', interval_cell('both')),
+        ('at best-val epochs', figure_cell('best')),
+    ]
+    headline = ': the headline' if split == 'test' else ''
+    n = groups[0].accuracy[split]['n']
+    return [f'## Accuracy on {split}, % of {n:,} reviews{headline}', grid(columns, rows)]
+
+
+def mean_text(values, digits):
+    """'mean ± half its 95 % interval'; where not all runs have the number, also how many have."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return '-'
+    text = f'{np.mean(known):.{digits}f}'
+    if len(known) > 1:
+        text += f' ± {half_interval(known):.{digits}f}'
+    if len(known) < len(values):
+        text += f' ({len(known)} of {len(values)})'
+    return text
+
+
+def measure_column(name):
+    """A column of `grid` for one measure, whose rows are groups."""
+    headings = {
+        'train − test': 'train − test accuracy',
+        'steps': f'steps to {target:g} % on val',
+        'gradient, first': 'd loss / d z, first',
+        'gradient': 'last',
+        'ECE': 'ECE, %',
+    }
+    if name == 'steps':
+        digits = 0
+    elif name.startswith(('NLL', 'Brier', 'temperature', 'gradient')):
+        digits = 3
+    else:  # in %
+        digits = 2
+    return headings.get(name, name), lambda group: mean_text(group.measures[name], digits)
+
+
+def report_measures(groups):
+    """What the decisions and the probabilities of the groups are worth."""
+    decisions = [name for name in groups[0].measures if name not in PROBABILITY_MEASURES]
+    blocks = []
+    for title, names in (('decisions', decisions), ('probabilities', PROBABILITY_MEASURES)):
+        columns = [('', lambda group: group.label), *[measure_column(name) for name in names]]
+        blocks.append(f'## The {title} on test: mean of the runs ± half its 95 % interval '
+                      'for other seeds')
+        blocks.append(grid(columns, groups))
+    blocks.append(
+        'F1, recall and AUROC in %. Train: as many training reviews as val has, without token '
+        'dropout. d loss / d z: its mean norm over val at the first and the last evaluation. '
+        'Brier: summed over the classes. ECE: 15 bins. Scaled: logits divided by the temperature '
+        'that is best on val.')
+    return blocks
+
+
+def gap_cell(pair):
+    """The interval of the difference in accuracy on test for other seeds and reviews."""
+    low, high = pair.comparisons['test'].gap['both']
+    return f'{low:+.2f} to {high:+.2f}'
+
+
+def difference_cell(name):
+    """pair -> the difference of the means of a measure."""
+    def cell(pair):
+        difference = np.mean(pair.a.measures[name]) - np.mean(pair.b.measures[name])
+        return f'{difference:+.3f}'
+    return cell
+
+
+def holm_cell(name):
+    """pair -> the corrected p of a measure."""
+    return lambda pair: f'{pair.holm[name]:.2g}'
+
+
+def report_many(pairs, verdict):
+    """Several pairs, all with the same second group: a row each."""
+    columns = [
+        ('', lambda pair: pair.a.label),
+        ('accuracy, points', lambda pair: f'{pair.comparisons["test"].gap["estimate"]:+.2f}'),
+        ('other seeds and reviews', gap_cell),
+        ('p', lambda pair: f'{pair.comparisons["test"].means["p"]:.2g}'),
+        ('Holm', holm_cell('accuracy')),
+    ]
+    for name in COMPARED_MEASURES:
+        columns.append((name, difference_cell(name)))
+        columns.append(('Holm', holm_cell(name)))
+    return [
+        f'## Against {pairs[0].b.label}, on test',
+        f'**{verdict}.**',
+        grid(columns, pairs),
+        'Differences of the means, with p of the permutation test and, corrected for the number of '
+        "groups, Holm's; of the other measures Holm's alone.",
+    ]
+
+
+def report(groups, pairs, notes, verdict):
+    """All of it in tables and sentences: Markdown, which a terminal shows well too."""
+    blocks = introduce(groups)
+    if notes:
+        items = [f'- {note}.' for note in notes]
+        blocks.append('**Beware:**\n\n' + '\n'.join(items))
+    for split in SPLITS:
+        blocks += report_accuracy(groups, split)
+    blocks.append(
+        'After the last epoch, with 95 % intervals of the mean for other seeds and for other seeds '
+        'and reviews. Last column: the mean at the best-val epochs; on val too high, for val chose '
+        'them.')
+    blocks += report_measures(groups)
+
+    # sentences on a pair, a table of several
+    if len(pairs) > 1:
+        blocks += report_many(pairs, verdict)
+    elif pairs:
+        pair = pairs[0]
+        blocks.append(f'## {pair.a.label} against {pair.b.label}')
+        blocks += [describe(pair.comparisons[split]) for split in SPLITS]
+    return '\n\n'.join(blocks) + '\n'
+
+
+# Writing
+
+def summarize_run(run):
+    """A run for summary.json: all but its arrays and its config."""
+    return {
+        'folder': run.folder,
+        'seed': run.seed,
+        'head': run.head,
+        'data': run.data,
+        'dataset': run.dataset,
+        'epochs': run.epochs,
+        'seconds': run.seconds,
+        'best_epoch': run.best_epoch,
+        'last': run.last,
+        'best': run.best,
+        'measures': run.measures,
+    }
+
+
+def summarize_group(group):
+    """A group for summary.json."""
+    paper = group.published
+    return {
+        'label': group.label,
+        'runs': [summarize_run(run) for run in group.runs],
+        'measures': group.measures,
+        'paper': list(paper.figures.values()) if paper else None,  # in the order of FIGURES
+        **group.accuracy,
+    }
+
+
+def summarize_pair(pair):
+    """A pair for summary.json."""
+    summary = {'a': pair.a.label, 'b': pair.b.label}
+    for split, comparison in pair.comparisons.items():
+        summary[split] = {
+            'verdict': verdict_on(comparison),
+            **comparison.gap,
+            'means': comparison.means,
+            'spread': comparison.spread,
+            'sd': comparison.sd,
+            'seeds_needed': comparison.seeds_needed,
+            'text': describe(comparison),
+        }
+    if pair.holm:
+        summary['holm'] = pair.holm
+    return summary
+
+
+def summarize(groups, pairs, notes):
+    """All figures of the report and of its runs, for summary.json."""
+    return {
+        'units': 'accuracy in %, difference in points',
+        'effect': effect,
+        'notes': notes,
+        'groups': [summarize_group(group) for group in groups],
+        'pairs': [summarize_pair(pair) for pair in pairs],
+    }
+
+
+def write_files(folder, files):
+    """{name: bytes} -> files in a folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_file(folder / name, lambda file, content=content: file.write(content))
+    except OSError as error:
+        fail(f'{folder}: the table cannot be written there ({error}); give another --out_dir')
+
+
+def check_arguments(paths):
+    """End in `fail` where the command line cannot be meant so."""
+    resolved = {path.resolve() for path in paths}
+    if not paths or len(resolved) < len(paths):
+        fail('name the groups of runs, each once: python evaluate.py out/bce out/ce')
+    if len({path.parent for path in resolved}) > 1 and not out_dir:
+        fail('the groups lie in different folders; say with --out_dir=FOLDER where the table goes')
+    if effect <= 0:
+        fail(f'effect must be above 0, not {effect:g}')
 
 
 def main():
     paths = [Path(folder) for folder in folders]
-    parents = {path.resolve().parent for path in paths}
-    if not paths or len({path.resolve() for path in paths}) < len(paths):
-        fail('name the groups of runs, each once: python evaluate.py out/bce out/ce')
-    if len(parents) > 1 and not out_dir:
-        fail('the groups lie in different folders; say with --out_dir=FOLDER where the table goes')
-    if effect <= 0:
-        fail(f'effect must be above 0, not {effect:g}')
-    groups, notes = [], []
-    for path, color in zip(paths, itertools.cycle(COLORS)):
-        runs, left_out = read_group(path)
-        label = path.name if len({p.name for p in paths}) == len(paths) else str(path)
-        g = {'label': {'bce': 'BCE', 'ce': 'CE'}.get(label, label), 'color': color, 'runs': runs}
-        groups, notes = [*groups, g], notes + left_out
-        g['measures'] = {name: [run['measures'].get(name) for run in runs] for name in runs[0]['measures']}
-        for run, (other, key) in itertools.product(runs, ((runs[0], 'head'), (groups[0]['runs'][0], 'data'))):
-            if run[key] != other[key]:
-                fail(f'{run["folder"]} and {other["folder"]} differ in {key}; they cannot be put together')
-        g['paper'] = PAPER.get(path.name) if (runs[0]['dataset'], runs[0]['epochs']) == ('imdb', 10) else None
-        g['right'] = {split: np.stack([run['right'][split] for run in runs]) for split in SPLITS}
-        for split, right in g['right'].items():
-            x = 100 * right.mean(1)
-            g[split] = {'n': right.shape[1], 'correct': right.sum(1).tolist(), **interval(right),
-                        **dict(zip(FIGURES, (x.min(), x.mean(), np.median(x), x.max(), np.ptp(x))))}
-    runs = [run for g in groups for run in g['runs']]
-    for key in sorted(set().union(*(run['config'] for run in runs)) - MAY_DIFFER):
-        where = {}
-        for g in groups:
-            own = {run['folder']: json.dumps(run['config'][key]) for run in g['runs'] if key in run['config']}
-            for name, value in own.items() if len(set(own.values())) > 1 else zip([g['label']], own.values()):
-                where.setdefault(value, []).append(name)
-        if len(where) > 1:
-            notes.append(f'The runs differ in {key}: ' + '; '.join(
-                f'{value} in {", ".join(names[:3])}{" ..." * (len(names) > 3)}' for value, names in where.items()))
-    sizes = {g['label']: len(g['runs']) for g in groups}
-    if len(set(sizes.values())) > 1:
-        notes.append(f'The groups differ in their number of runs, with which max-min grows: {sizes}')
-    notes += [f'{label} is a single run: no interval, no comparison' for label, n in sizes.items() if n == 1]
-    named = {g['label'].lower(): g for g in groups} | {path.name: g for path, g in zip(paths, groups)}
-    if ref and ref not in named:
-        fail(f'ref: there is no group {ref!r}; there are {", ".join(path.name for path in paths)}')
-    many, other = [g for g in groups if len(g['runs']) > 1], named.get(ref or 'ce', groups[0])
-    pairs = [(g, other, {split: compare(g, other, split) for split in SPLITS})
-             for g in many if g is not other and other in many]
-    verdict, rows = against(pairs) if len(pairs) > 1 else (pairs[0][2]['test']['verdict'] if pairs else '', [])
-    for g, _, _ in pairs if rows else ():
-        n, m = len(g['runs']), len(other['runs'])
-        if (1 + (n == m)) / math.comb(n + m, n) * len(pairs) > 0.05:
-            notes.append(f'With {n} and {m} runs and {len(pairs)} comparisons, no p can survive the correction')
-            break
-    text = '\n\n'.join(report(groups, pairs, notes, verdict, rows)) + '\n'
-    matplotlib.rcParams.update({
-        'figure.constrained_layout.use': True, 'figure.titleweight': 'bold', 'figure.labelsize': 8,
-        'axes.titlelocation': 'left', 'axes.edgecolor': 'white', 'axes.grid': True, 'grid.color': '#e6e6e6',
-        'font.size': 9, 'xtick.color': GREY, 'ytick.color': GREY, 'lines.solid_capstyle': 'butt'})
-    files = {'table.md': text.encode()}
-    for name, fig in (('accuracy_by_run', draw_runs(groups, verdict or 'Accuracy of every run')),
-                      ('accuracy_by_epoch', draw_epochs(groups)), ('reliability', draw_reliability(groups))):
-        fig.savefig(buffer := io.BytesIO(), dpi=150 if len(groups) < 4 else 100)
-        files[f'{name}.png'] = buffer.getvalue()
-    for item in groups + runs:  # no arrays in the summary
-        for key in {'right', 'color', 'config', 'curve', 'bins'} & set(item):
-            del item[key]
-    summary = {'units': 'accuracy in %, difference in points', 'effect': effect, 'notes': notes,
-               'groups': groups, 'pairs': [{'a': a['label'], 'b': b['label']} | p for a, b, p in pairs]}
-    files['summary.json'] = json.dumps(summary, indent=1, allow_nan=False).encode()
-    out = Path(out_dir or parents.pop())
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            replace(out / name, lambda file: file.write(content))
-    except OSError as error:
-        fail(f'{out}: the table cannot be written there ({error}); give another --out_dir')
+    check_arguments(paths)
+    groups, notes = read_groups(paths, read_published(published))
+    notes += note_differences(groups)
+    pairs = compare_groups(groups, reference_group(groups))
+    if len(pairs) > 1:
+        notes += note_small_groups(pairs)
+    verdict = verdict_on_all(pairs)
+    text = report(groups, pairs, notes, verdict)
+
+    # all is computed before anything is written
+    summary = summarize(groups, pairs, notes)
+    files = {
+        'table.md': text.encode(),
+        **draw_figures(groups, verdict or 'Accuracy of every run'),
+        'summary.json': json.dumps(summary, indent=1, allow_nan=False).encode(),
+    }
+    write_files(Path(out_dir or paths[0].resolve().parent), files)
     print(text, end='')
 
 
-folders = []
 if __name__ == '__main__':
     configure(globals(), positional=folders)
     main()

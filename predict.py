@@ -1,15 +1,17 @@
 """A trained run -> labels and probabilities for new texts.
 
-    python predict.py out/bce/seed0 "a text" "another"                 a line for each
-    python predict.py out/bce --file=reviews.csv --text=body           CSV: label, a probability for each class, text
-    python predict.py out/bce/seed0 --explain "a text"                 which tokens moved the decision
+    python predict.py out/bce/seed0 "a text" "another"          a line for each
+    python predict.py out/bce --file=reviews.csv --text=body    CSV: label, a probability for each
+                                                                class, text
+    python predict.py out/bce/seed0 --explain "a text"          which tokens moved the decision
     some-program | python predict.py out/bce/seed0 --format=jsonl      a text a line
 
 Notable:
 - A folder of runs (out/bce) is an ensemble: the mean of its seeds' probabilities.
-- Probabilities are temperature-scaled (Guo 2017): the logits divided by the number that was best on val.
-- What a token is worth is exact: the log-odds of the decision with all of the text, minus those without this token,
-  wherever it stands. In a bag that is one count set to 0.
+- Probabilities are temperature-scaled (Guo 2017): the logits divided by the number that was best
+  on val.
+- What a token is worth is exact: the log-odds of the decision with all of the text, minus those
+  without this token, wherever it stands. In a bag that is one count set to 0.
 """
 import codecs
 import csv
@@ -21,13 +23,18 @@ import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from config import configure, fail
-from model import bfloat16_is_fast, load, make_encoder, pad, parts, shorten, to_bags
-from prepare import read_columns, strings, tokenizer
+from model import Encoder, make_encoder
+from nanoloss.configure import configure, fail
+from nanoloss.data import Split, batches, shorten, spans_of
+from nanoloss.devices import autocast, bfloat16_is_fast
+from nanoloss.files import load_weights
+from nanoloss.tables import read_columns, strings
+from nanoloss.tokenizer import tokenizer
 
 # -----------------------------------------------------------------------------
 which = 'last'  # the weights of the last epoch, or of the best on val (best)
@@ -37,109 +44,259 @@ format = ''  # text, csv or jsonl; '' is text for texts on the command line, els
 explain = False  # show the tokens that moved the decision
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
-PART = 8192  # tokens computed at once, as in training
-SAME = 'data', 'classes', 'multi_label', 'block_size', 'truncate', 'pos', 'bag', 'tokenizer'  # in all runs of a group
+WEIGHTS = {'last': 'model.pt', 'best': 'best.pt'}  # the file that a run keeps them in
+# what all runs of an ensemble have in common
+SAME = 'data', 'classes', 'multi_label', 'block_size', 'truncate', 'pos', 'bag', 'tokenizer'
+BATCH_SIZE = 256
+MAX_TOKENS = 8192  # computed at once, as in training on a CPU
+CHUNK_SIZE = 2000  # texts read at once
+GREENS = 194, 157, 114, 77  # of a terminal's 256 colours, from pale to strong
+REDS = 224, 217, 210, 203
+
+
+# From texts to probabilities
+
+class Run(NamedTuple):
+    """What is used of a finished run."""
+    config: dict
+    result: dict
+    model: Encoder
+    temperature: float
+
+
+def find_runs(folder):
+    """A run's folder, or that of a group of runs -> the folders of its finished runs.
+
+    Raises ValueError where there is none."""
+    if (folder / 'config.json').exists():
+        return [folder]
+    runs = [path for path in folder.glob('seed*') if (path / 'result.json').exists()]
+    if not runs:
+        raise ValueError(f'{folder}: there is no finished run, nor seed0, seed1 ... with one; '
+                         'train.py makes them')
+    return sorted(runs)
+
+
+def load_run(folder, which):
+    """A run's folder -> Run, with its last or its best weights.
+
+    Raises FileNotFoundError where the run is not finished and, as a damaged file can, anything."""
+    config = json.loads((folder / 'config.json').read_text())
+    result = json.loads((folder / 'result.json').read_text())
+    weights = load_weights(folder / WEIGHTS[which])
+
+    # config.json may be damaged: compare before memory is taken for the model that it describes
+    n_layer = sum(name.endswith('qkv.weight') for name in weights)
+    size = n_layer, *weights['token_embedding.weight'].shape
+    if (config['n_layer'], config['vocab_size'], config['n_embd']) != size:
+        raise ValueError('config.json is of other weights')
+    if config['truncate'] not in ('head', 'tail', 'both'):  # only a long text would show it
+        raise ValueError(f'truncate is {config["truncate"]!r}')
+    model = make_encoder(config).eval()
+    model.load_state_dict(weights)
+    return Run(config, result, model, float(result[which]['temperature']))
 
 
 class Classifier:
-    """A run's folder, or the folder of a group of runs, as a function from texts to probabilities, on the CPU.
+    """A run, or a folder of runs, as a function from texts to probabilities, on the CPU.
 
-    classes: their names. several: a text may have several labels. id: of these weights. Raises ValueError where there
-    is no such run, or no whole one."""
+    Of several runs the probabilities are the mean.
+    classes: their names. multi_label: a text may have several labels. id: of these weights.
+    Raises ValueError where there is no such run, or it is unfinished or damaged.
+    """
 
     def __init__(self, folder, which='last'):
         folder = Path(folder)
-        single = (folder / 'config.json').exists()
-        paths = [folder] if single else sorted(p for p in folder.glob('seed*') if (p / 'result.json').exists())
-        if not paths:
-            raise ValueError(f'{folder}: there is no finished run, nor seed0, seed1 ... with one; train.py makes them')
-        self.models, self.config, digest = [], None, hashlib.sha256()
-        for path in paths:
+        self.runs = []
+        digest = hashlib.sha256()
+        for path in find_runs(folder):
             try:
-                self.add(path, which, digest)
+                run = load_run(path, which)
+                self.add(run)
             except FileNotFoundError as error:
-                raise ValueError(f'{path} is no finished run: {Path(error.filename).name} is missing') from None
+                missing = Path(error.filename).name
+                raise ValueError(f'{path} is no finished run: {missing} is missing') from None
             except Exception as error:  # a damaged file can raise anything
                 why = f'{type(error).__name__}: {" ".join(str(error).split())}'
                 raise ValueError(f'{path} cannot be used ({why})') from None
+            # result.json has the seconds that a run took, so no two runs have the same
+            digest.update(json.dumps(run.result).encode())
         self.id = f'{folder.name}-{which}-{digest.hexdigest()[:12]}'
 
-    def add(self, path, which, digest):
-        """Read a run; it must be of one kind with those before."""
-        config, result = (json.loads((path / name).read_text()) for name in ('config.json', 'result.json'))
-        weights = load(path / {'last': 'model.pt', 'best': 'best.pt'}[which])
-        here = sum(name.endswith('qkv.weight') for name in weights), *weights['embed.weight'].shape
-        if (config['n_layer'], config['vocab_size'], config['n_embd']) != here:  # before memory is taken for them
-            raise ValueError('config.json is of other weights')
-        model = make_encoder(config).eval()
-        model.load_state_dict(weights)
-        self.models.append((model, float(result[which]['temperature'])))
-        digest.update(json.dumps(result).encode())  # with its seconds, no two runs have the same
-        if self.config is None:
-            self.config, self.encoding = config, tokenizer(config['tokenizer']['name'])
+    def add(self, run):
+        """Take a run into the mean. Raises ValueError if it is of another kind than the others."""
+        if not self.runs:
+            self.config = run.config
+            self.encoding = tokenizer(run.config['tokenizer']['name'])
+            self.classes = [str(name) for name in run.config['classes']]
+            self.multi_label = run.config['multi_label']
+            self.bag = run.config['bag'] and not run.model.ordered
+            low_precision = run.config['dtype'] in ('bfloat16', 'float16') and bfloat16_is_fast()
+            self.dtype = 'bfloat16' if low_precision else 'float32'
         for key in SAME:
-            if self.config[key] != config[key]:
+            if run.config[key] != self.config[key]:
                 raise ValueError(f'its {key} is not that of the others')
-        self.classes, self.several = [str(name) for name in config['classes']], config['multi_label']
+        self.runs.append(run)
         p = self.probs(['a text'])
         if p.shape != (1, len(self.classes)) or not np.isfinite(p).all():
             raise ValueError('weights, classes and temperature do not go together')
 
     def tokens(self, texts):
-        """The tokens of each text that are used, int64 [n]; of an empty one, an end of text."""
-        size, truncate = self.config['block_size'], self.config['truncate']
-        return [np.concatenate(shorten(np.array(tokens or [self.encoding.eot_token]), size, truncate))
-                for tokens in self.encoding.encode_ordinary_batch(texts, num_threads=torch.get_num_threads())]
+        """The tokens that are used of each text, int64 [n]; of an empty one, an end of text."""
+        encoded = self.encoding.encode_ordinary_batch(texts, num_threads=torch.get_num_threads())
+        used = []
+        for tokens in encoded:
+            tokens = np.array(tokens or [self.encoding.eot_token])
+            pieces = shorten(tokens, self.config['block_size'], self.config['truncate'])
+            used.append(np.concatenate(pieces))
+        return used
 
-    def batch(self, reviews):
-        """Tokens of reviews -> their order by size, and in this order batches of tokens and counts [B, T]."""
-        flat, lengths = torch.from_numpy(np.concatenate(reviews)), torch.tensor([len(review) for review in reviews])
-        flat, counts, lengths = (to_bags(flat, lengths) if self.config['bag'] and self.config['pos'] == 'none' else
-                                 (flat, torch.ones_like(flat), lengths))
-        begin, order, batches = lengths.cumsum(0) - lengths, lengths.argsort(), []
-        for rows in order.split(256):
-            width = min(-(-int(lengths[rows[-1]]) // 8) * 8, self.config['block_size'])
-            batches += parts(PART, *pad(flat, counts, begin[rows], lengths[rows], width))
-        return order, batches
+    def make_batches(self, tokens):
+        """The tokens of each text -> an iterator over `Batch`es, the shortest texts first."""
+        offsets = np.cumsum([0, *map(len, tokens)])
+        split = Split(np.concatenate(tokens), spans_of(offsets), labels=None)
+        return batches(split, BATCH_SIZE, self.config['block_size'], bag=self.bag)
 
     @torch.inference_mode()
-    def run(self, batches):
-        """Batches of tokens and counts -> the mean of the runs' probabilities, float64 [reviews, classes]."""
-        low = bfloat16_is_fast() and self.config['dtype'] in ('bfloat16', 'float16')
-        with torch.autocast('cpu', torch.bfloat16, enabled=low):
-            return torch.stack([model.head.probs(torch.cat([model(*batch) for batch in batches]).double() / temperature)
-                                for model, temperature in self.models]).mean(0)
+    def mean_probs(self, tokens, counts):
+        """tokens, counts [B, T] -> the mean of the runs' probabilities, float64 [B, classes]."""
+        probs = []
+        for run in self.runs:
+            with autocast('cpu', self.dtype):
+                logits = run.model(tokens, counts)
+            probs.append(run.model.head.probs(logits.double() / run.temperature))
+        return torch.stack(probs).mean(0)
 
     def probs(self, texts):
-        """A list of texts -> float64 [texts, classes]; the rows sum to 1 unless a text may have several labels."""
+        """A list of texts -> float64 [texts, classes]; if a text has one label, rows sum to 1."""
         if not texts:
             return np.zeros((0, len(self.classes)))
-        order, batches = self.batch(self.tokens(texts))
-        p = self.run(batches)
-        return torch.empty_like(p).index_copy_(0, order, p).numpy()
+        rows = []
+        parts = []
+        for batch in self.make_batches(self.tokens(texts)):
+            for part in batch.parts(MAX_TOKENS):
+                rows.append(part.rows)
+                parts.append(self.mean_probs(part.tokens, part.counts))
+        sorted_probs = torch.cat(parts).numpy()
+        probs = np.empty_like(sorted_probs)
+        probs[np.concatenate(rows)] = sorted_probs
+        return probs
 
     def label(self, p):
-        """The label of a row of probabilities; the list of its labels where it may have several."""
-        if self.several:
-            return [name for name, x in zip(self.classes, p) if x > 0.5]
+        """The label of a row of probabilities; the list of its labels if it may have several."""
+        if self.multi_label:
+            return [name for name, probability in zip(self.classes, p) if probability > 0.5]
         return self.classes[int(p.argmax())]
 
     def explain(self, text):
-        """A text -> (its probabilities [classes], the name of the likeliest class, [(piece of text, worth)]).
+        """A text -> its probabilities [classes], the likeliest class, [(piece of text, worth)].
 
-        The worth of a token: the log-odds of that class with all tokens minus those without any of its kind."""
+        The worth of a token: the log-odds of that class with all tokens, minus those without any
+        of its kind."""
         review, = self.tokens([text])
-        _, ((tokens, counts),) = self.batch([review])
+        batch, = self.make_batches([review])
         kinds = np.unique(review)
-        without = counts * (tokens != torch.from_numpy(kinds)[:, None]) if len(kinds) > 1 else counts
-        rows = torch.cat([counts, without])
-        p = self.run([(tokens.expand(len(c), -1), c) for c in rows.split(max(1, PART // tokens.shape[1]))])
-        top = int(p[0].argmax())
-        odds = p[:, top].logit(eps=1e-15)
-        worth = dict(zip(kinds.tolist(), (odds[0] - odds[1:]).tolist()))
-        decoder = codecs.getincrementaldecoder('utf-8')('replace')  # a token may be a part of a character
-        pieces = [(decoder.decode(self.encoding.decode_single_token_bytes(t)), worth[t]) for t in review.tolist()]
-        return p[0].numpy(), self.classes[top], pieces
+
+        # the first row has all tokens, each further one lacks a kind; no row may lack all tokens
+        counts = batch.counts.repeat(1 + len(kinds), 1)
+        if len(kinds) > 1:
+            counts[1:].masked_fill_(batch.tokens == torch.from_numpy(kinds)[:, None], 0)
+        parts = []
+        for part in counts.split(max(1, MAX_TOKENS // counts.shape[1])):
+            parts.append(self.mean_probs(batch.tokens.expand_as(part), part))
+        p = torch.cat(parts)
+
+        likeliest = int(p[0].argmax())
+        log_odds = p[:, likeliest].logit(eps=1e-15)
+        worth = dict(zip(kinds.tolist(), (log_odds[0] - log_odds[1:]).tolist()))
+        decoder = codecs.getincrementaldecoder('utf-8')('replace')  # a character may be two tokens
+        pieces = []
+        for token in review.tolist():
+            piece = decoder.decode(self.encoding.decode_single_token_bytes(token))
+            pieces.append((piece, worth[token]))
+        return p[0].numpy(), self.classes[likeliest], pieces
+
+
+# The command
+
+def check_settings(texts):
+    """What a word cannot be. Returns the format of the output."""
+    chosen = format or ('text' if texts else 'csv')
+    if chosen not in WRITERS:
+        fail(f'format is text, csv or jsonl, not {format!r}')
+    if which not in WEIGHTS:
+        fail(f"which is 'last' or 'best', not {which!r}")
+    if texts and file:
+        fail('give texts or --file, not both')
+    return chosen
+
+
+def read_texts(texts, cache):
+    """Yield lists of texts: those of the command line, else those of the file, else the lines of
+    standard input as they come."""
+    if texts:
+        yield texts
+    elif file:
+        data = read_columns(Path(file), [text], cache)
+        for start in range(0, len(data), CHUNK_SIZE):
+            yield strings(file, text, data[start:start + CHUNK_SIZE][text])
+    else:
+        lines = (line.rstrip('\r\n') for line in sys.stdin)
+        size = 1 if sys.stdin.isatty() else CHUNK_SIZE
+        chunk = list(islice(lines, size))
+        while chunk:
+            yield chunk
+            chunk = list(islice(lines, size))
+
+
+def classify(classifier, texts):
+    """Yield what `Classifier.explain` returns for each text; with nothing explained if that is not
+    asked for."""
+    if explain:
+        for review in texts:
+            yield classifier.explain(review)
+    else:
+        for p in classifier.probs(texts):
+            yield p, '', []
+
+
+def write_csv_row(row):
+    csv.writer(sys.stdout, lineterminator='\n').writerow(row)
+
+
+def joined_label(classifier, p):
+    """The label as one string."""
+    label = classifier.label(p)
+    return ';'.join(label) if classifier.multi_label else label
+
+
+def write_csv(classifier, review, p, name, pieces):
+    probabilities = [f'{probability:.4f}' for probability in p]
+    write_csv_row([joined_label(classifier, p), *probabilities, review])
+
+
+def write_jsonl(classifier, review, p, name, pieces):
+    rounded = np.round(p, 4).tolist()
+    row = {
+        'label': classifier.label(p),
+        'probs': dict(zip(classifier.classes, rounded)),
+        'text': review,
+    }
+    if explain:
+        row['for'] = name
+        row['worth'] = pieces
+    print(json.dumps(row))
+
+
+def write_text(classifier, review, p, name, pieces):
+    beginning = printable(' '.join(review.split()))[:100]
+    print(f'{joined_label(classifier, p) or "-"}  {p.max():.3f}  {beginning}')
+    if explain:
+        shown = highlighted(pieces) if sys.stdout.isatty() else strongest(pieces)
+        print(f'  for {name}:\n{shown}')
+
+
+WRITERS = {'text': write_text, 'csv': write_csv, 'jsonl': write_jsonl}
 
 
 def printable(text):
@@ -147,76 +304,57 @@ def printable(text):
     return re.sub(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]', '\ufffd', text)
 
 
-def show(pieces):
-    """The pieces of a text: on a terminal coloured, green for the decision, red against it; else the ten strongest."""
-    if not sys.stdout.isatty():
-        strongest = sorted(dict(pieces).items(), key=lambda item: -abs(item[1]))[:10]
-        return '\n'.join(f'    {worth:+.2f}  {piece!r}' for piece, worth in strongest)
+def highlighted(pieces):
+    """The text in a terminal's colours: green speaks for the decision, red against it."""
     most = max(abs(worth) for _, worth in pieces) or 1
-    shades = {True: (194, 157, 114, 77), False: (224, 217, 210, 203)}  # of xterm's 256 colours
-    return ''.join(printable(piece) if abs(worth) < most / 20 else
-                   f'\033[30;48;5;{shades[worth > 0][min(3, int(4 * abs(worth) / most))]}m{printable(piece)}\033[0m'
-                   for piece, worth in pieces)
+    coloured = []
+    for piece, worth in pieces:
+        shown = printable(piece)
+        if abs(worth) >= most / 20:
+            shades = GREENS if worth > 0 else REDS
+            shade = shades[min(3, int(4 * abs(worth) / most))]
+            shown = f'\033[30;48;5;{shade}m{shown}\033[0m'
+        coloured.append(shown)
+    return ''.join(coloured)
 
 
-def read(texts, cache):
-    """Yield lists of texts: those given, else those of the file, else the lines of standard input as they come."""
-    if texts:
-        yield texts
-    elif file:
-        data = read_columns(Path(file), [text], cache)
-        for i in range(0, len(data), 2000):
-            yield strings(file, text, data[i:i + 2000][text])
-    else:
-        lines = (line.rstrip('\r\n') for line in sys.stdin)
-        while chunk := list(islice(lines, 1 if sys.stdin.isatty() else 2000)):
-            yield chunk
+def strongest(pieces):
+    """The ten pieces that are worth most, for or against the decision, a line each."""
+    ranked = sorted(dict(pieces).items(), key=lambda item: -abs(item[1]))
+    return '\n'.join(f'    {worth:+.2f}  {piece!r}' for piece, worth in ranked[:10])
 
 
-def main(given, cache):
-    if not given:
+def main(arguments, cache):
+    """arguments: a run and texts; cache: a folder for what `read_columns` maps into memory."""
+    if not arguments:
         fail('name a run, or a group of runs: python predict.py out/bce/seed0 "a text"')
-    folder, *texts = given
-    kind = format or ('text' if texts else 'csv')
-    if kind not in ('text', 'csv', 'jsonl'):
-        fail(f'format is text, csv or jsonl, not {format!r}')
-    if which not in ('last', 'best'):
-        fail(f"which is 'last' or 'best', not {which!r}")
-    if texts and file:
-        fail('give texts or --file, not both')
-    torch.set_num_threads(threads if threads > 0 else torch.get_num_threads())
+    folder, *texts = arguments
+    chosen_format = check_settings(texts)
+    if threads > 0:
+        torch.set_num_threads(threads)
     try:
         classifier = Classifier(folder, which)
     except ValueError as error:
         fail(error)
-    table = csv.writer(sys.stdout, lineterminator='\n')
-    if kind == 'csv':
-        table.writerow(['label', *(f'p_{name}' for name in classifier.classes), 'text'])
-    for chunk in read(texts, cache):
-        found = [classifier.explain(review) for review in chunk] if explain else [(p,) for p in classifier.probs(chunk)]
-        for review, (p, *reasons) in zip(chunk, found):
-            label = classifier.label(p)
-            joined = ';'.join(label) if classifier.several else label
-            if kind == 'csv':
-                table.writerow([joined, *(f'{x:.4f}' for x in p), review])
-            elif kind == 'jsonl':
-                row = {'label': label, 'probs': dict(zip(classifier.classes, np.round(p, 4).tolist())), 'text': review}
-                print(json.dumps(row | ({'for': reasons[0], 'worth': reasons[1]} if explain else {})))
-            else:
-                print(f'{joined or "-"}  {p.max():.3f}  {printable(" ".join(review.split()))[:100]}')
-                if explain:
-                    print(f'  for {reasons[0]}:\n{show(reasons[1])}')
+
+    if chosen_format == 'csv':
+        columns = [f'p_{name}' for name in classifier.classes]
+        write_csv_row(['label', *columns, 'text'])
+    write = WRITERS[chosen_format]
+    for chunk in read_texts(texts, cache):
+        for review, answer in zip(chunk, classify(classifier, chunk)):
+            write(classifier, review, *answer)
         sys.stdout.flush()
 
 
 if __name__ == '__main__':
-    given = []
-    configure(globals(), positional=given)
+    arguments = []
+    configure(globals(), positional=arguments)
     sys.stdin.reconfigure(encoding='utf-8', errors='replace')
     sys.stdout.reconfigure(encoding='utf-8', errors='backslashreplace')
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
-            main(given, cache)
+            main(arguments, cache)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # whoever reads has seen enough

@@ -1,388 +1,651 @@
-"""Text -> data/<name>/*.npy: read the reviews, split them, drop what leaks, tokenize, write memmaps.
+"""Text -> data/<name>/*.npy: read reviews, split them, drop what leaks, tokenize, write memmaps.
 
     python prepare.py                                     IMDB from the hub
-    python prepare.py --source=PATH/aclImdb_v1.tar.gz     IMDB from the archive or its unpacked folder
-    python prepare.py --source=sample                     the small set of reviews in this repository
+    python prepare.py --source=PATH/aclImdb_v1.tar.gz     IMDB from the archive or its folder
+    python prepare.py --source=sample                     the small set in this repository
     python prepare.py --source=my.csv --text=body --label=stars --group=author
 
 Notable:
-- Reviews have one canonical order, by the hash of label and text: IMDB is the same, bit for bit, from the
-  hub and from the archive.
+- Reviews have one canonical order, by the hash of label and text: IMDB is the same, bit for bit,
+  from the hub and from the archive.
 - Val and test have no text of train, word for word, and no movie (group) of train.
+- Where reviews have several labels each, the split is an iterative stratification: a rare label,
+  too, is in train, val and test where that can be.
 - cl100k_base needs no download: its table comes out of the bpe-openai wheel and is checked.
 """
-import base64
-import glob
 import hashlib
-import json
 import os
 import re
-import shutil
 import sys
 import tarfile
 import tempfile
-import warnings
 import zlib
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tiktoken
 from tqdm import tqdm
 
-from config import configure, fail
+from nanoloss.configure import configure, fail
+from nanoloss.files import replacing_folder, write_json
+from nanoloss.tables import read_columns, strings
+from nanoloss.tokenizer import table_sha256, tokenizer
 
 # -----------------------------------------------------------------------------
-source = 'imdb'  # imdb (the hub), sample, an aclImdb archive or folder, a .csv .tsv .jsonl or .parquet file
+source = 'imdb'  # imdb (the hub), sample, an aclImdb archive or folder, a .csv .tsv .jsonl .parquet
 name = ''  # of the data set, data/<name>; '' means imdb, sample, or the name of the file
 data_dir = 'data'  # the folder of data sets
 text = 'text'  # column of your file: the review
 label = 'label'  # column: its class, a string or an integer
-label_sep = ''  # what stands between the labels of a review that may have several, or none; '' if each has one
+label_sep = ''  # what stands between the labels of one review, such as ;  '' if each has one
 group = ''  # column: what a split must not cut, such as the movie; '' for none
 val_source = ''  # a file of its own for val; '' takes val_frac of the source
 test_source = ''  # a file of its own for test; '' takes test_frac of the source
 val_frac = 0.1  # not for IMDB, whose split is official
 test_frac = 0.1
-dev = False  # make <name>_dev: train, val and test all cut by movie out of train, for choosing settings
+dev = False  # make <name>_dev, for choosing settings: all three splits cut by movie out of train
 seed = 1337  # of the split
 encoding = 'cl100k_base'  # any encoding of tiktoken; all but this one are downloaded
 block_size = 512  # as in training, only to tell how many reviews it would cut
 # -----------------------------------------------------------------------------
 FORMAT_VERSION = 1  # of data/<name>; train.py takes no other
 SPLITS = 'train', 'val', 'test'
+BATCH = 2000  # reviews whose texts are in memory at once
 IMDB_FILE = re.compile(r'(?:^|/)(train|test)/(?:urls_(neg|pos)|(neg|pos)/(\d+)_\d+)\.txt$')
 IMDB_VAL = 2500  # so many reviews of the official test side become val
-# The train reviews of tt0406816, of which test has 23: the archive's urls files tell which, the hub cannot.
+# The train reviews of tt0406816, of which test has 23: the archive's urls files tell which, the hub
+# cannot.
 IMDB_LEAKS = '7edf9c42d941e2cd46b3ab672c4b90f7', 'ee9a4db5ebaeb1f3172abd6a47ccad25'
 
 
+def data_set_folder(imdb):
+    """data/<name>. Fails where that is something else than a data set, which would be replaced."""
+    folder_name = name
+    if not name:
+        folder_name = 'imdb' if imdb else Path(source).stem
+    if dev:
+        folder_name += '_dev'
+    folder = Path(data_dir) / folder_name
+    foreign = folder.exists() and not (folder / 'meta.json').exists()
+    if foreign or folder.name == '..' or folder.parent != Path(data_dir):
+        fail(f'{folder}: not the name of a data set, which this would replace; '
+             'choose one by --name=')
+    return folder
+
+
+@dataclass
+class RawReviews:
+    """What a reader returns: the reviews as the source has them, a list entry each."""
+    sides: list  # 'train', 'val' or 'test'
+    labels: list  # the label as text; several are joined by label_sep
+    groups: list  # the number of the movie, or None
+    fetch: Callable  # a list of rows -> the list of their texts
+
+
+def hold_in_memory(reviews):
+    """[(side, label, movie, text)] -> RawReviews."""
+    sides, labels, movies, texts = zip(*reviews)
+    return RawReviews(sides, labels, movies, fetch=lambda rows: [texts[row] for row in rows])
+
+
 def load_hub():
-    """The hub's stanfordnlp/imdb -> [(side, label, '', text)]: it knows no movies. Fails within seconds."""
-    import datasets  # here, because it takes a second and only the readers need it
+    """The hub's stanfordnlp/imdb -> RawReviews. It knows no movies. Fails within seconds."""
+    import datasets  # takes a second, and only readers need it
     import huggingface_hub
     try:
-        try:  # load_dataset alone tries an unreachable hub for half a minute; offline, it looks in its cache
+        # load_dataset tries an unreachable hub for half a minute; offline, it looks in its cache
+        try:
             huggingface_hub.HfApi().dataset_info('stanfordnlp/imdb', timeout=5)
         except Exception:
             datasets.config.HF_HUB_OFFLINE = True
         hub = datasets.load_dataset('stanfordnlp/imdb')
     except Exception as error:
-        fail(f'cannot get IMDB from the hub ({error}); give the archive, --source=PATH/aclImdb_v1.tar.gz, '
-             'or try --source=sample')
-    return [(side, ('neg', 'pos')[y], '', review) for side in ('train', 'test')
-            for y, review in zip(hub[side]['label'][:], hub[side]['text'][:])]
+        fail(f'cannot get IMDB from the hub ({error}); give the archive, '
+             '--source=PATH/aclImdb_v1.tar.gz, or try --source=sample')
+
+    reviews = []
+    for side in 'train', 'test':
+        for y, review in zip(hub[side]['label'][:], hub[side]['text'][:]):
+            reviews.append((side, ('neg', 'pos')[y], None, review))
+    return hold_in_memory(reviews)
 
 
 def imdb_files(path):
     """Yield (name, bytes) of the reviews and urls files in an archive or folder."""
     if path.is_dir():
-        files = (file for file in path.rglob('*.txt') if IMDB_FILE.search(file.as_posix()))
-        yield from ((file.as_posix(), file.read_bytes()) for file in files)
-    else:
-        with tarfile.open(path, 'r|*') as archive:  # as a stream: going back in a .gz means starting again
-            for member in archive:
-                if IMDB_FILE.search(member.name) and member.isfile():
-                    yield member.name, archive.extractfile(member).read()
+        for file in path.rglob('*.txt'):
+            if IMDB_FILE.search(file.as_posix()):
+                yield file.as_posix(), file.read_bytes()
+        return
+    with tarfile.open(path, 'r|*') as archive:  # a stream: to go back in a .gz is to start again
+        for member in archive:
+            if IMDB_FILE.search(member.name) and member.isfile():
+                yield member.name, archive.extractfile(member).read()
 
 
-def read_imdb(path):
-    """The archive aclImdb_v1.tar.gz, any of its layout, or its folder -> [(side, label, movie, text)].
+def read_archive(path):
+    """The archive aclImdb_v1.tar.gz, any of its layout, or its folder -> RawReviews.
 
     Line ID of urls_neg.txt or urls_pos.txt names the movie of review ID; tt0406816 becomes 406816.
     """
-    reviews, movies, file = {}, {}, 'its beginning'
+    texts = {}  # (side, kind, ID): text
+    movies = {}  # (side, kind): [movie of each ID]
+    file = 'its beginning'
     try:
-        for file, content in tqdm(imdb_files(path), 'read', unit=' files', leave=False, disable=None):
+        for file, content in tqdm(imdb_files(path), 'read', unit=' files', leave=False,
+                                  disable=None):
             side, urls, kind, number = IMDB_FILE.search(file).groups()
             if urls:
-                movies[side, urls] = [int(tt) for tt in re.findall(r'/title/tt(\d{1,9})', content.decode())]
+                titles = re.findall(r'/title/tt(\d{1,9})', content.decode())
+                movies[side, urls] = [int(title) for title in titles]
             else:
-                reviews[side, kind, int(number)] = content.decode()
+                texts[side, kind, int(number)] = content.decode()
     except (OSError, EOFError, UnicodeDecodeError, tarfile.TarError, zlib.error) as error:
         fail(f'{path}: cannot be read past {file}: {error}')
-    wanted = {(*part, i) for part, ids in movies.items() for i in range(len(ids))}
-    if not reviews or wanted != set(reviews):
-        fail(f'{path}: not a whole aclImdb: {len(reviews):,} reviews, {len(wanted):,} lines in urls files, '
-             f'first difference {min(wanted ^ set(reviews), default="none")}')
-    return [(side, kind, movies[side, kind][i], review) for (side, kind, i), review in reviews.items()]
+
+    # the urls files say how many reviews there must be
+    wanted = set()
+    for (side, kind), movies_of_ids in movies.items():
+        wanted.update((side, kind, number) for number in range(len(movies_of_ids)))
+    if not texts or wanted != set(texts):
+        difference = min(wanted ^ set(texts), default='none')
+        fail(f'{path}: not a whole aclImdb: {len(texts):,} reviews, {len(wanted):,} lines in urls '
+             f'files, first difference {difference}')
+
+    reviews = []
+    for (side, kind, number), review in texts.items():
+        reviews.append((side, kind, movies[side, kind][number], review))
+    return hold_in_memory(reviews)
 
 
-def read_columns(path, columns, cache):
-    """A .csv, .tsv, .jsonl (.json) or .parquet file -> datasets.Dataset, memory-mapped from the folder cache."""
-    import datasets
-    import pandas
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL + 1)  # errors are told below, once
-    datasets.disable_progress_bars()
-    kind = path.suffix[1:].lower()
-    reader = dict(csv='csv', tsv='csv', json='json', jsonl='json', parquet='parquet').get(kind)
-    if not reader:
-        fail(f'{path}: wanted imdb, sample, a folder, or a .tar.gz, .csv, .tsv, .jsonl or .parquet file')
-    options, has = {}, columns
-    try:
-        if reader != 'parquet':
-            options['encoding'] = 'utf-8-sig'  # there may be a byte-order mark
-            with open(path, 'rb') as lines:
-                for number, line in enumerate(lines, 1):
-                    line.decode()
-                    if b'\0' in line:
-                        fail(f'{path}: line {number} has a NUL byte, which no text has')
-        if reader == 'csv':
-            options |= {'sep': '\t' if kind == 'tsv' else ',', 'index_col': False, 'keep_default_na': False}
-            has = list(pandas.read_csv(path, nrows=0, **options))
-            options['features'] = datasets.Features({column: datasets.Value('string') for column in columns})
-        if set(columns) <= set(has):
-            with warnings.catch_warnings():
-                warnings.simplefilter('error', pandas.errors.ParserWarning)  # that it cuts rows too long
-                read = getattr(datasets.Dataset, f'from_{reader}')
-                data = read(glob.escape(str(path)), cache_dir=cache, **options)
-            has = data.column_names
-    except UnicodeDecodeError as error:
-        fail(f'{path}: line {number} is not UTF-8 ({error.reason}); save the file as UTF-8')
-    except Exception as error:
-        error = error.__cause__ or error
-        fail(f'{path}: cannot be read, or is empty: {type(error).__name__}: {str(error)[:300]}')
-    for column in sorted(set(columns) - set(has)):
-        fail(f'{path}: no column {column!r}, only {", ".join(map(repr, has))}; see --text, --label, --group')
-    return data
+def clean(value):
+    """A label without space around it, and as it was before pandas read it.
+
+    Of integers of which some are missing, pandas makes 2.0 and NaN.
+    """
+    return re.sub(r'(?i)^(nan|(-?\d+)\.0+)$', r'\2', value.strip())
 
 
-def strings(path, column, values):
-    """The values of a file's column as strings; a missing one is ''."""
-    for value in values:
-        if not isinstance(value, (str, int, float, type(None))):
-            fail(f'{path}: {column!r} has a {type(value).__name__} in it, wanted text or numbers')
-    return ['' if value is None else str(value) for value in values]
+def read_cells(path, data, column):
+    """The cells of a column of labels or groups, as clean strings; a missing one is ''."""
+    return [clean(value) for value in strings(path, column, data[column][:])]
+
+
+def check_none_is_missing(path, column, values):
+    """A review without a label cannot be used, one without a group could leak."""
+    if '' in values:
+        fail(f'{path}: {values.count("")} reviews lack {column!r}, first no. '
+             f'{values.index("") + 1}')
+
+
+def read_labels(path, data, column):
+    """The label of each row; several in one spelling: sorted, each once, joined by label_sep."""
+    cells = read_cells(path, data, column)
+    if not label_sep:
+        check_none_is_missing(path, column, cells)
+        return cells
+    labels = []
+    for cell in cells:
+        names = {clean(name) for name in cell.split(label_sep)}
+        labels.append(label_sep.join(sorted(names - {''})))
+    return labels
 
 
 def read_files(cache):
-    """The source and, where given, val_source and test_source -> sides, labels, groups or '', fetch (see main)."""
-    sample = Path(__file__).parent / 'data' / 'sample.csv', 'review', 'label', 'movie'
-    first, review, y, movie = sample if source == 'sample' else (source, text, label, group)
-    tables, sides, labels, groups = [], [], [], []
+    """The source and, where they are set, val_source and test_source -> RawReviews."""
+    train_source = source
+    text_column = text
+    label_column = label
+    group_column = group
+    if source == 'sample':
+        train_source = Path(__file__).parent / 'data' / 'sample.csv'
+        text_column = 'review'
+        label_column = 'label'
+        group_column = 'movie'
+    columns = [text_column, label_column]
+    if group_column:
+        columns.append(group_column)
 
-    def plain(value):  # pandas' way with a column of integers of which some are missing is undone
-        return re.sub(r'(?i)^(nan|(-?\d+)\.0+)$', r'\2', value.strip())
-    for side, path in zip(SPLITS, (first, val_source, test_source)):
+    sides = []
+    labels = []
+    groups = []
+    tables = []  # (the row of its first review, path, data)
+    for side, path in zip(SPLITS, (train_source, val_source, test_source)):
         if not path:
             continue
-        data = read_columns(Path(path), [review, y] + [movie] * bool(movie), cache)
-        for column, told in [(y, labels)] + [(movie, groups)] * bool(movie):
-            values = [plain(value) for value in strings(path, column, data[column][:])]
-            if label_sep and told is labels:
-                values = [label_sep.join(sorted({*map(plain, value.split(label_sep))} - {''})) for value in values]
-            elif '' in values:
-                fail(f'{path}: {values.count("")} reviews lack {column!r}, first no. {values.index("") + 1}')
-            told += values
+        data = read_columns(Path(path), columns, cache)
         tables.append((len(sides), path, data))
         sides += [side] * len(data)
+        labels += read_labels(path, data, label_column)
+        if group_column:
+            names = read_cells(path, data, group_column)
+            check_none_is_missing(path, group_column, names)
+            groups += names
 
+    # unlike labels and groups, texts stay in their files until they are needed
     def fetch(rows):
         texts = {}
-        for begin, path, data in tables:
-            here = [row for row in rows if begin <= row < begin + len(data)]
-            texts |= zip(here, strings(path, review, data[[row - begin for row in here]][review] if here else ()))
+        for first, path, data in tables:
+            rows_of_table = [row for row in rows if first <= row < first + len(data)]
+            if rows_of_table:
+                values = data[[row - first for row in rows_of_table]][text_column]
+                values = strings(path, text_column, values)
+                texts.update(zip(rows_of_table, values))
         return [texts[row] for row in rows]
-    return sides, labels, groups or [''] * len(sides), fetch
+
+    # numbered in the order of their names, so that the order of the rows does not matter
+    if group_column:
+        numbers = np.unique(groups, return_inverse=True)[1].tolist()
+    else:
+        numbers = [None] * len(sides)
+    return RawReviews(sides, labels, numbers, fetch)
 
 
-def cut(sides, labels, groups, val_share, test_share):
-    """Move these shares of the train reviews to val and test, in place: by whole groups, else stratified by label
-    or, where a review has several, at random."""
-    rng = np.random.RandomState(seed % 2 ** 32)  # its stream never changes, as default_rng's may
-    rows = np.flatnonzero(sides == 'train')
-    single = groups is None and labels.ndim == 1
-    strata = [rows[labels[rows] == y] for y in np.unique(labels)] if single else [rows]
+@dataclass
+class Reviews:
+    """The reviews in canonical order, whatever the order of the source."""
+    sides: np.ndarray  # str [reviews]: 'train', 'val', 'test', or '' for one that is dropped
+    labels: np.ndarray  # uint8 [reviews], or 0 and 1 [reviews, classes] with several labels each
+    classes: list  # the names of the labels
+    groups: np.ndarray  # uint32 [reviews], or None where the source knows no groups
+    keys: list  # hash of label and text
+    digests: list  # hash of the text
+    fingerprint: str  # of all reviews as the source has them
+    source_rows: np.ndarray  # int [reviews]: their rows in the source, for fetch
+    fetch: Callable  # a list of rows of the source -> the list of their texts
+
+
+def batches(fetch, rows, activity):
+    """Yield lists of the texts of these rows: what is read of a large file is not kept."""
+    for begin in tqdm(range(0, len(rows), BATCH), activity, unit_scale=BATCH, leave=False,
+                      disable=None):
+        yield fetch(rows[begin:begin + BATCH])
+
+
+def integers_first(class_name):
+    """Sort key: integers by their value, then all other names as text."""
+    if re.fullmatch(r'-?\d+', class_name):
+        return 0, int(class_name), class_name
+    return 1, 0, class_name
+
+
+def number_labels(cells):
+    """Labels as text -> (names of the classes, uint8 [reviews] or 0 and 1 [reviews, classes])."""
+    label_lists = []
+    for cell in cells:
+        if label_sep:
+            label_lists.append(cell.split(label_sep) if cell else [])
+        else:
+            label_lists.append([cell])
+    classes = sorted(set().union(*label_lists), key=integers_first)
+    if not 2 <= len(classes) <= 255:  # their numbers are written as uint8
+        fail(f'{source}: {label!r} has {len(classes)} classes, wanted 2 to 255: '
+             f'{", ".join(classes[:5])}')
+
+    number = {class_name: i for i, class_name in enumerate(classes)}
+    if not label_sep:
+        return classes, np.array([number[cell] for cell in cells], np.uint8)
+    labels = np.zeros((len(cells), len(classes)), np.uint8)
+    for i, names in enumerate(label_lists):
+        labels[i, [number[class_name] for class_name in names]] = 1
+    return classes, labels
+
+
+def put_in_order(raw):
+    """RawReviews -> Reviews. Those that are equal in this order differ in nothing but the movie."""
+    # the texts are read twice, here and for `tokenize`; in between, their hashes will do
+    digests = []
+    keys = []
+    for texts in batches(raw.fetch, range(len(raw.sides)), 'read'):
+        for review in texts:
+            labelled = f'{raw.labels[len(keys)]}\0{review}'
+            digests.append(hashlib.sha256(review.encode()).digest())
+            keys.append(hashlib.sha256(labelled.encode()).hexdigest()[:32])
+
+    order = sorted(range(len(keys)), key=lambda i: (raw.sides[i], keys[i], raw.groups[i] or 0))
+    sides = [raw.sides[i] for i in order]
+    keys = [keys[i] for i in order]
+    classes, labels = number_labels([raw.labels[i] for i in order])
+    groups = None
+    if raw.groups[0] is not None:
+        groups = np.array([raw.groups[i] for i in order], np.uint32)
+    return Reviews(
+        sides=np.array(sides, '<U5'),
+        labels=labels,
+        classes=classes,
+        groups=groups,
+        keys=keys,
+        digests=[digests[i] for i in order],
+        fingerprint=hashlib.sha256(' '.join(sides + keys).encode()).hexdigest(),
+        source_rows=np.array(order),
+        fetch=raw.fetch)
+
+
+def spread_labels(has_label, splits):
+    """Place a few units so that every label is in every split.
+
+    has_label: bool [units, labels]. splits: their numbers, that of train first. Returns the split
+    of each unit, int [units], -1 for one that is not placed.
+
+    A label with fewer units than splits needs the first split alone. No label is missing there. The
+    search is greedy: where many rare labels share their units, one can be missing in another split.
+    """
+    split_of = np.full(len(has_label), -1)
+    free = has_label.sum(0)  # units of each label that are not placed
+    needs = np.zeros((splits.max() + 1, len(free)), bool)  # [splits, labels]
+    needs[splits] = free >= len(splits)
+    needs[splits[0]] = free > 0
+    while needs.any():
+        # the label with the least choice: few units more than it needs, then few units
+        choice = free - needs.sum(0) + free / (len(split_of) + 1)
+        y = np.where(needs.any(0), choice, np.inf).argmin()
+        split = np.flatnonzero(needs[:, y])[0]
+        candidates = np.flatnonzero(has_label[:, y] & (split_of < 0))
+        candidates = candidates[:1000]  # of a frequent label, any will do
+        if split != splits[0]:
+            # train, the first, does not lose the last unit of a label that it still needs
+            reserved = needs[splits[0]] & (free == 1)
+            candidates = candidates[~has_label[candidates][:, reserved].any(1)]
+        if not len(candidates):
+            needs[split, y] = False
+            continue
+
+        # labels that this split needs gain by a unit, the others lose one that another split may
+        # need, and both matter more where few are left
+        worth = np.where(needs[split], 1, -1) / np.maximum(free, 1)
+        total = (has_label[candidates] * worth).sum(1)
+        unit = candidates[total.round(9).argmax()]  # the last bits depend on the machine
+        split_of[unit] = split
+        free -= has_label[unit]
+        needs[split] &= ~has_label[unit]
+    return split_of
+
+
+def stratify(labels, units, shares, random):
+    """Split texts that have several labels each so that each split has its share of every label.
+
+    labels: 0 and 1 [texts, classes]. units: int [texts], texts of one number are not parted.
+    shares: of all texts, [splits]. Returns the split of each text, int [texts].
+
+    This is iterative stratification (Sechidis, Tsoumakas, Vlahavas: On the stratification of
+    multi-label data, 2011): the label with the fewest units left deals them out, each to the split
+    that lacks most texts of this label. The share of a rare label can be less than a text, so
+    `spread_labels` comes first. Texts without labels are stratified as if that were one more label.
+    """
+    labels = np.column_stack([labels, ~labels.any(1)])
+    _, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    counts = np.zeros((len(sizes), labels.shape[1]), np.int32)  # texts of a unit with a label
+    np.add.at(counts, unit_of, labels)
+
+    # in random order, but large units first, while every split has room for them
+    order = random.permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind='stable')]
+    sizes = sizes[order]
+    counts = counts[order]
+    has_label = counts > 0
+
+    splits = np.flatnonzero(shares > 0)
+    split_of = spread_labels(has_label, splits)
+    lacking = shares * sizes.sum()  # texts that each split lacks
+    lacking_of = np.outer(shares, counts.sum(0))  # [splits, labels], those with the label
+    for split in splits:
+        lacking[split] -= sizes[split_of == split].sum()
+        lacking_of[split] -= counts[split_of == split].sum(0)
+
+    left = has_label[split_of < 0].sum(0)  # units of each label that are not dealt out yet
+    while left.any():
+        y = np.where(left > 0, left, len(sizes) + 1).argmin()
+        for unit in np.flatnonzero(has_label[:, y] & (split_of < 0)):
+            # a full split gets no more, so that the shares of all texts are right too
+            with_room = [split for split in splits if lacking[split] >= 0.5]
+            split = max(with_room or splits, key=lambda j: (lacking_of[j, y], lacking[j]))
+            split_of[unit] = split
+            lacking[split] -= sizes[unit]
+            lacking_of[split] -= counts[unit]
+            left -= has_label[unit]
+
+    split_of_unit = np.empty_like(split_of)
+    split_of_unit[order] = split_of
+    return split_of_unit[unit_of]
+
+
+def split_train(reviews, val_share, test_share):
+    """Move these shares of the train reviews to val and test, in place.
+
+    Where the source names groups, whole groups move; else single reviews, as many of every label.
+    Reviews with several labels each are stratified by label with and without groups.
+    """
+    random = np.random.RandomState(seed % 2 ** 32)  # its stream never changes, as default_rng's may
+    rows = np.flatnonzero(reviews.sides == 'train')
+    labels = reviews.labels[rows]
+    units = np.arange(len(rows)) if reviews.groups is None else reviews.groups[rows]
+    if labels.ndim == 2:
+        shares = np.array([1 - val_share - test_share, val_share, test_share])
+        reviews.sides[rows] = np.array(SPLITS)[stratify(labels, units, shares, random)]
+        return
+
+    strata = [np.arange(len(rows))]
+    if reviews.groups is None:
+        strata = [np.flatnonzero(labels == y) for y in np.unique(labels)]
     for stratum in strata:
-        units = stratum if groups is None else groups[stratum]
-        _, member, size = np.unique(units, return_inverse=True, return_counts=True)
-        pile = rng.permutation(len(size))
-        middle = np.empty(len(size))  # from 0 to 1, where in the shuffled pile a unit lies
-        middle[pile] = (np.cumsum(size[pile]) - size[pile] / 2) / len(stratum)
-        sides[stratum[middle[member] < val_share + test_share]] = 'val'
-        sides[stratum[middle[member] < test_share]] = 'test'
+        _, unit_of, sizes = np.unique(units[stratum], return_inverse=True, return_counts=True)
+        pile = random.permutation(len(sizes))
+        # where in the shuffled pile the middle of a unit lies, from 0 to 1: test is what lies at
+        # the beginning, then comes val
+        middle = np.empty(len(sizes))
+        middle[pile] = (np.cumsum(sizes[pile]) - sizes[pile] / 2) / len(stratum)
+        position = middle[unit_of]
+        reviews.sides[rows[stratum[position < val_share + test_share]]] = 'val'
+        reviews.sides[rows[stratum[position < test_share]]] = 'test'
 
 
-CL100K_SHA256 = '223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7'  # of tiktoken's own file
-CL100K = {  # as in tiktoken_ext/openai_public.py
-    'pat_str': r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"""
-               r"""|\s++$|\s*[\r\n]|\s+(?!\S)|\s""",
-    'special_tokens': {'<|endoftext|>': 100257, '<|fim_prefix|>': 100258, '<|fim_middle|>': 100259,
-                       '<|fim_suffix|>': 100260, '<|endofprompt|>': 100276}}
+def drop_shared_movies(reviews):
+    """Of a movie that is in train and in test, drop the reviews on the side that has fewer."""
+    sides = reviews.sides
+    if reviews.groups is None:  # from the hub
+        sides[np.isin(reviews.keys, IMDB_LEAKS) & (sides == 'train')] = ''
+        if (sides == '').sum() != len(IMDB_LEAKS):
+            fail('the reviews of the hub are not those of the archive; '
+                 'use --source=PATH/aclImdb_v1.tar.gz')
+        return
+    movies = reviews.groups
+    # the archive has 25 reviews of one movie on both sides
+    for movie in np.intersect1d(movies[sides == 'train'], movies[sides == 'test']):
+        in_train = np.flatnonzero((movies == movie) & (sides == 'train'))
+        in_test = np.flatnonzero((movies == movie) & (sides == 'test'))
+        sides[min(in_train, in_test, key=len)] = ''
 
 
-def table_sha256(ranks):
-    """{token: rank} -> sha256 of the file in which tiktoken keeps it."""
-    tokens = sorted(ranks, key=ranks.get)
-    return hashlib.sha256(b''.join(b'%s %d\n' % (base64.b64encode(t), ranks[t]) for t in tokens)).hexdigest()
+def split_by_movie_for_dev(reviews):
+    """Drop all but train, and take val and test out of it."""
+    if reviews.groups is None:
+        fail('--dev cuts by movie, and this source names none; give the archive, or a column '
+             'by --group=')
+    reviews.sides[reviews.sides != 'train'] = ''
+    split_train(reviews, val_frac, test_frac)
 
 
-def tokenizer(name='cl100k_base'):
-    """The tiktoken.Encoding of that name: all but cl100k_base, which a wheel has brought, are downloaded."""
-    if name == 'cl100k_base' and find_spec('bpe_openai'):
-        import bpe_openai
-        wheel = bpe_openai.get_encoding(name)
-        ranks = {wheel.decode_single_token_bytes(i): i for i in range(100256)}
-        if table_sha256(ranks) != CL100K_SHA256:
-            fail('the installed bpe-openai has another cl100k_base table; pip install bpe-openai==0.1.4')
-        return tiktoken.Encoding(name, mergeable_ranks=ranks, **CL100K)
-    try:
-        return tiktoken.get_encoding(name)
-    except (ValueError, OSError) as error:
-        fail(f'--encoding={name}: {error}; tiktoken has {", ".join(tiktoken.list_encoding_names())}')
+def drop_repeats(reviews, side):
+    """Drop the reviews of val or test that are in train word for word -> their number."""
+    train = np.flatnonzero(reviews.sides == 'train')
+    digests = {reviews.digests[row] for row in train}
+    rows = np.flatnonzero(reviews.sides == side)
+    repeats = [row for row in rows if reviews.digests[row] in digests]
+    reviews.sides[repeats] = ''
+    return len(repeats)
+
+
+def draw_val_from_test(reviews):
+    """Give val a part of test, since IMDB has no val of its own."""
+    rows = np.flatnonzero(reviews.sides == 'test')
+    shuffled = rows[np.random.RandomState(seed % 2 ** 32).permutation(len(rows))]
+    reviews.sides[shuffled[:min(IMDB_VAL, len(rows) // 2)]] = 'val'
+
+
+def split_reviews(reviews, imdb):
+    """Settle which split each review is in, or that it is dropped -> {why: number of dropped}."""
+    if imdb:
+        drop_shared_movies(reviews)
+    else:
+        val_share = 0 if val_source else val_frac
+        test_share = 0 if test_source else test_frac
+        split_train(reviews, val_share, test_share)
+
+    shared = (reviews.sides == '').sum()
+    dropped = {'reviews of a movie that has more on the other side': int(shared)}
+    if dev:
+        split_by_movie_for_dev(reviews)
+
+    # a text that was trained on says nothing about new ones
+    for side in 'val', 'test':
+        dropped[f'{side} reviews that are in train word for word'] = drop_repeats(reviews, side)
+    if imdb and not dev:
+        draw_val_from_test(reviews)
+    return dropped
+
+
+def check_splits(reviews):
+    """Every class must be in train, and no split empty."""
+    in_train = reviews.labels[reviews.sides == 'train']
+    for i, class_name in enumerate(reviews.classes):
+        of_class = in_train[:, i] if label_sep else in_train == i
+        if not of_class.any():
+            fail(f'{source}: train has no review of class {class_name!r}')
+    for side in SPLITS:
+        if side not in reviews.sides:
+            fail(f'{source}: no reviews are left for {side}, of {len(reviews.sides):,} in all')
+
+
+def write_npy_header(file, total):
+    """The header that np.save gives a uint32 array of this length, always as many bytes."""
+    header = {'descr': '<u4', 'fortran_order': False, 'shape': (total,)}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def tokenize(texts, enc, path):
-    """Write the tokens of an iterator of lists of texts to path, a .npy of uint32 [total], as they come.
+    """Write the tokens of an iterator of lists of texts to path, a .npy of uint32 [total].
 
-    An empty text is one end-of-text. Returns the offsets, uint64 [reviews + 1], and the tokens' sha256."""
-    def header(total):
-        file.seek(0)  # the header's length is always the same
-        np.lib.format.write_array_header_1_0(file, {'descr': '<u4', 'fortran_order': False, 'shape': (total,)})
-    offsets, sha256 = [0], hashlib.sha256()
+    They are written as they come. An empty text is one end-of-text. Returns the offsets, uint64
+    [reviews + 1], and the tokens' sha256.
+    """
+    offsets = [0]
+    sha256 = hashlib.sha256()
     with open(path, 'wb') as file:
-        header(0)
+        write_npy_header(file, 0)  # to be replaced by one of the same length, with the total
         for batch in texts:
             for tokens in enc.encode_ordinary_batch(batch, num_threads=os.cpu_count() or 1):
                 content = np.array(tokens or [enc.eot_token], '<u4').tobytes()
                 sha256.update(content)
                 file.write(content)
                 offsets.append(offsets[-1] + len(content) // 4)
-        header(offsets[-1])
+        file.seek(0)
+        write_npy_header(file, offsets[-1])
     return np.array(offsets, np.uint64), sha256.hexdigest()
 
 
-@contextmanager
-def replacing(folder):
-    """A new folder that becomes `folder`, whole or not at all; an old one is replaced at the end."""
-    new, old = (folder.with_name(f'{folder.name}.{what}-{os.getpid()}') for what in ('tmp', 'old'))
-    try:
-        new.mkdir(parents=True)
-        yield new
-        if folder.exists():
-            os.rename(folder, old)  # a folder cannot be renamed onto another
-        os.rename(new, folder)
-    except OSError as error:
-        fail(f'{folder}: cannot be written: {error}')
-    finally:
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(new, ignore_errors=True)
+def write_split(folder, side, reviews, enc):
+    """Write the arrays of a split -> ({column: array}, all but the tokens; {file: sha256})."""
+    rows = np.flatnonzero(reviews.sides == side)
+    texts = batches(reviews.fetch, reviews.source_rows[rows].tolist(), 'tokenize')
+    file = f'{side}_tokens.npy'
+    offsets, tokens_sha256 = tokenize(texts, enc, folder / file)
+    checksums = {file: tokens_sha256}
+    columns = {'offsets': offsets, 'labels': reviews.labels[rows]}
+    if reviews.groups is not None:
+        columns['groups'] = reviews.groups[rows]
+    for column, array in columns.items():
+        file = f'{side}_{column}.npy'
+        np.save(folder / file, array)
+        checksums[file] = hashlib.sha256(array).hexdigest()
+    return columns, checksums
+
+
+def count_split(columns):
+    return {'rows': len(columns['labels']), 'tokens': int(columns['offsets'][-1])}
+
+
+def count_shared_groups(columns):
+    """{'train/val': how many groups are in both, or None where the source knows no groups, ...}"""
+    shared = {}
+    for a, b in ('train', 'val'), ('train', 'test'), ('val', 'test'):
+        if 'groups' in columns[a]:
+            shared[f'{a}/{b}'] = len(np.intersect1d(columns[a]['groups'], columns[b]['groups']))
+        else:
+            shared[f'{a}/{b}'] = None
+    return shared
+
+
+def write_data_set(folder, reviews, dropped):
+    """Write the arrays and meta.json -> (meta, {split: {column: array}})."""
+    enc = tokenizer(encoding)
+    columns = {}
+    checksums = {}
+    with replacing_folder(folder) as new:
+        for side in SPLITS:
+            columns[side], checksums_of_split = write_split(new, side, reviews, enc)
+            checksums.update(checksums_of_split)
+        meta = {
+            'version': FORMAT_VERSION,
+            'name': folder.name,
+            'source': source,
+            'fingerprint': reviews.fingerprint,
+            'tokenizer': {'name': encoding, 'sha256': table_sha256(enc._mergeable_ranks)},
+            'vocab_size': enc.n_vocab,
+            'classes': reviews.classes,
+            'splits': {side: count_split(columns[side]) for side in SPLITS},
+            'dropped': dropped,
+            'shared_groups': count_shared_groups(columns),
+            'seed': seed,
+            'sha256': checksums,
+        }
+        write_json(new / 'meta.json', meta)
+    return meta, columns
+
+
+def print_table(folder, meta, columns, group_word):
+    """group_word: what the source's groups are, in the plural."""
+    print(f'{folder}: {", ".join(meta["classes"])}; tokens of {encoding}')
+    print(f'{"":6}{"reviews":>10}{"tokens":>13}{group_word:>9}   over {block_size} tokens')
+    for side in SPLITS:
+        counts = meta['splits'][side]
+        n_groups = len(np.unique(columns[side].get('groups', ())))
+        longer = (np.diff(columns[side]['offsets']) > block_size).sum()
+        print(f'{side:6}{counts["rows"]:10,}{counts["tokens"]:13,}{n_groups:9,}{longer:9,}')
+
+    for reason, count in meta['dropped'].items():
+        if count:
+            print(f'dropped: {count:,} {reason}')
+    shared = meta['shared_groups']
+    if 'groups' in columns['train']:
+        pairs = ', '.join(f'{pair} {count:,}' for pair, count in shared.items())
+        print(f'{group_word} in both: {pairs}')
+    if shared['train/val'] or shared['train/test']:
+        print(f'warning: the files share {group_word}, so val or test look better than they are')
 
 
 def main(cache):
-    """cache: a folder that may be filled; memory-mapped from it, the texts of a file need not fit into memory."""
-    imdb = source == 'imdb' or Path(source).is_dir() or bool(re.search(r'\.(tgz|tar(\.\w+)?)$', source))
-    folder = Path(data_dir) / ((name or ('imdb' if imdb else Path(source).stem)) + '_dev' * dev)
-    taken = folder.exists() and not (folder / 'meta.json').exists()
-    if taken or folder.name == '..' or folder.parent != Path(data_dir):
-        fail(f'{folder}: not the name of a data set, which this would replace; choose one by --name=')
+    """cache: a folder for what is read of files, so that their texts need not fit into memory."""
+    is_archive = bool(re.search(r'\.(tgz|tar(\.\w+)?)$', source))
+    imdb = source == 'imdb' or Path(source).is_dir() or is_archive
+    folder = data_set_folder(imdb)
     if imdb and (val_source or test_source):
-        fail('--val_source and --test_source go with a file of your own; the split of IMDB is official')
-    if imdb:
-        sides, labels, groups, texts = zip(*(load_hub() if source == 'imdb' else read_imdb(Path(source))))
-        fetch = lambda rows: [texts[row] for row in rows]  # noqa: E731
+        fail('--val_source and --test_source go with a file of your own; '
+             'the split of IMDB is official')
+
+    if source == 'imdb':
+        raw = load_hub()
+    elif imdb:
+        raw = read_archive(Path(source))
     else:
-        sides, labels, groups, fetch = read_files(cache)
+        raw = read_files(cache)
+    reviews = put_in_order(raw)
+    dropped = split_reviews(reviews, imdb)
+    check_splits(reviews)
 
-    def batches(rows, what):
-        """Lists of the texts of these rows, in their order: what is read of a large file is not kept."""
-        for i in tqdm(range(0, len(rows), 2000), what, unit_scale=2000, leave=False, disable=None):
-            yield fetch(rows[i:i + 2000])
-
-    # the canonical order: reviews that are equal in it differ in nothing but the movie
-    digests, keys = [], []
-    for review in (review for batch in batches(range(len(sides)), 'read') for review in batch):
-        digests.append(hashlib.sha256(review.encode()).digest())
-        keys.append(hashlib.sha256(f'{labels[len(keys)]}\0{review}'.encode()).hexdigest()[:32])
-    order = sorted(range(len(sides)), key=lambda i: (sides[i], keys[i], groups[i]))
-    sides, keys, groups, labels, digests = ([column[i] for i in order]
-                                            for column in (sides, keys, groups, labels, digests))
-    fingerprint = hashlib.sha256(' '.join([*sides, *keys]).encode()).hexdigest()
-    several = [y.split(label_sep) if label_sep else [y] for y in labels]
-    classes = sorted({y for ys in several for y in ys} - ({''} if label_sep else set()),
-                     key=lambda y: (0, int(y), y) if re.fullmatch(r'-?\d+', y) else (1, 0, y))
-    if not 2 <= len(classes) <= 255:
-        fail(f'{source}: {label!r} has {len(classes)} classes, wanted 2 to 255: {", ".join(classes[:5])}')
-    number = {y: i for i, y in enumerate(classes)}
-    if label_sep:
-        labels = np.zeros((len(several), len(classes)), np.uint8)
-        for row, ys in zip(labels, several):
-            row[[number[y] for y in ys if y]] = 1
-    else:
-        labels = np.array([number[y] for y in labels], np.uint8)
-    sides = np.array(sides, '<U5')  # '' for a review that is dropped
-    numbers = groups if imdb else np.unique(groups, return_inverse=True)[1]
-    groups = np.array(numbers, np.uint32) if groups[0] != '' else None
-
-    if not imdb:
-        cut(sides, labels, groups, 0 if val_source else val_frac, 0 if test_source else test_frac)
-    elif groups is None:
-        sides[np.isin(keys, IMDB_LEAKS) & (sides == 'train')] = ''
-        if (sides == '').sum() != len(IMDB_LEAKS):
-            fail('the reviews of the hub are not those of the archive; use --source=PATH/aclImdb_v1.tar.gz')
-    else:
-        for movie in np.intersect1d(groups[sides == 'train'], groups[sides == 'test']):
-            of = [np.flatnonzero((groups == movie) & (sides == side)) for side in ('train', 'test')]
-            sides[min(of, key=len)] = ''
-    dropped = {'reviews of a movie that has more on the other side': int((sides == '').sum())}
-    if dev:
-        if groups is None:
-            fail('--dev cuts by movie, and this source names none; give the archive, or a column by --group=')
-        sides[sides != 'train'] = ''
-        cut(sides, labels, groups, val_frac, test_frac)
-    known = {digests[i] for i in np.flatnonzero(sides == 'train')}
-    for side in 'val', 'test':
-        repeats = [i for i in np.flatnonzero(sides == side) if digests[i] in known]
-        dropped[f'{side} reviews that are in train word for word'] = len(repeats)
-        sides[repeats] = ''
-    if imdb and not dev:
-        rows = np.flatnonzero(sides == 'test')
-        drawn = np.random.RandomState(seed % 2 ** 32).permutation(len(rows))[:min(IMDB_VAL, len(rows) // 2)]
-        sides[rows[drawn]] = 'val'
-    there = labels[sides == 'train']
-    for i in range(len(classes)):
-        if not (there[:, i] if label_sep else there == i).any():
-            fail(f'{source}: train has no review of class {classes[i]!r}')
-
-    for side in SPLITS:
-        if side not in sides:
-            fail(f'{source}: no reviews are left for {side}, of {len(sides):,} in all')
-
-    enc = tokenizer(encoding)
-    splits, movies, table, sha256 = {}, {}, [], {}
-    with replacing(folder) as new:
-        for side in SPLITS:
-            rows = np.flatnonzero(sides == side)
-            file = f'{side}_tokens.npy'
-            offsets, sha256[file] = tokenize(batches([order[i] for i in rows], 'tokenize'), enc, new / file)
-            columns = {'offsets': offsets, 'labels': labels[rows]}
-            columns |= {} if groups is None else {'groups': groups[rows]}
-            for column, array in columns.items():
-                np.save(new / f'{side}_{column}.npy', array)
-                sha256[f'{side}_{column}.npy'] = hashlib.sha256(array).hexdigest()
-            movies[side] = set(columns.get('groups', ()))
-            splits[side] = {'rows': len(rows), 'tokens': int(offsets[-1])}
-            longer = (np.diff(offsets) > block_size).sum()
-            table.append(f'{side:6}{len(rows):10,}{offsets[-1]:13,}{len(movies[side]):9,}{longer:9,}')
-        shared = {f'{a}/{b}': None if groups is None else len(movies[a] & movies[b])
-                  for a, b in (('train', 'val'), ('train', 'test'), ('val', 'test'))}
-        meta = {'version': FORMAT_VERSION, 'name': folder.name, 'source': source, 'fingerprint': fingerprint,
-                'tokenizer': {'name': encoding, 'sha256': table_sha256(enc._mergeable_ranks)},
-                'vocab_size': enc.n_vocab, 'classes': classes, 'splits': splits, 'dropped': dropped,
-                'shared_groups': shared, 'seed': seed, 'sha256': sha256}
-        (new / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')
-
-    what = 'movies' if imdb or source == 'sample' else 'groups'
-    table += [f'dropped: {count:,} {why}' for why, count in dropped.items() if count]
-    if groups is not None:
-        table += [f'{what} in both: ' + ', '.join(f'{pair} {count:,}' for pair, count in shared.items())]
-    if shared['train/val'] or shared['train/test']:
-        table += [f'warning: the files share {what}, so val or test look better than they are']
-    print(f'{folder}: {", ".join(classes)}; tokens of {encoding}')
-    print(f'{"":6}{"reviews":>10}{"tokens":>13}{what:>9}   over {block_size} tokens', *table, sep='\n')
+    # whatever is wrong with the source has ended the program before the longest part
+    meta, columns = write_data_set(folder, reviews, dropped)
+    print_table(folder, meta, columns, 'movies' if imdb or source == 'sample' else 'groups')
 
 
 if __name__ == '__main__':

@@ -3,16 +3,17 @@
     python serve.py out/bce/seed0 --port=8000      or out/bce, the mean of its seeds
     curl -d '{"texts": ["a text"]}' -H 'Content-Type: application/json' localhost:8000/predict
 
-GET / is the page, /docs the API, /health tells that it lives. Requests that come while the model computes are computed
-together next. What is too large gets a 413 or 422; when too many wait, a 503 that says to come back. SIGTERM finishes
-what has been accepted.
+GET / is the page, /docs the API, /health tells that it lives. Requests that come while the model
+computes are computed together next. What is too large gets a 413 or 422; when too many wait, a 503
+that says to come back. SIGTERM finishes what has been accepted.
 """
 import asyncio
 import socket
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
-from config import configure, fail
-from predict import Classifier
+from nanoloss.configure import configure, fail
+from predict import WEIGHTS, Classifier
 
 try:
     import uvicorn
@@ -32,8 +33,10 @@ max_texts = 256  # of a request
 max_chars = 50_000  # of a text
 max_waiting = 256  # requests that wait for the model; the next one is sent away
 # -----------------------------------------------------------------------------
-TOGETHER = 256  # texts computed at once
+TEXTS_AT_ONCE = 256  # computed together, as soon as so many wait
 
+
+# The API
 
 class Texts(BaseModel):
     texts: list[str]
@@ -41,25 +44,88 @@ class Texts(BaseModel):
 
 
 class Answer(BaseModel):
-    """A label (or list of labels) and a probability for each class, per text; with explain also [class, [[piece of the
-    text, what it adds to the log-odds of that class]]]."""
+    """A label (or list of labels) and a probability for each class, per text; with explain also
+    [class, [[piece of the text, what it adds to the log-odds of that class]]]."""
     model: str
     labels: list[str | list[str]]
     probabilities: list[dict[str, float]]
     explanations: list[tuple[str, list[tuple[str, float]]]] = []
 
 
-def compute(classifier, jobs):
-    """[(texts, explain)] -> for each job its probabilities and explanations. Those to be explained come one by one."""
-    plain = [text for texts, explain in jobs if not explain for text in texts]
-    rows = iter(classifier.probs(plain))
-    answers = []
-    for texts, explain in jobs:
-        found = [classifier.explain(text) for text in texts] if explain else []
-        probs = [p for p, *_ in found] if explain else [next(rows) for _ in texts]
-        answers.append((probs, [why for _, *why in found]))
-    return answers
+# The queue
 
+class Job(NamedTuple):
+    """A request that waits for the model."""
+    texts: list
+    explain: bool
+    result: asyncio.Future  # of what `compute` returns for it
+
+
+class JobQueue:
+    """Requests in the order in which they came. Those that wait are computed together: a batch of
+    many texts costs less than many batches of one."""
+
+    def __init__(self, classifier):
+        self.classifier = classifier
+        self.jobs = asyncio.Queue(max_waiting)
+
+    async def result(self, texts, explain):
+        """Wait for the model -> (probabilities, explanations). Raises asyncio.QueueFull."""
+        job = Job(texts, explain, asyncio.get_running_loop().create_future())
+        self.jobs.put_nowait(job)
+        return await job.result
+
+    async def take_waiting(self):
+        """Wait for a job -> it and, up to about TEXTS_AT_ONCE, those that wait behind it."""
+        jobs = [await self.jobs.get()]
+        n_texts = len(jobs[0].texts)
+        while n_texts < TEXTS_AT_ONCE and not self.jobs.empty():
+            jobs.append(self.jobs.get_nowait())
+            n_texts += len(jobs[-1].texts)
+        return jobs
+
+    async def work(self):
+        """Compute, for ever; in a thread, so that requests come in meanwhile."""
+        while True:
+            jobs = await self.take_waiting()
+            try:
+                results = await asyncio.to_thread(compute, self.classifier, jobs)
+            except Exception as error:
+                for job in jobs:
+                    if not job.result.done():
+                        job.result.set_exception(error)
+                continue
+            for job, result in zip(jobs, results):
+                if not job.result.done():  # whoever asked may have gone
+                    job.result.set_result(result)
+
+
+def compute(classifier, jobs):
+    """Jobs -> for each its probabilities [texts, classes] and its explanations.
+
+    The texts to be explained come one by one, all others together."""
+    together = []
+    for job in jobs:
+        if not job.explain:
+            together += job.texts
+    rows = iter(classifier.probs(together))
+
+    results = []
+    for job in jobs:
+        probs = []
+        explanations = []
+        for text in job.texts:
+            if job.explain:
+                p, name, pieces = classifier.explain(text)
+                explanations.append((name, pieces))
+            else:
+                p = next(rows)
+            probs.append(p)
+        results.append((probs, explanations))
+    return results
+
+
+# What is refused
 
 class BodyLimit:
     """ASGI: a 413 for a body that is, or turns out to be, too large, before it is read."""
@@ -68,85 +134,97 @@ class BodyLimit:
         self.app = app
 
     async def __call__(self, scope, receive, send):
-        seen = 0
+        headers = dict(scope.get('headers', ()))
+        announced = headers.get(b'content-length', b'0')
+        refusal = f'the body is larger than {max_bytes} bytes'
+        if announced.isdigit() and int(announced) > max_bytes:
+            reply = JSONResponse({'detail': refusal}, 413)
+            await reply(scope, receive, send)
+            return
 
-        async def counted():
-            nonlocal seen
+        received = 0
+
+        async def receive_limited():
+            nonlocal received
             message = await receive()
-            seen += len(message.get('body', b''))
-            if seen > max_bytes:
-                raise HTTPException(413, f'the body is larger than {max_bytes} bytes')
+            received += len(message.get('body', b''))
+            if received > max_bytes:
+                raise HTTPException(413, refusal)
             return message
-        length = dict(scope.get('headers', ())).get(b'content-length', b'0')
-        if not length.isdigit() or int(length) <= max_bytes:
-            return await self.app(scope, counted, send)
-        await JSONResponse({'detail': f'the body is larger than {max_bytes} bytes'}, 413)(scope, receive, send)
 
+        await self.app(scope, receive_limited, send)
+
+
+def check_texts(body):
+    """Raises HTTPException for too few or too many texts, or too long ones."""
+    if not 1 <= len(body.texts) <= (1 if body.explain else max_texts):
+        raise HTTPException(422, f'give 1 to {max_texts} texts, or 1 to explain')
+    if max(map(len, body.texts)) > max_chars:
+        raise HTTPException(422, f'a text is longer than {max_chars} characters')
+
+
+async def refuse(request, error):
+    """A short 422: FastAPI's own repeats the input, which may be huge, or not text at all."""
+    first = error.errors()[0]
+    field = '.'.join(map(str, first['loc'][:3]))
+    detail = f'{field}: {first["msg"]}'[:200]
+    return JSONResponse({'detail': detail.encode('ascii', 'replace').decode()}, 422)
+
+
+# The server
 
 def make_app(classifier):
     """The FastAPI application around a Classifier."""
-    queue = asyncio.Queue(max_waiting)
-
-    async def work():
-        while True:
-            waiting = [await queue.get()]
-            while not queue.empty() and sum(len(texts) for (texts, _), _ in waiting) < TOGETHER:
-                waiting.append(queue.get_nowait())
-            try:
-                answers = await asyncio.to_thread(compute, classifier, [job for job, _ in waiting])
-            except Exception as error:
-                answers = [error] * len(waiting)
-            for (_, future), answer in zip(waiting, answers):
-                if not future.done():  # whoever asked may have gone
-                    (future.set_exception if isinstance(answer, Exception) else future.set_result)(answer)
+    queue = JobQueue(classifier)
 
     @asynccontextmanager
     async def lifespan(app):
-        worker = asyncio.create_task(work())
+        worker = asyncio.create_task(queue.work())
         yield
         worker.cancel()
 
     app = FastAPI(title='nanoloss', lifespan=lifespan)
     app.add_middleware(BodyLimit)
-
-    @app.exception_handler(RequestValidationError)
-    async def refuse(request, error):
-        """FastAPI's own answer repeats the input, which may be huge, or not text at all."""
-        first = error.errors()[0]
-        return JSONResponse({'detail': f'{".".join(map(str, first["loc"][:3]))}: {first["msg"]}'[:200]
-                             .encode('ascii', 'replace').decode()}, 422)
+    app.add_exception_handler(RequestValidationError, refuse)
 
     @app.post('/predict')
     async def predict(body: Texts) -> Answer:
-        if not 1 <= len(body.texts) <= (1 if body.explain else max_texts):
-            raise HTTPException(422, f'give 1 to {max_texts} texts, or 1 to explain')
-        if max(map(len, body.texts)) > max_chars:
-            raise HTTPException(422, f'a text is longer than {max_chars} characters')
-        future = asyncio.get_running_loop().create_future()
+        check_texts(body)
         try:
-            queue.put_nowait(((body.texts, body.explain), future))
+            probs, explanations = await queue.result(body.texts, body.explain)
         except asyncio.QueueFull:
-            raise HTTPException(503, 'too many requests are waiting', {'Retry-After': '1'}) from None
-        probs, explanations = await future
-        return Answer(model=classifier.id, labels=[classifier.label(p) for p in probs], explanations=explanations,
-                      probabilities=[dict(zip(classifier.classes, p.tolist())) for p in probs])
+            detail = 'too many requests are waiting'
+            raise HTTPException(503, detail, {'Retry-After': '1'}) from None
+        return Answer(
+            model=classifier.id,
+            labels=[classifier.label(p) for p in probs],
+            probabilities=[dict(zip(classifier.classes, p.tolist())) for p in probs],
+            explanations=explanations,
+        )
 
     @app.get('/health')
     async def health() -> dict:
-        return {'status': 'ok', 'model': classifier.id, 'classes': classifier.classes, 'waiting': queue.qsize()}
+        return {
+            'status': 'ok',
+            'model': classifier.id,
+            'classes': classifier.classes,
+            'waiting': queue.jobs.qsize(),
+        }
 
     @app.get('/', response_class=HTMLResponse, include_in_schema=False)
     async def page():
         return PAGE
+
     return app
 
 
 PAGE = '''<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>nanoloss</title>
 <style>
-body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 44rem; margin: 1rem auto; padding: 0 1rem;
-       color: #111; background: #fff }
+body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 44rem; margin: 1rem auto;
+       padding: 0 1rem; color: #111; background: #fff }
 textarea { width: 100%; box-sizing: border-box; min-height: 9rem; font: inherit; padding: .5rem }
 button { font: inherit; padding: .5rem 1.2rem; margin: .5rem 0 }
 meter { width: 8rem; margin-right: .5rem } mark { color: inherit; border-radius: .2rem }
@@ -157,7 +235,9 @@ p { overflow-wrap: anywhere; white-space: pre-wrap }
 <textarea id="text" autofocus required></textarea><button>Classify (Ctrl+Enter)</button></form>
 <div id="answer" role="status" aria-live="polite"></div>
 <script>
-const form = document.forms[0], text = document.getElementById('text'), answer = document.getElementById('answer')
+const form = document.forms[0]
+const text = document.getElementById('text')
+const answer = document.getElementById('answer')
 const add = (parent, tag, content) => {
   const e = document.createElement(tag)
   e.textContent = content
@@ -171,8 +251,11 @@ form.onsubmit = async e => {
   e.preventDefault()
   answer.textContent = '...'
   try {
-    const reply = await fetch('predict', {method: 'POST', headers: {'Content-Type': 'application/json'},
-                                          body: JSON.stringify({texts: [text.value], explain: true})})
+    const reply = await fetch('predict', {
+      method: 'POST',
+      headers: {'Content-Type': 'application/json'},
+      body: JSON.stringify({texts: [text.value], explain: true}),
+    })
     const found = await reply.json()
     answer.textContent = ''
     if (!reply.ok) { add(answer, 'p', found.detail); return }
@@ -183,7 +266,8 @@ form.onsubmit = async e => {
       bar.setAttribute('aria-hidden', 'true')
       add(row, 'span', name + ' ' + (100 * p).toFixed(1) + ' %')
     }
-    const [name, pieces] = found.explanations[0], most = Math.max(...pieces.map(x => Math.abs(x[1])), 1e-9)
+    const [name, pieces] = found.explanations[0]
+    const most = Math.max(...pieces.map(x => Math.abs(x[1])), 1e-9)
     const words = add(answer, 'p', '')
     for (const [piece, worth] of pieces) {
       const mark = add(words, 'mark', piece)
@@ -201,22 +285,24 @@ form.onsubmit = async e => {
 def main(folders):
     if len(folders) != 1:
         fail('name one run, or one group of runs: python serve.py out/bce/seed0')
-    if which not in ('last', 'best') or min(max_bytes, max_texts, max_chars, max_waiting) < 1:
+    if which not in WEIGHTS or min(max_bytes, max_texts, max_chars, max_waiting) < 1:
         fail("which is 'last' or 'best', and the limits are at least 1")
     try:
         classifier = Classifier(folders[0], which)
         listener = socket.create_server((host, port), backlog=1024)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else a reply waits 40 ms for the client's ACK
     except ValueError as error:
         fail(error)
     except (OSError, OverflowError) as error:
         fail(f'cannot listen at {host}:{port}: {error}')
+    # else a reply waits 40 ms for the client's acknowledgement of its first packet
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     print(f'{classifier.id} at http://{host}:{listener.getsockname()[1]}', flush=True)
-    settings = uvicorn.Config(make_app(classifier), log_level='warning', timeout_graceful_shutdown=30)
-    uvicorn.Server(settings).run(sockets=[listener])
+    app = make_app(classifier)
+    config = uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=30)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == '__main__':
-    given = []
-    configure(globals(), positional=given)
-    main(given)
+    folders = []
+    configure(globals(), positional=folders)
+    main(folders)

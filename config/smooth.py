@@ -1,4 +1,3 @@
 # Cross-entropy with a tenth of the label spread over the classes (Szegedy 2016).
-out_dir = 'out/smooth'
 head = 'ce'
 label_smoothing = 0.1

@@ -1,3 +1,2 @@
 # Square loss on raw logits (Hui and Belkin 2021); with many classes, rescale by --k and --M.
-out_dir = 'out/square'
 head = 'square'

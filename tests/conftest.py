@@ -1,4 +1,94 @@
+"""Runs that several test files ask for labels, and what they ask them with."""
+import csv
+import http.client
+import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+AWKWARD = ['Great, "really" great', 'two\nlines', '', 'Скучно 👍', '=1+1']  # texts
+JSON = {'Content-Type': 'application/json'}
+
+
+def call(cwd, script, *argv, code=0, encoding='utf-8', **kwargs):
+    """Run a script to its end, with this exit status -> stdout, or stderr if it has failed."""
+    command = [sys.executable, ROOT / script, *map(str, argv)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, encoding=encoding, **kwargs)
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
+
+
+def write_topics(path):
+    """The sample's reviews, labelled with the topics that they name: none, one or two."""
+    with (open(ROOT / 'data/sample.csv', encoding='utf-8', newline='') as sample,
+          open(path, 'w', encoding='utf-8', newline='') as file):
+        table = csv.writer(file)
+        table.writerow(['text', 'label'])
+        for row in csv.DictReader(sample):
+            topics = [topic for topic in ('songs', 'jokes') if topic in row['review']]
+            table.writerow([row['review'], '|'.join(topics)])
+
+
+@pytest.fixture(scope='session')
+def home(tmp_path_factory):
+    """A folder with two short runs on the sample, out/bce, and one on reviews with several labels,
+    out/topics."""
+    home = tmp_path_factory.mktemp('home')
+    write_topics(home / 'topics.csv')
+    call(home, 'prepare.py', '--source=sample')
+    call(home, 'prepare.py', '--source=topics.csv', '--label_sep=|')
+    argv = [ROOT / 'config/sample_bce.py', '--threads=1', '--epochs=3', '--n_embd=32',
+            '--learning_rate=3e-3', '--n_head=1', '--dtype=float32']
+    call(home, 'train.py', *argv, '--n_runs=2', '--out_dir=out/bce', '--block_size=100',
+         '--truncate=both')
+    call(home, 'train.py', *argv, '--out_dir=out/topics', '--dataset=topics', '--pos=learned')
+    return home
+
+
+@pytest.fixture
+def Classifier(home, monkeypatch):
+    """predict.Classifier, in the folder `home`."""
+    monkeypatch.chdir(home)
+    from predict import Classifier
+    return Classifier
+
+
+def start_server(home, *argv):
+    """Start serve.py -> its process and its port."""
+    pytest.importorskip('fastapi')
+    pytest.importorskip('uvicorn')
+    command = [sys.executable, ROOT / 'serve.py', *argv, '--port=0']
+    process = subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    line = process.stdout.readline()
+    assert ' at http://127.0.0.1:' in line, process.stderr.read()
+    return process, int(line.rsplit(':', 1)[1])
+
+
+@pytest.fixture(scope='module')
+def server(home):
+    """The port of a server of out/bce. It must end without a traceback."""
+    process, port = start_server(home, 'out/bce')
+    yield port
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=20)
+    assert 'Traceback' not in error
+
+
+def ask(port, body, method='POST', path='/predict', headers=JSON):
+    """Send a body, bytes or a value for JSON -> status, headers, the decoded reply."""
+    if not isinstance(body, bytes | None):
+        body = json.dumps(body).encode()
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+    connection.request(method, path, body, headers)
+    reply = connection.getresponse()
+    content = reply.read().decode()
+    if 'json' in reply.getheader('content-type', ''):
+        content = json.loads(content)
+    return reply.status, dict(reply.getheaders()), content

@@ -1,5 +1,6 @@
-"""Runs that survive: kills at random moments, two processes on one folder, full and read-only disks, damaged and changed
-files, signals, too little memory. About 40 s. KILLS=25 in the environment kills that often."""
+"""Runs that survive: kills at random moments, two processes on one folder, full and read-only
+disks, damaged and changed files, signals, too little memory. About 40 s. KILLS=25 in the
+environment kills that often."""
 import json
 import os
 import random
@@ -13,15 +14,24 @@ import time
 import numpy as np
 import pytest
 import torch
-from test_train import ROOT, TINY, data, outcome, script, train  # noqa: F401
+from helpers import ROOT, TINY, make_data, outcome, script, train
+
+from nanoloss.files import load_checked
 
 ARGV = [*TINY, '--dropout=0.1', '--eval_interval=5', '--ckpt_secs=0']
 
 
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp('data'))
+
+
 def start(data, out, *argv, **kwargs):
     """The script in a process of its own, with its lines as they come."""
-    return subprocess.Popen([sys.executable, '-u', ROOT / 'train.py', *ARGV, f'--data_dir={data}', f'--out_dir={out}', *argv],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    command = [sys.executable, '-u', ROOT / 'train.py', *ARGV, f'--data_dir={data}',
+               f'--out_dir={out}', *argv]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            **kwargs)
 
 
 def wait_for(process, text):
@@ -31,25 +41,33 @@ def wait_for(process, text):
     pytest.fail(process.stderr.read())
 
 
-def finish(process, seconds=60):
+def finish(process, seconds=120):
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
 
-def fails(capsys, *args):
+def fails(capsys, *args, **kwargs):
     """Run in this process -> the one line that it ends in."""
     with pytest.raises(SystemExit) as stop:
-        train(*args)
+        train(*args, **kwargs)
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count('\n') == 1
+    assert stop.value.code == 2
+    assert error.count('\n') == 1
     return error
 
 
+def checkpointed_step(folder):
+    return torch.load(folder / 'ckpt.pt', weights_only=True)['progress']['step']
+
+
 def test_killed_at_random_moments(data, tmp_path):
-    """SIGKILL while it trains, evaluates and, every other time, writes: the end is that of a run that was never killed,
-    bit for bit."""
-    kills, rng, writing, folder = int(os.environ.get('KILLS', 4)), random.Random(0), 0, tmp_path / 'killed/seed0'
+    """SIGKILL while it trains, evaluates and, every other time, writes: the end is that of a run
+    that was never killed, bit for bit."""
+    kills = int(os.environ.get('KILLS', 4))
+    rng = random.Random(0)
+    folder = tmp_path / 'killed/seed0'
     argv = [f'--epochs={5 * kills}']
+    writing = 0
     for i in range(kills):
         process = start(data, tmp_path / 'killed', *argv)
         wait_for(process, 'goes on' if (folder / 'ckpt.pt').exists() else 'toy:')
@@ -57,14 +75,16 @@ def test_killed_at_random_moments(data, tmp_path):
         while i % 2 and process.poll() is None and not any(folder.glob('*.tmp')):
             pass  # every other time while it writes
         process.kill()
-        assert process.wait() == -signal.SIGKILL, 'finished before it was killed often enough'
+        code = process.wait()
+        assert code == -signal.SIGKILL, 'finished before it was killed often enough'
         process.communicate()
         writing += any(folder.glob('*.tmp'))
-        assert not (folder / 'ckpt.pt').exists() or torch.load(folder / 'ckpt.pt', weights_only=True)
+        assert not (folder / 'ckpt.pt').exists() or checkpointed_step(folder) > 0
     assert finish(start(data, tmp_path / 'killed', *argv))[0] == 0
-    train(data, tmp_path / 'whole', *ARGV, *argv)
-    assert outcome(folder) == outcome(tmp_path / 'whole/seed0')
-    assert {p.name for p in folder.iterdir()} == {p.name for p in (tmp_path / 'whole/seed0').iterdir()}
+    train(data, tmp_path / 'uncut', *ARGV, *argv)
+    assert outcome(folder) == outcome(tmp_path / 'uncut/seed0')
+    files = {path.name for path in (tmp_path / 'uncut/seed0').iterdir()}
+    assert {path.name for path in folder.iterdir()} == files
     assert kills < 10 or writing
     print(f'\n{kills} kills, {writing} of them while a file was being written: the same result')
 
@@ -75,20 +95,24 @@ def test_a_signal_saves_and_leaves(data, tmp_path, signum):
     wait_for(process, 'epoch 2/20')
     process.send_signal(signum)
     code, _, error = finish(process)
-    assert code == 128 + signum and 'the same command goes on from here' in error and 'Traceback' not in error
-    step = torch.load(tmp_path / 'cut/seed0/ckpt.pt', weights_only=True)['progress'][0]
+    assert code == 128 + signum
+    assert 'the same command goes on from here' in error
+    assert 'Traceback' not in error
+    step = checkpointed_step(tmp_path / 'cut/seed0')
     assert step >= 28
     code, out, _ = finish(start(data, tmp_path / 'cut', '--epochs=20'))
-    assert code == 0 and f'goes on after step {step} of 280' in out
-    train(data, tmp_path / 'whole', *ARGV, '--epochs=20')
-    assert outcome(tmp_path / 'cut/seed0') == outcome(tmp_path / 'whole/seed0')
+    assert code == 0
+    assert f'goes on after step {step} of 280' in out
+    train(data, tmp_path / 'uncut', *ARGV, '--epochs=20')
+    assert outcome(tmp_path / 'cut/seed0') == outcome(tmp_path / 'uncut/seed0')
 
 
 def test_two_processes_on_one_run(data, tmp_path, capsys):
     first = start(data, tmp_path, '--epochs=1000')
     wait_for(first, 'epoch 1/')
     for argv in [], ['--overwrite']:
-        assert 'another process is at work' in fails(capsys, data, tmp_path, *ARGV, '--epochs=1000', *argv)
+        error = fails(capsys, data, tmp_path, *ARGV, '--epochs=1000', *argv)
+        assert 'another process is at work' in error
     assert first.poll() is None
     first.kill()
     finish(first)
@@ -98,20 +122,22 @@ def test_two_processes_on_one_run(data, tmp_path, capsys):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of 400 kB: a function that mounts it, with options."""
+    """A file system of 400 kB."""
     folder = tmp_path / 'disk'
     folder.mkdir()
-    if shutil.which('mount') is None or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=400k', 'tmpfs', folder],
-                                                       capture_output=True).returncode:
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=400k', 'tmpfs', folder]
+    if shutil.which('mount') is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip('a tmpfs cannot be mounted here')
     yield folder
     subprocess.run(['umount', '-l', folder], check=True)
 
 
 def test_a_full_disk(data, tmp_path, capsys, disk):
-    """The disk fills up while it trains: one line, the last checkpoint stays; with room again it goes on."""
+    """The disk fills up while it trains: one line, the last checkpoint stays; with room again it
+    goes on."""
     module = script()
-    there, calls = module.predict, []
+    predict = module.predict
+    calls = []
 
     def fill(*args):
         calls.append(1)
@@ -120,26 +146,28 @@ def test_a_full_disk(data, tmp_path, capsys, disk):
                 while True:
                     file.write(b'0' * 100)
                     file.flush()
-        return there(*args)
+        return predict(*args)
     module.predict = fill
-    argv = [*ARGV, f'--data_dir={data}', f'--out_dir={disk}']
-    with pytest.raises(SystemExit) as stop:
-        module.main(module.configure(vars(module), more=module.head_settings, argv=argv))
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count('\n') == 1 and 'No space left' in error
+    error = fails(capsys, data, disk, *ARGV, module=module)
+    assert 'No space left' in error
     assert not list(disk.glob('seed0/*.tmp'))
-    assert 0 < torch.load(disk / 'seed0/ckpt.pt', weights_only=True)['progress'][0] < 28
+    assert 0 < checkpointed_step(disk / 'seed0') < 28
     (disk / 'filler').unlink()
     train(data, disk, *ARGV)
-    train(data, tmp_path / 'whole', *ARGV)
-    assert outcome(disk / 'seed0') == outcome(tmp_path / 'whole/seed0')
+    train(data, tmp_path / 'uncut', *ARGV)
+    assert outcome(disk / 'seed0') == outcome(tmp_path / 'uncut/seed0')
 
 
 def test_files_that_may_not_grow(data, tmp_path):
-    """The same where nothing can be mounted: no file may be larger than 20 kB, which a checkpoint is."""
-    code, _, error = finish(start(data, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2)))
-    assert code == 2 and error.count('\n') == 1 and 'File too large' in error
-    assert [p.name for p in (tmp_path / 'seed0').iterdir()] == ['config.json']
+    """The same where nothing can be mounted: no file may be larger than 20 kB, which a checkpoint
+    is."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    code, _, error = finish(start(data, tmp_path, preexec_fn=limit))
+    assert code == 2
+    assert error.count('\n') == 1
+    assert 'File too large' in error
+    assert [path.name for path in (tmp_path / 'seed0').iterdir()] == ['config.json']
 
 
 def test_a_read_only_disk(data, capsys, disk):
@@ -147,29 +175,34 @@ def test_a_read_only_disk(data, capsys, disk):
     assert 'Read-only file system' in fails(capsys, data, disk, *ARGV)
 
 
-def test_a_flipped_bit_in_a_checkpoint(data, tmp_path, capsys):
-    """Each of 60 bits, anywhere in the file: told, or without effect (zip's own fields have gaps)."""
-    train(data, tmp_path / 'whole', *ARGV)
-    shutil.copytree(tmp_path / 'whole', tmp_path / 'run')
-    module, folder, rng = script(), tmp_path / 'run/seed0', np.random.default_rng(0)
-    good, told = (folder / 'model.pt').read_bytes(), 0
-    weights = torch.load(folder / 'model.pt', weights_only=True)
-    for at in rng.choice(len(good), 60, replace=False):
+def test_a_flipped_bit_in_a_checkpoint(data, tmp_path):
+    """Each of 60 bits, anywhere in the weights of a run: an error, or no effect (zip's own fields
+    have gaps)."""
+    train(data, tmp_path, *ARGV)
+    path = tmp_path / 'seed0/model.pt'
+    good = path.read_bytes()
+    weights = torch.load(path, weights_only=True)
+    rng = np.random.default_rng(0)
+    n_errors = 0
+    for position in rng.choice(len(good), 60, replace=False):
         content = bytearray(good)
-        content[at] ^= 1 << rng.integers(8)
-        (folder / 'model.pt').write_bytes(content)
+        content[position] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
         try:
-            assert all(torch.equal(a, b) for a, b in zip(module.load(folder / 'model.pt').values(), weights.values()))
+            loaded = load_checked(path)
+            assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())
         except ValueError as error:
-            told += 'damaged' in str(error)
-    assert told > 20
+            n_errors += 'damaged' in str(error)
+    assert n_errors > 20
 
 
 def test_data_that_change_under_a_run(data, tmp_path, capsys):
     shutil.copytree(data, tmp_path / 'data')
     tokens = tmp_path / 'data/toy/train_tokens.npy'
-    good, module = tokens.read_bytes(), script()
-    there, calls = module.predict, []
+    good = tokens.read_bytes()
+    module = script()
+    predict = module.predict
+    calls = []
 
     def swap(*args):
         calls.append(1)
@@ -177,31 +210,45 @@ def test_data_that_change_under_a_run(data, tmp_path, capsys):
             with open(tokens, 'r+b') as file:  # in place, as a program does that does not rename
                 file.seek(-4, os.SEEK_END)
                 file.write(b'\1\0\0\0')
-        return there(*args)
+        return predict(*args)
     module.predict = swap
-    with pytest.raises(SystemExit) as stop:
-        module.main(module.configure(vars(module), more=module.head_settings,
-                                     argv=[*ARGV, f'--data_dir={tmp_path / "data"}', f'--out_dir={tmp_path / "run"}']))
-    assert stop.value.code == 2 and 'train_tokens.npy has changed' in capsys.readouterr().err
+    error = fails(capsys, tmp_path / 'data', tmp_path / 'run', *ARGV, module=module)
+    assert 'train_tokens.npy has changed' in error
     assert 'is damaged' in fails(capsys, tmp_path / 'data', tmp_path / 'run', *ARGV)
     tokens.write_bytes(good)
     train(tmp_path / 'data', tmp_path / 'run', *ARGV)
-    train(data, tmp_path / 'whole', *ARGV)
-    assert outcome(tmp_path / 'run/seed0') == outcome(tmp_path / 'whole/seed0')
+    train(data, tmp_path / 'uncut', *ARGV)
+    assert outcome(tmp_path / 'run/seed0') == outcome(tmp_path / 'uncut/seed0')
 
 
 def test_too_little_memory(data, tmp_path, capsys):
-    assert '--batch_size' in fails(capsys, data, tmp_path, *ARGV, f'--n_embd={2 ** 36}', '--n_layer=0')
+    error = fails(capsys, data, tmp_path, *ARGV, f'--n_embd={2 ** 36}', '--n_layer=0')
+    assert '--batch_size' in error
 
 
 def test_a_trunk_goes_on_under_another_head(data, tmp_path, capsys):
+    trunk = tmp_path / 'ce/seed0'
     train(data, tmp_path / 'ce', '--head=ce')
-    train(data, tmp_path / 'bce', '--head=bce', '--epochs=1', '--learning_rate=0', f'--init_from={tmp_path / "ce/seed0"}')
-    ce, bce = (torch.load(tmp_path / name / 'seed0/model.pt', weights_only=True) for name in ('ce', 'bce'))
-    assert all(torch.equal(ce[name], w) for name, w in bce.items() if not name.startswith('head.'))
+    train(data, tmp_path / 'bce', '--head=bce', '--epochs=1', '--learning_rate=0',
+          f'--init_from={trunk}')
+    ce = torch.load(trunk / 'model.pt', weights_only=True)
+    bce = torch.load(tmp_path / 'bce/seed0/model.pt', weights_only=True)
     assert bce['head.linear.weight'].shape == (1, 16)
-    error = fails(capsys, data, tmp_path / 'wide', '--n_embd=32', f'--init_from={tmp_path / "ce/seed0"}')
-    assert 'does not fit: embed.weight is (100, 16) there, (100, 32) here' in error
-    content = json.dumps({'not': 'weights'}).encode()
-    (tmp_path / 'other.pt').write_bytes(content)
-    assert 'damaged' in fails(capsys, data, tmp_path / 'no', f'--init_from={tmp_path / "other.pt"}')
+    for name, weight in bce.items():
+        assert name.startswith('head.') or torch.equal(ce[name], weight)
+
+    # a file of weights, and one from before the embedding was renamed
+    ce['embed.weight'] = ce.pop('token_embedding.weight')
+    torch.save(ce, tmp_path / 'old.pt')
+    train(data, tmp_path / 'again', '--head=bce', '--epochs=1', '--learning_rate=0',
+          f'--init_from={tmp_path / "old.pt"}')
+    assert outcome(tmp_path / 'again/seed0') == outcome(tmp_path / 'bce/seed0')
+
+    error = fails(capsys, data, tmp_path / 'wide', '--n_embd=32', f'--init_from={trunk}')
+    assert 'does not fit: its token_embedding.weight is (100, 16)' in error
+    assert 'where this model has (100, 32)' in error
+    error = fails(capsys, data, tmp_path / 'deep', '--n_layer=2', f'--init_from={trunk}')
+    assert 'does not fit: it lacks blocks.1.' in error
+    (tmp_path / 'other.pt').write_text(json.dumps({'not': 'weights'}))
+    error = fails(capsys, data, tmp_path / 'no', f'--init_from={tmp_path / "other.pt"}')
+    assert 'damaged' in error

@@ -1,0 +1,175 @@
+"""The configurator, after nanoGPT's: the settings of a script are its own plain module variables.
+
+    python SCRIPT.py [config/FILE.py ...] [--key=value ...]
+
+A script's settings are what it assigns between its two dashed rules: bools, ints, floats and
+strings; the comment beside an assignment is its help. A config file is plain Python that assigns
+some of them. Later arguments win. Nothing is executed but the script itself and its config files.
+"""
+import ast
+import difflib
+import io
+import math
+import os
+import re
+import runpy
+import sys
+import tokenize
+from pathlib import Path
+from types import ModuleType
+
+RULE = re.compile(r'# -{20,}\s*')
+KINDS = {bool: 'True or False', int: 'an integer', float: 'a number', str: 'a string'}
+
+
+def fail(message):
+    """End the program over something the user can put right: one line on stderr, exit status 2."""
+    print(f'{Path(sys.argv[0]).name}: {" ".join(str(message).split())}', file=sys.stderr)
+    raise SystemExit(2)
+
+
+def configure(namespace, more=None, positional=None, config_files=None, argv=None):
+    """Lay config files and --key=value arguments over a script's settings.
+
+    namespace: the script's globals(); its settings are read from it and replaced in it.
+    more: a function from the settings so far to a dict of further settings with their defaults
+        (a head's keywords, which are known only once `head` is).
+    positional: a list that takes the arguments that are neither; without it they are an error.
+    config_files: a list that takes the paths of the config files, in their order.
+    argv: the arguments, sys.argv[1:] by default.
+    Returns the dict of all settings. What the user got wrong ends in `fail`.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    notes = read_settings(namespace)
+    settings = {key: namespace[key] for key in notes}
+    assignments = read_arguments(argv, positional, config_files)
+
+    # two passes, because which further settings there are can depend on the first ones
+    for source, key, value in assignments:
+        if key in settings:
+            settings[key] = convert(source, key, value, settings[key])
+    further = more(settings) if more else {}
+    for source, key, value in assignments:
+        if key in further:
+            further[key] = convert(source, key, value, further[key])
+        elif key not in settings:
+            near = difflib.get_close_matches(key, [*settings, *further], n=3, cutoff=0.6)
+            hint = f'did you mean {", ".join(near)}?' if near else '--help lists all settings'
+            fail(f'{source}: there is no setting {key!r}; {hint}')
+    settings.update(further)
+
+    if '--help' in argv or '-h' in argv:
+        show_help(namespace.get('__doc__') or '', settings, notes)
+        raise SystemExit(0)
+    namespace.update(settings)
+    return settings
+
+
+def read_settings(namespace):
+    """The names that a script assigns between its dashed rules -> {name: the comment beside it}.
+
+    Whatever else is assigned there would look like a setting and be none, so it is an error.
+    """
+    path = Path(namespace['__file__'])
+    source = path.read_text(encoding='utf-8')
+    rules = []
+    for number, line in enumerate(source.split('\n'), 1):
+        if RULE.fullmatch(line):
+            rules.append(number)
+    if len(rules) != 2:
+        fail(f'{path}: its settings must stand between two dashed rules (# ----), '
+             f'and it has {len(rules)}')
+
+    comments = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string.lstrip('# ')
+
+    notes = {}
+    for node in ast.parse(source).body:
+        if not rules[0] < node.lineno < rules[1]:
+            continue
+        plain = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        name = node.targets[0].id if plain else ''
+        named = len(getattr(node, 'targets', ())) == 1 and name.islower() and name[:1] != '_'
+        if not named or type(namespace.get(name)) not in KINDS:
+            fail(f'{path}: line {node.lineno} is no setting: between the dashed rules stands '
+                 'name = value, in lower case, a bool, an int, a float or a string')
+        notes[name] = comments.get(node.end_lineno, '')
+    return notes
+
+
+def read_arguments(argv, positional, config_files):
+    """Command line -> [(source for messages, key, value)], in the order of the arguments.
+
+    The value is text, (value,) from a config file, or None for a bare --key.
+    """
+    assignments = []
+    for argument in argv:
+        if argument in ('--help', '-h'):
+            continue
+        if argument.startswith('--'):
+            key, equals, text = argument[2:].partition('=')
+            assignments.append((argument, key, text if equals else None))
+        elif argument.endswith('.py') and (positional is None or os.path.isfile(argument)):
+            for key, value in read_config(argument).items():
+                assignments.append((f'{argument}: {key}', key, (value,)))
+            if config_files is not None:
+                config_files.append(argument)
+        elif positional is not None:
+            positional.append(argument)
+        else:
+            fail(f'{argument!r} is neither a config file (config/NAME.py) nor --key=value')
+    return assignments
+
+
+def read_config(path):
+    """Run a config file -> what it assigned, imported modules and _private names aside."""
+    if not os.path.isfile(path):  # Path.is_file raises over a folder that may not be entered
+        known = sorted(str(file) for file in Path('config').glob('[!_]*.py'))
+        hint = f'; there are {", ".join(known)}' if known else ''
+        fail(f'{path}: no such config file{hint}')
+    try:
+        assigned = runpy.run_path(path)
+    except Exception as error:  # whatever went wrong, it went wrong in the user's file
+        fail(f'{path}: {type(error).__name__}: {error}')
+    settings = {}
+    for key, value in assigned.items():
+        if not key.startswith('_') and not isinstance(value, ModuleType):
+            settings[key] = value
+    return settings
+
+
+def convert(source, key, value, default):
+    """A setting's new value (see `read_arguments`) in the type of its default."""
+    kind = type(default)
+    if value is None and kind is bool:
+        return True
+    if value is None:
+        fail(f'{source}: {key} needs a value, such as --{key}={default}')
+    try:
+        if isinstance(value, tuple):
+            value, = value
+            int_for_float = kind is float and type(value) is int
+            if type(value) is not kind and not int_for_float:
+                raise ValueError
+            result = kind(value)
+        elif kind is bool:
+            result = {'true': True, '1': True, 'false': False, '0': False}[value.lower()]
+        else:
+            result = kind(value)
+        if kind is float and not math.isfinite(result):
+            raise OverflowError
+    except (ValueError, KeyError):
+        fail(f'{source}: {key} wants {KINDS[kind]}, not {value!r}')
+    except OverflowError:
+        fail(f'{source}: {key} wants a finite number')
+    return result
+
+
+def show_help(doc, settings, notes):
+    """Print the script's docstring and its settings, each with its value and its comment."""
+    print(doc.strip(), end='\n\nsettings, as --key=value or in a config file:\n')
+    width = max(len(f'{key}={value!r}') for key, value in settings.items())
+    for key, value in settings.items():
+        print(f'  {f"{key}={value!r}":{width}}  {notes.get(key, "")}'.rstrip())

@@ -1,0 +1,238 @@
+"""A data set -> batches: the same code for training, evaluation, prediction and the benchmark.
+
+Reviews of about one size make a batch, so there is little padding. Without positions a review is
+given as a bag, each distinct token once with its count (model.py says why that is the same).
+"""
+import hashlib
+import json
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from nanoloss.configure import fail
+
+FORMAT_VERSION = 1  # of data/<name>, see prepare.py
+SPLITS = 'train', 'val', 'test'
+WIDTHS = 8  # batches are padded to multiples of this: each new shape costs oneDNN time and memory
+
+
+class Split(NamedTuple):
+    """Reviews. tokens uint32 [N] may be memory-mapped; spans int64 [reviews, 2] say where a review
+    begins and ends in it; labels are [reviews] or, of several a review, 0 and 1 [reviews, classes];
+    None where they are unknown."""
+    tokens: np.ndarray
+    spans: np.ndarray
+    labels: np.ndarray
+
+    def take(self, rows):
+        """The same with these reviews only; rows: indices or a slice."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Split(self.tokens, self.spans[rows], labels)
+
+    def lengths(self):
+        """Tokens of each review, int64 [reviews]."""
+        return self.spans[:, 1] - self.spans[:, 0]
+
+
+def load_data(folder):
+    """data/<name> -> ({split name: Split}, its meta.json). Every byte is checked; what is wrong
+    ends in `fail`."""
+    remedy = f'make it with: python prepare.py --source=... --name={folder.name}'
+    splits = {}
+    try:
+        meta = json.loads((folder / 'meta.json').read_text())
+        if meta['version'] != FORMAT_VERSION:
+            fail(f'{folder} is of format {meta["version"]}, '
+                 f'this code reads {FORMAT_VERSION}; {remedy}')
+        for name in SPLITS:
+            splits[name] = load_split(folder, name, meta)
+    except FileNotFoundError as error:
+        fail(f'no data in {folder} ({error.filename} is missing); {remedy}')
+    except Exception as error:  # a damaged file can raise anything
+        fail(f'{folder} is damaged ({type(error).__name__}: {error}); {remedy}')
+    meta['multi_label'] = splits['train'].labels.ndim == 2
+    return splits, meta
+
+
+def load_split(folder, name, meta):
+    """One split, memory-mapped. Raises ValueError where it does not go with meta.json."""
+    arrays = {}
+    # no run should find out after an hour that a byte has flipped
+    for column in ('tokens', 'offsets', 'labels'):
+        file = f'{name}_{column}.npy'
+        arrays[column] = np.load(folder / file, mmap_mode='r')
+        if hashlib.sha256(arrays[column]).hexdigest() != meta['sha256'][file]:
+            raise ValueError(f'{file} is damaged')
+
+    tokens = arrays['tokens']
+    offsets = arrays['offsets']
+    labels = arrays['labels']
+    n_class = len(meta['classes'])
+    if labels.ndim == 1:
+        labels_fit = labels.max() < n_class
+    else:
+        labels_fit = labels.shape[1] == n_class
+    vocabulary_fits = type(meta['vocab_size']) is int and meta['vocab_size'] <= 2 ** 32
+    dtypes_fit = (tokens.dtype, offsets.dtype, labels.dtype) == (np.uint32, np.uint64, np.uint8)
+    if not dtypes_fit or not labels_fit or not vocabulary_fits:
+        raise ValueError('meta.json is of other arrays')
+    if tokens.max() >= meta['vocab_size']:
+        raise ValueError('meta.json is of other arrays')
+    return Split(tokens, spans_of(offsets), labels)
+
+
+def spans_of(offsets):
+    """uint64 [reviews + 1] -> int64 [reviews, 2]."""
+    return np.stack([offsets[:-1], offsets[1:]], 1).astype(np.int64)
+
+
+def has_changed(split, sha256):
+    """Whether the tokens are no longer those of this checksum."""
+    return hashlib.sha256(split.tokens).hexdigest() != sha256
+
+
+class Batch(NamedTuple):
+    """Reviews of about one size, the shortest first."""
+    rows: np.ndarray  # int64 [B]: which reviews of the split
+    tokens: torch.Tensor  # int64 [B, T]
+    counts: torch.Tensor  # int64 [B, T]; 0 is padding
+    labels: torch.Tensor  # int64 [B] or [B, classes]; None where they are unknown
+    n_tokens: int  # of the reviews, after truncation but before token dropout and bags
+
+    def take(self, rows):
+        """The same with these reviews only (but with n_tokens of all)."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Batch(self.rows[rows], self.tokens[rows], self.counts[rows], labels, self.n_tokens)
+
+    def parts(self, max_tokens):
+        """Yield consecutive parts of about max_tokens tokens, padding included, each as wide as its
+        longest review needs, in steps of WIDTHS."""
+        n_parts = min(math.ceil(self.tokens.numel() / max_tokens), len(self.rows))
+        if n_parts <= 1:
+            yield self
+            return
+        for index in torch.arange(len(self.rows)).tensor_split(n_parts):
+            part = self.take(slice(int(index[0]), int(index[-1]) + 1))
+            width = round_up(int((part.counts[-1] > 0).sum()))
+            yield part._replace(tokens=part.tokens[:, :width], counts=part.counts[:, :width])
+
+
+def round_up(n):
+    return math.ceil(n / WIDTHS) * WIDTHS
+
+
+def shuffled(labels, rng, oversample=False):
+    """The training reviews of an epoch in random order, int64 [reviews].
+
+    Each once or, with oversample, equally many of every class."""
+    if not oversample:
+        return rng.permutation(len(labels))
+    classes = np.unique(labels)
+    per_class = math.ceil(len(labels) / len(classes))
+    drawn = []
+    for y in classes:
+        rows = np.flatnonzero(labels == y)
+        passes = math.ceil(per_class / len(rows))
+        drawn.append(np.concatenate([rng.permutation(rows) for _ in range(passes)])[:per_class])
+    return rng.permutation(np.concatenate(drawn))[:len(labels)]
+
+
+def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, order=None,
+            rng=None, token_dropout=0.0, device='cpu'):
+    """Yield the reviews of a split as `Batch`es of about one size.
+
+    block_size: so many tokens of a review are used; truncate: which, see `shorten`.
+    bag: each distinct token once, with its count; else every token with count 1.
+    pool: so many batches are made together, of reviews of one size each.
+    order: rows of the split in the order in which they are to be pooled; None: as they come.
+    rng: a numpy Generator that draws the order of a pool's batches and what token_dropout leaves
+        out; None: in the order of size, everything kept.
+    """
+    if order is None:
+        order = np.arange(len(split.spans))
+    for start in range(0, len(order), pool * batch_size):
+        # the tokens of a pool of reviews, one review after another
+        rows = order[start:start + pool * batch_size]
+        pieces = []
+        for begin, end in split.spans[rows]:
+            pieces += shorten(split.tokens[begin:end], block_size, truncate)
+        flat = np.concatenate(pieces)
+        n_tokens = np.minimum(split.lengths()[rows], block_size)
+        lengths = n_tokens
+        if token_dropout:
+            flat, lengths = drop_tokens(flat, lengths, token_dropout, rng)
+
+        # from here on the device; everything that a GPU must be waited for comes once a pool
+        flat = torch.from_numpy(flat.astype(np.int64)).to(device)
+        lengths = torch.from_numpy(lengths.astype(np.int64)).to(device)
+        counts = torch.ones_like(flat)
+        if bag:
+            flat, counts, lengths = to_bags(flat, lengths)
+        labels = None
+        if split.labels is not None:
+            labels = torch.from_numpy(split.labels[rows].astype(np.int64)).to(device)
+
+        # sorted by size and cut into batches
+        begins = lengths.cumsum(0) - lengths
+        by_size = lengths.argsort(stable=True)
+        by_size_on_cpu = by_size.cpu().numpy()
+        lasts = [min(i + batch_size, len(rows)) - 1 for i in range(0, len(rows), batch_size)]
+        longest = lengths[by_size[lasts]].tolist()
+
+        # in random order for training: an epoch must not go from short to long
+        n_batches = len(lasts)
+        batch_order = range(n_batches) if rng is None else rng.permutation(n_batches)
+        for k in batch_order:
+            batch = slice(k * batch_size, (k + 1) * batch_size)
+            index = by_size[batch]
+            index_on_cpu = by_size_on_cpu[batch]
+            width = min(round_up(longest[k]), block_size)
+            tokens, batch_counts = pad(flat, counts, begins[index], lengths[index], width)
+            batch_labels = None if labels is None else labels[index]
+            yield Batch(rows[index_on_cpu], tokens, batch_counts, batch_labels,
+                        int(n_tokens[index_on_cpu].sum()))
+
+
+def shorten(tokens, size, truncate):
+    """What is used of a review of more than size tokens, as a list of pieces: its head, its tail,
+    or half of each (both)."""
+    if len(tokens) <= size:
+        return [tokens]
+    n_head = {'head': size, 'tail': 0, 'both': size - size // 2}[truncate]
+    return [tokens[:n_head], tokens[len(tokens) - size + n_head:]]
+
+
+def drop_tokens(flat, lengths, share, rng):
+    """Leave out a share of the tokens [N] of reviews one after another, at random.
+
+    lengths: int64 [B], tokens per review, at least 1; the first of a review stays if no other does.
+    Returns the rest and its lengths.
+    """
+    keep = rng.random(len(flat), dtype=np.float32) >= share
+    begins = np.cumsum(lengths) - lengths
+    keep[begins] |= ~np.logical_or.reduceat(keep, begins)
+    return flat[keep], np.add.reduceat(keep, begins, dtype=np.int64)
+
+
+def to_bags(tokens, lengths):
+    """Reviews as bags: each review's distinct tokens in ascending order, with their counts.
+
+    tokens: int64 [N], all reviews one after another; lengths: int64 [B], tokens per review, sum N.
+    Returns tokens [M] and counts [M], again one review after another, and the new lengths [B].
+    """
+    review = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+    keys = review << 32 | tokens  # sorting these sorts by review, then by token
+    keys, counts = torch.unique(keys, return_counts=True)
+    return keys & 0xFFFFFFFF, counts, torch.bincount(keys >> 32, minlength=len(lengths))
+
+
+def pad(flat, counts, begins, lengths, width):
+    """Reviews flat[begin:begin + length] and their counts, each [N]; begins, lengths [B] ->
+    tokens and counts [B, width], padded with zeros."""
+    # a gather with one index for all rows: no loop over reviews, on a GPU a single kernel
+    column = torch.arange(width, device=flat.device)
+    real = column < lengths[:, None]
+    index = torch.where(real, begins[:, None] + column, 0)
+    return torch.where(real, flat[index], 0), torch.where(real, counts[index], 0)

@@ -1,0 +1,63 @@
+"""Where a run computes and in which precision: CUDA, MPS or a CPU; float16 to float64."""
+import sys
+
+import torch
+
+
+def bfloat16_is_fast():
+    """Whether this CPU multiplies matrices of bfloat16 itself."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get('amx_bf16') or capabilities.get('avx512_bf16'))
+
+
+def choose_device(device):
+    """'auto' -> the first of cuda, mps and cpu that this machine has. Raises ValueError."""
+    available = ['cpu']
+    if torch.backends.mps.is_available():
+        available.insert(0, 'mps')
+    if torch.cuda.is_available():
+        available.insert(0, 'cuda')
+    if device == 'auto':
+        return available[0]
+    if device not in available:
+        raise ValueError(f'device {device!r} is not available; there is {", ".join(available)}')
+    return device
+
+
+def choose_dtype(dtype, device):
+    """'auto' -> the fastest precision that is safe on that device. Raises ValueError."""
+    if dtype == 'auto' and device == 'cuda':
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return 'bfloat16' if native else 'float16'
+    if dtype == 'auto' and device == 'cpu' and bfloat16_is_fast():
+        return 'bfloat16'
+    if dtype == 'auto':
+        return 'float32'
+    known = dtype in ('bfloat16', 'float16', 'float32', 'float64')
+    if not known or (device, dtype) == ('mps', 'float64'):
+        raise ValueError('dtype is bfloat16, float16, float32 or (not on mps) float64, '
+                         f'not {dtype!r}')
+    return dtype
+
+
+def autocast(device, dtype):
+    """A context in which matrix products are computed in dtype, if that is a 16-bit one."""
+    return torch.autocast(device, getattr(torch, dtype), enabled=dtype in ('bfloat16', 'float16'))
+
+
+def hardware_name(device):
+    """What the chip calls itself."""
+    if device == 'cuda':
+        return torch.cuda.get_device_name()
+    return torch.cpu.get_capabilities().get('cpu_name', device)
+
+
+def peak_memory_mb(device):
+    """The most memory, in MB, that this process has used: of the GPU, or in all; None: unknown."""
+    if device == 'cuda':
+        return torch.cuda.max_memory_allocated() // 2 ** 20
+    if sys.platform == 'win32':
+        return None
+    import resource  # Unix only
+    unit = 2 ** 20 if sys.platform == 'darwin' else 2 ** 10  # bytes there, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit

@@ -1,0 +1,156 @@
+"""Files that are complete or not there, folders for one process at a time, checked loads."""
+import json
+import os
+import shutil
+import zipfile
+from contextlib import contextmanager
+
+from nanoloss.configure import fail
+
+try:
+    import fcntl  # Unix only
+except ImportError:
+    fcntl = None
+
+FIRST = int(os.environ.get('RANK', 0)) == 0  # of the processes that share a run, only it writes
+
+
+def write_file(path, write):
+    """Let write(file) write a binary file under a temporary name; rename it when it is complete.
+
+    Of several processes only the first writes. Raises OSError; then the old file is still there.
+    """
+    if not FIRST:
+        return
+    temporary = path.with_name(path.name + '.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f'{path}: {error}') from error
+
+
+def write_json(path, value):
+    """`write_file` with a value as indented JSON."""
+    text = json.dumps(value, indent=1) + '\n'
+    write_file(path, lambda file: file.write(text.encode()))
+
+
+def write_json_lines(path, rows):
+    """`write_file` with a line of JSON a row."""
+    text = ''.join(json.dumps(row) + '\n' for row in rows)
+    write_file(path, lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def replacing_folder(folder):
+    """A new folder that becomes `folder` when it is complete; an old one is replaced then."""
+    new = folder.with_name(f'{folder.name}.tmp-{os.getpid()}')
+    old = folder.with_name(f'{folder.name}.old-{os.getpid()}')
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if folder.exists():
+            os.rename(folder, old)  # a folder cannot be renamed onto another
+        os.rename(new, folder)
+    except OSError as error:
+        fail(f'{folder}: cannot be written: {error}')
+    finally:
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
+
+
+@contextmanager
+def locked_folder(folder):
+    """Make a folder and keep other processes out of it while this one works there.
+
+    The system releases the lock of a process that dies. Of several processes that share a run, the
+    first one holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None or not FIRST:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for leftover in folder.glob('*.tmp'):  # of a process that was killed while it wrote
+            leftover.unlink()
+        yield
+    except BlockingIOError:
+        fail(f'another process is at work in {folder}')
+    finally:
+        os.close(lock)
+
+
+def claim_run(folder, config, may_differ, overwrite):
+    """Write config.json into a run's folder, or make sure that the run there is of the same config.
+
+    may_differ: the settings in which the two may differ. overwrite: throw away what is there.
+    """
+    if overwrite and FIRST:
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    if overwrite or not (folder / 'config.json').exists():
+        write_json(folder / 'config.json', config)
+        return
+
+    way_out = f'give another --out_dir, or --overwrite to throw away {folder}'
+    try:
+        old = json.loads((folder / 'config.json').read_text())
+        differing = [key for key in config if key not in may_differ and old.get(key) != config[key]]
+    except (ValueError, AttributeError):
+        fail(f'{folder}/config.json is damaged; {way_out}')
+    if differing == ['code']:
+        old_code = old.get('code')
+        if not isinstance(old_code, dict):  # one checksum of all, until November 2026
+            old_code = {}
+        both = {**config['code'], **old_code}
+        changed = [name for name in both if old_code.get(name) != config['code'].get(name)]
+        fail(f'{folder} was begun by other code: {", ".join(changed)} changed since then, if only '
+             f'by a comment; put the old code back (commit {old.get("commit") or "unknown"}), or '
+             f'{way_out}')
+    if differing:
+        key = differing[0]
+        fail(f'{folder} holds a run with other {", ".join(differing)} ({key} was {old.get(key)!r}, '
+             f'is {config[key]!r}); {way_out}')
+
+
+def load_checked(path, device='cpu'):
+    """What torch.save wrote, tensors and plain values only.
+
+    Every byte is checked, which torch.load does not do. Raises ValueError if the file is damaged,
+    FileNotFoundError if there is none.
+    """
+    import torch  # a second that prepare.py, which writes files too, does without
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f'{damaged} has another checksum')
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of many kinds
+        raise ValueError(f'{path} is damaged ({type(error).__name__}: {error})') from None
+
+
+def load_weights(path, device='cpu'):
+    """A model's state_dict from model.pt or best.pt. Raises as `load_checked` does."""
+    weights = load_checked(path, device)
+    if not isinstance(weights, dict):
+        raise ValueError(f'{path} holds no weights')
+    if 'embed.weight' in weights:  # its name until November 2026
+        weights['token_embedding.weight'] = weights.pop('embed.weight')
+    return weights

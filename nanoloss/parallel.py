@@ -1,0 +1,82 @@
+"""What a process does that shares one run with others, as torchrun starts them.
+
+All of them make the same batches, each computes its share of the reviews, and the gradients are
+averaged. A process on its own is the only one of one.
+"""
+import gc
+import os
+import sys
+from contextlib import nullcontext
+
+import torch
+import torch.distributed as dist
+
+WORLD = int(os.environ.get('WORLD_SIZE', 1))  # processes that share a run
+RANK = int(os.environ.get('RANK', 0))  # which of them this one is; the first one writes and prints
+
+
+def start(device):
+    """Join the other processes, if there are any. Raises ValueError where a GPU is missing."""
+    if WORLD == 1:
+        return
+    if device == 'cuda':
+        gpu = int(os.environ['LOCAL_RANK'])
+        if gpu >= torch.cuda.device_count():
+            raise ValueError(f'this machine has {torch.cuda.device_count()} GPUs, '
+                             'too few for --nproc_per_node')
+        torch.cuda.set_device(gpu)
+    dist.init_process_group()
+    if RANK:
+        sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (open to the end)
+
+
+def finish():
+    """Leave the other processes."""
+    if WORLD > 1:
+        gc.collect()  # of what still holds the group's threads, which would abort at exit
+        dist.destroy_process_group()
+
+
+def wait():
+    """Until all processes have come here."""
+    if WORLD > 1:
+        dist.barrier()
+
+
+def data_parallel(model):
+    """The model, or a wrapper that averages its gradients over the processes in backward."""
+    if WORLD == 1:
+        return model
+    return torch.nn.parallel.DistributedDataParallel(model)
+
+
+def parts_of_share(batch, max_tokens):
+    """Yield this process's share of a batch in parts of about max_tokens tokens.
+
+    With each part its weight, by which its mean loss is to be multiplied so that the gradients,
+    once they are summed over the parts and averaged over the processes, are those of the batch's
+    mean loss; and whether it is the last part. A process that gets no review joins in with one
+    that weighs nothing, for the others wait for its gradients.
+    """
+    share = batch.take(slice(RANK, None, WORLD))
+    empty = len(share.rows) == 0
+    if empty:
+        share = batch.take(slice(1))
+    parts = list(share.parts(max_tokens))
+    for i, part in enumerate(parts):
+        weight = WORLD * len(part.rows) / len(batch.rows)
+        yield part, 0 if empty else weight, i == len(parts) - 1
+
+
+def averaging(forward, last):
+    """A context for forward: the gradients of the last part alone are averaged over processes."""
+    if WORLD == 1 or last:
+        return nullcontext()
+    return forward.no_sync()
+
+
+def sum_over_processes(tensor):
+    """The sum of all processes' tensors, in place."""
+    if WORLD > 1:
+        dist.all_reduce(tensor)
+    return tensor

@@ -1,0 +1,59 @@
+"""The tokenizers of tiktoken, by name; the usual one, cl100k_base, needs no download.
+
+tiktoken fetches its tables from a host that many machines cannot reach. The wheel of bpe-openai
+brings the table of cl100k_base along, so it is taken from there and checked.
+"""
+import base64
+import hashlib
+from importlib.util import find_spec
+
+import tiktoken
+
+from nanoloss.configure import fail
+
+# of the file that tiktoken would download, and the rest of its definition: as in
+# tiktoken_ext/openai_public.py
+CL100K_SHA256 = '223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7'
+CL100K_TOKENS = 100_256
+CL100K_PATTERN = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"""
+    r"""|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
+)
+CL100K_SPECIAL_TOKENS = {
+    '<|endoftext|>': 100257,
+    '<|fim_prefix|>': 100258,
+    '<|fim_middle|>': 100259,
+    '<|fim_suffix|>': 100260,
+    '<|endofprompt|>': 100276,
+}
+
+
+def table_sha256(ranks):
+    """{token: rank} -> sha256 of the file in which tiktoken keeps this table."""
+    sha256 = hashlib.sha256()
+    for token in sorted(ranks, key=ranks.get):
+        sha256.update(b'%s %d\n' % (base64.b64encode(token), ranks[token]))
+    return sha256.hexdigest()
+
+
+def cl100k_from_wheel():
+    """tiktoken's cl100k_base with the table of the installed bpe-openai."""
+    import bpe_openai
+    wheel = bpe_openai.get_encoding('cl100k_base')
+    ranks = {wheel.decode_single_token_bytes(rank): rank for rank in range(CL100K_TOKENS)}
+    if table_sha256(ranks) != CL100K_SHA256:
+        fail('the installed bpe-openai has another cl100k_base table; '
+             'pip install bpe-openai==0.1.4')
+    return tiktoken.Encoding('cl100k_base', pat_str=CL100K_PATTERN, mergeable_ranks=ranks,
+                             special_tokens=CL100K_SPECIAL_TOKENS)
+
+
+def tokenizer(name='cl100k_base'):
+    """The tiktoken.Encoding of that name. All but cl100k_base are downloaded by tiktoken."""
+    if name == 'cl100k_base' and find_spec('bpe_openai'):
+        return cl100k_from_wheel()
+    try:
+        return tiktoken.get_encoding(name)
+    except (ValueError, OSError) as error:
+        known = ', '.join(tiktoken.list_encoding_names())
+        fail(f'--encoding={name}: {error}; tiktoken has {known}')

@@ -1,0 +1,105 @@
+"""What several test files need: small data sets and runs of train.py on them, in this process."""
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+TINY = ['--dataset=toy', '--n_layer=1', '--n_embd=16', '--block_size=20', '--batch_size=16',
+        '--epochs=2', '--learning_rate=3e-3', '--warmup_iters=5', '--device=cpu',
+        '--dtype=float32', '--threads=1']
+SIZES = {'train': 210, 'val': 50, 'test': 70}  # reviews of the toy data set
+CLOCK = 'seconds', 'tokens_per_second', 'eval_tokens_per_second', 'peak_memory_mb'
+
+
+def script(name='train'):
+    """A fresh copy of a top-level script, for its settings are its globals."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def save(folder, splits, vocab_size=100, classes=('neg', 'pos'), version=1):
+    """Write a data set as prepare.py would; splits: {split: (list of token lists, labels)}."""
+    folder.mkdir(parents=True)
+    arrays = {}
+    for split, (reviews, labels) in splits.items():
+        lengths = [len(review) for review in reviews]
+        arrays[f'{split}_tokens.npy'] = np.concatenate(reviews).astype(np.uint32)
+        arrays[f'{split}_offsets.npy'] = np.cumsum([0] + lengths).astype(np.uint64)
+        arrays[f'{split}_labels.npy'] = np.array(labels, np.uint8)
+    sha256 = {}
+    for name, array in arrays.items():
+        np.save(folder / name, array)
+        sha256[name] = hashlib.sha256(array).hexdigest()
+    meta = {
+        'version': version,
+        'vocab_size': vocab_size,
+        'tokenizer': {'name': 'cl100k_base'},
+        'classes': list(classes),
+        'sha256': sha256,
+    }
+    (folder / 'meta.json').write_text(json.dumps(meta))
+
+
+def toy_reviews(n, rng):
+    """Class 1 has more of token 1 than of token 2, among noise -> token lists, labels."""
+    labels = rng.integers(0, 2, n)
+    reviews = []
+    for y in labels:
+        noise = rng.integers(3, 100, rng.integers(1, 30))
+        signal = rng.choice([1, 2], 5, p=[.1 + .8 * y, .9 - .8 * y])
+        reviews.append([*noise, *signal][::-1])
+    return reviews, labels
+
+
+def make_data(folder):
+    """Write the toy data set into a folder of data sets -> the folder, for --data_dir."""
+    rng = np.random.default_rng(0)
+    save(folder / 'toy', {split: toy_reviews(n, rng) for split, n in SIZES.items()})
+    return folder
+
+
+def train(data, out, *argv, module=None):
+    """Run train.py, or a copy that a test has changed, in this process -> its module."""
+    module = module or script()
+    config_files = []
+    arguments = [*TINY, f'--data_dir={data}', f'--out_dir={out}', *argv]
+    settings = module.configure(vars(module), more=module.head_settings,
+                                config_files=config_files, argv=arguments)
+    module.main(settings, config_files)
+    return module
+
+
+def outcome(folder):
+    """All that a run's numbers say: result and log without the clock, weights, predictions."""
+    result = json.loads((folder / 'result.json').read_text())
+    log = [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
+    for row in [result, *log]:
+        for key in CLOCK:
+            row.pop(key, None)
+    weights = torch.load(folder / 'model.pt', weights_only=True)
+    weights = {name: weight.tolist() for name, weight in weights.items()}
+    preds = {name: array.tolist() for name, array in np.load(folder / 'preds.npz').items()}
+    return result, log, weights, preds
+
+
+def same(a, b):
+    """Two outcomes are one but for rounding: losses, accuracies, gradient norms, every weight."""
+    a_result, a_log, a_weights, _ = a
+    b_result, b_log, b_weights, _ = b
+    assert len(a_log) == len(b_log)
+    for x, y in zip(a_log, b_log):
+        assert x == pytest.approx(y, rel=1e-6)  # sums of the log are float32
+    for split in 'val', 'test':
+        assert a_result['last'][split] == pytest.approx(b_result['last'][split], rel=1e-9)
+    assert a_weights.keys() == b_weights.keys()
+    for name, weight in a_weights.items():
+        # row 0, the padding, gets nothing but rounding, which Adam magnifies
+        first = 1 if name == 'token_embedding.weight' else 0
+        assert np.allclose(weight[first:], b_weights[name][first:], rtol=1e-7, atol=1e-9), name

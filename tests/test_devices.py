@@ -1,0 +1,103 @@
+"""nanoloss/devices.py on this machine, and on others that are pretended. About 1 s."""
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanoloss import devices
+from nanoloss.devices import autocast, choose_device, choose_dtype, hardware_name, peak_memory_mb
+
+
+def machine(monkeypatch, cuda=False, mps=False, bfloat16=False):
+    """Pretend that this machine has a GPU or not, and bfloat16 in it or in its CPU."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: bfloat16)
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'amx_bf16': bfloat16})
+
+
+@pytest.mark.parametrize('cuda, mps, chosen', [
+    (False, False, 'cpu'), (False, True, 'mps'), (True, False, 'cuda'), (True, True, 'cuda')])
+def test_auto_is_the_first_of_cuda_mps_and_cpu(monkeypatch, cuda, mps, chosen):
+    machine(monkeypatch, cuda, mps)
+    assert choose_device('auto') == chosen
+    assert choose_device('cpu') == 'cpu'
+    for device, available in ('cuda', cuda), ('mps', mps):
+        if available:
+            assert choose_device(device) == device
+        else:
+            with pytest.raises(ValueError, match=f"device '{device}' is not available; there is"):
+                choose_device(device)
+
+
+def test_an_unknown_device_is_named_with_those_there_are(monkeypatch):
+    machine(monkeypatch, cuda=True)
+    with pytest.raises(ValueError, match="^device 'tpu' is not available; there is cuda, cpu$"):
+        choose_device('tpu')
+
+
+@pytest.mark.parametrize('device, bfloat16, chosen', [
+    ('cuda', True, 'bfloat16'), ('cuda', False, 'float16'), ('cpu', True, 'bfloat16'),
+    ('cpu', False, 'float32'), ('mps', False, 'float32'), ('mps', True, 'float32')])
+def test_auto_is_the_fastest_precision_that_is_safe(monkeypatch, device, bfloat16, chosen):
+    machine(monkeypatch, bfloat16=bfloat16)
+    assert choose_dtype('auto', device) == chosen
+
+
+@pytest.mark.parametrize('capabilities, fast', [
+    ({}, False), ({'avx512_bf16': True}, True), ({'amx_bf16': True}, True),
+    ({'avx512_bf16': False, 'amx_bf16': False}, False), ({'avx2': True}, False)])
+def test_which_cpus_multiply_bfloat16(monkeypatch, capabilities, fast):
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: capabilities)
+    assert devices.bfloat16_is_fast() is fast
+
+
+def test_a_precision_that_is_asked_for():
+    for dtype in 'bfloat16', 'float16', 'float32', 'float64':
+        for device in 'cpu', 'cuda', 'mps':
+            if (device, dtype) == ('mps', 'float64'):
+                continue
+            assert choose_dtype(dtype, device) == dtype
+    for dtype, device in ('int8', 'cpu'), ('float64', 'mps'), ('', 'cpu'):
+        with pytest.raises(ValueError, match=f'^dtype is .*, not {dtype!r}$'):
+            choose_dtype(dtype, device)
+
+
+@pytest.mark.parametrize('dtype, product', [
+    ('bfloat16', torch.bfloat16), ('float16', torch.float16), ('float32', torch.float32),
+    ('float64', torch.float32)])
+def test_products_are_of_16_bits_where_that_is_the_precision(dtype, product):
+    x = torch.randn(4, 4)
+    with autocast('cpu', dtype):
+        assert (x @ x).dtype == product
+    assert (x @ x).dtype == torch.float32
+
+
+def test_float64_weights_stay_float64():
+    x = torch.randn(4, 4, dtype=torch.float64)
+    with autocast('cpu', 'float64'):
+        assert (x @ x).dtype == torch.float64
+
+
+def test_what_a_cpu_calls_itself(monkeypatch):
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'cpu_name': 'Abacus 3'})
+    assert hardware_name('cpu') == 'Abacus 3'
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {})
+    assert hardware_name('cpu') == 'cpu'
+
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='not Linux')
+def test_peak_memory_is_what_the_kernel_says():
+    """Also of memory that has been given back since."""
+    block = bytearray(100 * 2 ** 20)
+    block[::4096] = bytes(len(block[::4096]))  # so that every page is real
+    del block
+    status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
+    kilobytes = int(status['VmHWM'].split()[0])
+    assert peak_memory_mb('cpu') == pytest.approx(kilobytes / 2 ** 10, abs=2)
+
+
+def test_peak_memory_is_unknown_on_windows(monkeypatch):
+    monkeypatch.setattr(sys, 'platform', 'win32')
+    assert peak_memory_mb('cpu') is None

@@ -1,0 +1,402 @@
+"""nanoloss/optim.py against torch.optim.AdamW and torch.nn.utils.clip_grad_norm_. About 15 s."""
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from model import Encoder, EncoderConfig
+from nanoloss.optim import (
+    DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups)
+
+BETAS = 0.9, 0.99
+DECAY = 0.3
+
+
+def deferred_pair(start, eps=1e-8):
+    """A DeferredEmbedding that starts with this table, and its optimizer."""
+    embedding = DeferredEmbedding.from_pretrained(start.clone(), freeze=False, sparse=True)
+    return embedding, DeferredAdamW(embedding, BETAS, DECAY, eps)
+
+
+def saved_and_loaded(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+PRECISIONS = [(torch.float64, 1e-30, 1e-13), (torch.float32, 1e-30, 1e-5),
+              (torch.float32, 1e-8, 2e-3)]
+
+
+@pytest.mark.parametrize('announced', [True, False], ids=['announced', 'not announced'])
+@pytest.mark.parametrize('n_parts', [1, 3])
+@pytest.mark.parametrize('dtype, eps, tolerance', PRECISIONS)
+def test_deferred_adamw_is_adamw(dtype, eps, tolerance, n_parts, announced):
+    """Against torch.optim.AdamW over the whole table: rows that come often, seldom and never,
+    changing rates, lookups in parts, a checkpoint on the way. In float64 exactly; eps, which a
+    waiting row's sqrt(v) takes along, shows in float32."""
+    torch.manual_seed(0)
+    start = torch.randn(50, 4, dtype=dtype) * 0.02
+    dense = nn.Embedding.from_pretrained(start.clone(), freeze=False)
+    adamw = torch.optim.AdamW(dense.parameters(), betas=BETAS, weight_decay=DECAY, eps=eps)
+    deferred, optimizer = deferred_pair(start, eps)
+    for step in range(1, 301):
+        lr = 1e-2 * (1 + step % 7) / (1 + step / 50)
+        tokens = torch.randint(0, 10 if step % 40 else 40, (3, 2))
+        gradient = torch.randn(3, 2, 4, dtype=dtype) * 1e-3
+
+        adamw.param_groups[0]['lr'] = lr
+        adamw.zero_grad()
+        (dense(tokens) * gradient).sum().backward()
+        adamw.step()
+
+        if announced:
+            begin_step([optimizer], lr, tokens)
+        else:
+            optimizer.param_groups[0]['lr'] = lr
+        for part, part_gradient in zip(tokens.chunk(n_parts), gradient.chunk(n_parts)):
+            (deferred(part) * part_gradient).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+        if step == 130:
+            states = saved_and_loaded([deferred.state_dict(), optimizer.state_dict()])
+            deferred, optimizer = deferred_pair(torch.zeros_like(start), eps)
+            deferred.load_state_dict(states[0])
+            optimizer.load_state_dict(states[1])
+
+    weight = deferred.weight
+    assert not torch.allclose(weight, dense.weight, rtol=0, atol=1e-3)  # some rows wait
+    optimizer.settle()
+    assert torch.allclose(weight, dense.weight, rtol=0, atol=tolerance)
+    state = adamw.state[dense.weight]
+    assert torch.allclose(optimizer.m, state['exp_avg'], rtol=1e-4, atol=1e-12)
+    assert torch.allclose(optimizer.v, state['exp_avg_sq'], rtol=1e-4, atol=1e-12)
+    assert (dense.weight[40:] - start[40:]).abs().max() > 1e-3
+    assert (dense.weight - start).abs().mean() > 0.02
+
+
+@pytest.mark.parametrize('n_waits', [1, 2, 7])
+@pytest.mark.parametrize('eps', [1e-30, 1e-4, 1e-2])
+def test_a_waiting_row_s_eps_shrinks_with_its_v(eps, n_waits):
+    """Step by step: what the docstring says of the one difference from torch.optim.AdamW."""
+    beta1, beta2 = BETAS
+    start = torch.ones(2, 4, dtype=torch.float64)
+    embedding, optimizer = deferred_pair(start, eps)
+    row = torch.tensor([0])
+    other = torch.tensor([1])
+    gradient = torch.tensor([[1e-3, -2e-2, 0.5, 0]], dtype=torch.float64)
+    weight = start[0].clone()
+    m = torch.zeros(4, dtype=torch.float64)
+    v = torch.zeros(4, dtype=torch.float64)
+    last_lookup = 3
+    for step in range(1, last_lookup + n_waits + 1):
+        lr = 1e-2 / step
+        begin_step([optimizer], lr, row if step == last_lookup else other)
+        if step == last_lookup:
+            (embedding(row) * gradient).sum().backward()
+        else:
+            embedding(other).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+        g = gradient[0] if step == last_lookup else torch.zeros(4, dtype=torch.float64)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g ** 2
+        debias = (1 - beta2 ** step) ** 0.5
+        row_eps = eps * debias
+        if step > last_lookup:
+            waited = step - last_lookup
+            row_eps = eps * (1 - beta2 ** last_lookup) ** 0.5 * beta2 ** (waited / 2)
+        rate = lr * debias / (1 - beta1 ** step)
+        weight = weight * (1 - lr * DECAY) - rate * m / (v.sqrt() + row_eps)
+    optimizer.settle()
+    torch.testing.assert_close(embedding.weight[0], weight, rtol=0, atol=1e-13)
+    torch.testing.assert_close(optimizer.m[0], m, rtol=1e-12, atol=0)
+    torch.testing.assert_close(optimizer.v[0], v, rtol=1e-12, atol=0)
+
+
+def take_steps(embedding, optimizer, first, n, evaluate_at=()):
+    """So many steps with random batches, each of its own seed, in which all rows come at times."""
+    for step in range(first, first + n):
+        generator = torch.Generator().manual_seed(step)
+        tokens = torch.randint(0, 30, (4, 3), generator=generator)
+        gradient = torch.randn(4, 3, 4, generator=generator, dtype=torch.float64)
+        begin_step([optimizer], 1e-2 / (1 + step), tokens)
+        (embedding(tokens) * gradient).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step in evaluate_at:
+            embedding.eval()
+            embedding.train()
+
+
+def test_a_checkpoint_changes_nothing():
+    """Not a bit: a resumed run is to be the uninterrupted one."""
+    start = torch.randn(30, 4, dtype=torch.float64)
+    embedding, optimizer = deferred_pair(start)
+    take_steps(embedding, optimizer, 0, 7)
+    states = saved_and_loaded([embedding.state_dict(), optimizer.state_dict()])
+    take_steps(embedding, optimizer, 7, 8)
+    resumed, resumed_optimizer = deferred_pair(torch.zeros_like(start))
+    resumed.load_state_dict(states[0])
+    resumed_optimizer.load_state_dict(states[1])
+    take_steps(resumed, resumed_optimizer, 7, 8)
+    assert torch.equal(embedding.weight, resumed.weight)
+    assert optimizer.state_dict().keys() == resumed_optimizer.state_dict().keys()
+    for name, value in optimizer.state_dict().items():
+        other = resumed_optimizer.state_dict()[name]
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other)), name
+
+
+def test_eval_settles_and_gives_the_same_lookups():
+    torch.manual_seed(1)
+    embedding, optimizer = deferred_pair(torch.randn(30, 4, dtype=torch.float64))
+    take_steps(embedding, optimizer, 0, 5)
+    tokens = torch.arange(30).view(5, 6)
+    state = copy.deepcopy(optimizer.state_dict())
+    waiting = embedding.weight.detach().clone()
+    few = embedding(tokens[:2]).detach()  # a lookup in training brings its rows up to date,
+    assert not torch.equal(few, waiting[tokens[:2]])
+    assert torch.equal(embedding.weight[12:], waiting[12:])  # and no others
+    looked_up = embedding(tokens).detach()
+    assert torch.equal(looked_up[:2], few)
+    assert not torch.equal(looked_up[2:], waiting[tokens[2:]])
+
+    with torch.no_grad():
+        embedding.weight.copy_(waiting)
+    optimizer.load_state_dict(state)  # as before the lookups
+    embedding.eval()
+    assert len(optimizer.kept) == 1 and not optimizer.left.any()  # nothing waits
+    assert torch.equal(embedding(tokens), looked_up)
+    assert torch.equal(embedding.weight[tokens], looked_up)
+    embedding.eval()  # once more, with nothing to do
+    assert torch.equal(embedding(tokens), looked_up)
+    embedding.train()
+    assert torch.equal(embedding(tokens), looked_up)
+
+
+def test_an_evaluation_on_the_way_changes_nothing_but_rounding():
+    torch.manual_seed(2)
+    start = torch.randn(30, 4, dtype=torch.float64)
+    tables = []
+    for evaluate_at in (), (3, 4, 11), range(20):
+        embedding, optimizer = deferred_pair(start, 1e-30)
+        take_steps(embedding, optimizer, 0, 20, evaluate_at)
+        embedding.eval()
+        tables.append(embedding.weight.detach())
+    torch.testing.assert_close(tables[1], tables[0], rtol=0, atol=1e-13)
+    torch.testing.assert_close(tables[2], tables[0], rtol=0, atol=1e-13)
+
+
+def test_a_model_settles_its_embedding():
+    """model.eval() reaches it, as evaluation in train.py does."""
+    embedding, optimizer = deferred_pair(torch.randn(30, 4, dtype=torch.float64))
+    model = nn.Sequential(embedding, nn.Linear(4, 2).double())
+    take_steps(embedding, optimizer, 0, 3)
+    assert len(optimizer.kept) > 1
+    model.eval()
+    assert len(optimizer.kept) == 1
+    model.train()
+    assert embedding.training
+
+
+def test_without_an_optimizer_it_can_be_evaluated():
+    start = torch.randn(7, 4)
+    embedding = DeferredEmbedding.from_pretrained(start)
+    assert torch.equal(embedding.eval()(torch.tensor([3, 3, 1])), start[[3, 3, 1]])
+
+
+def test_the_gradient_is_sparse_and_of_the_rows_that_were_looked_up():
+    torch.manual_seed(3)
+    start = torch.randn(50, 4, dtype=torch.float64)
+    embedding, optimizer = deferred_pair(start)
+    dense = nn.Embedding.from_pretrained(start.clone(), freeze=False)
+    batches = torch.tensor([[7, 7, 3], [40, 3, 7]]), torch.tensor([[0, 3], [12, 12]])
+    for n, tokens in enumerate(batches, 1):
+        weights = torch.randn(*tokens.shape, 4, dtype=torch.float64)
+        for table in embedding, dense:
+            (table(tokens) * weights).sum().backward()
+        gradient = embedding.weight.grad
+        assert gradient.is_sparse
+        # each row once a lookup, however often it is in the tokens
+        rows = torch.cat([batch.unique() for batch in batches[:n]])
+        assert len(rows.unique()) <= gradient._nnz() <= len(rows)
+        coalesced = gradient.coalesce()
+        assert coalesced.indices()[0].tolist() == rows.unique().tolist()
+        torch.testing.assert_close(coalesced.to_dense(), dense.weight.grad, rtol=0, atol=1e-14)
+    optimizer.zero_grad()
+    assert embedding.weight.grad is None
+
+
+def test_a_step_costs_the_batch_s_rows():
+    """A row that a batch lacks is not written to."""
+    embedding, optimizer = deferred_pair(torch.randn(50, 4, dtype=torch.float64))
+    before = embedding.weight.detach().clone()
+    tokens = torch.tensor([[2, 5], [5, 9]])
+    begin_step([optimizer], 1e-2, tokens)
+    embedding(tokens).sum().backward()
+    optimizer.step()
+    changed = (embedding.weight != before).any(1).nonzero()[:, 0]
+    assert changed.tolist() == [2, 5, 9]
+
+
+def test_a_lookup_gives_the_rows_of_the_table():
+    start = torch.randn(9, 4)
+    embedding, _ = deferred_pair(start)
+    for tokens in torch.tensor([[1, 8], [8, 0]]), torch.tensor([4]), torch.tensor(2):
+        assert torch.equal(embedding(tokens), start[tokens])
+
+
+# What all optimizers share
+
+def encoder(head='bce', **settings):
+    torch.manual_seed(4)
+    shape = {'vocab_size': 60, 'n_class': 2, 'n_layer': 1, 'n_head': 2, 'n_embd': 8}
+    return Encoder(EncoderConfig(**{**shape, 'head': head, 'head_settings': settings}))
+
+
+def factors(model, weight_decay, exclude=()):
+    """-> {parameter name: (lr_mult, weight_decay)}; each parameter is in one group at most."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {}
+    for group in parameter_groups(model, weight_decay, exclude):
+        assert group['params'] and group.keys() == {'params', 'lr_mult', 'weight_decay'}
+        for parameter in group['params']:
+            name = names[id(parameter)]
+            assert name not in found
+            found[name] = group['lr_mult'], group['weight_decay']
+    return found
+
+
+def test_decay_is_for_matrices():
+    model = encoder('ce')
+    found = factors(model, 0.1)
+    assert found.keys() == dict(model.named_parameters()).keys()
+    matrices = {name for name, (_, decay) in found.items() if decay}
+    assert matrices == {'token_embedding.weight', 'blocks.0.qkv.weight', 'blocks.0.proj.weight',
+                        'blocks.0.up.weight', 'blocks.0.down.weight', 'head.linear.weight'}
+    assert set(found.values()) == {(1.0, 0.1), (1.0, 0.0)}
+    assert len(parameter_groups(model, 0.1)) == 2
+
+
+def test_a_head_scales_its_rate_and_its_decay():
+    found = factors(encoder('bce_matched', lr_mult=3.0, wd_mult=0.25), 0.1)
+    assert found['head.linear.weight'] == (3.0, 0.025)
+    assert found['head.linear.bias'] == (3.0, 0.0)
+    trunk = {value for name, value in found.items() if not name.startswith('head.')}
+    assert trunk == {(1.0, 0.1), (1.0, 0.0)}
+
+
+def test_excluded_parameters_are_in_no_group():
+    model = encoder()
+    everything = factors(model, 0.1)
+    some = factors(model, 0.1, [model.token_embedding.weight, model.norm.bias])
+    del everything['token_embedding.weight']
+    del everything['norm.bias']
+    assert some == everything
+
+
+def test_a_frozen_head_stays():
+    """lr_mult reaches the optimizer by way of begin_step, decay included."""
+    model = encoder('bce_matched', lr_mult=0.0)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.5), betas=BETAS)
+    tokens = torch.randint(0, 60, (4, 5))
+    begin_step([optimizer], 0.1, tokens)
+    loss = model.head.loss(model(tokens, torch.ones(4, 5)), torch.tensor([0, 1, 1, 0]))
+    loss.backward()
+    optimizer.step()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before[name]) is name.startswith('head.'), name
+
+
+def test_a_step_begins_with_the_rate_times_each_group_s_factor():
+    model = encoder('bce_matched')
+    embedding = DeferredEmbedding.from_pretrained(
+        model.token_embedding.weight.detach(), freeze=False, sparse=True)
+    model.token_embedding = embedding
+    deferred = DeferredAdamW(embedding, BETAS, DECAY)
+    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [embedding.weight]))
+    for lr in 0.25, 0.5:
+        begin_step([adamw, deferred], lr, torch.tensor([[1, 2]]))
+        assert deferred.param_groups[0]['lr'] == lr
+        rates = {group['lr'] / lr for group in adamw.param_groups}
+        assert rates == {1.0, 2.0}
+        for group in adamw.param_groups:
+            assert group['lr'] == lr * group['lr_mult']
+
+
+# Clipping
+
+def gradients_of_two_optimizers():
+    """A model with a deferred embedding after two backwards, a dense twin with the same gradients,
+    and the optimizers of the first."""
+    model = encoder().double()
+    twin = copy.deepcopy(model)
+    embedding = DeferredEmbedding.from_pretrained(
+        model.token_embedding.weight.detach().clone(), freeze=False, sparse=True)
+    model.token_embedding = embedding
+    deferred = DeferredAdamW(embedding, BETAS, DECAY)
+    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [embedding.weight]))
+    for seed in range(2):  # two parts: the sparse gradient holds some rows twice
+        generator = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(0, 20, (6, 7), generator=generator)
+        y = torch.randint(0, 2, (6,), generator=generator)
+        for each in model, twin:
+            loss = each.head.loss(each(tokens, torch.ones(6, 7)), y)
+            (100 * loss).backward()
+    return model, twin, [adamw, deferred]
+
+
+@pytest.mark.parametrize('limit', ['none', 'half the norm', 'twice the norm', 'tiny'])
+def test_clipping_is_torch_s_with_a_dense_copy(limit):
+    model, twin, optimizers = gradients_of_two_optimizers()
+    before = {name: weight.grad.clone() for name, weight in twin.named_parameters()}
+    norm = torch.cat([gradient.flatten() for gradient in before.values()]).norm().item()
+    max_norm = {'none': 0.0, 'half the norm': norm / 2, 'twice the norm': 2 * norm,
+                'tiny': 1e-9}[limit]
+    found = clip_grad_norm(optimizers, max_norm)
+    assert found.item() == pytest.approx(norm, rel=1e-12)
+    if max_norm:
+        wanted = torch.nn.utils.clip_grad_norm_(twin.parameters(), max_norm)
+        assert found.item() == pytest.approx(wanted.item(), rel=1e-12)
+    assert model.token_embedding.weight.grad.is_sparse
+    clipped = limit in ('half the norm', 'tiny')
+    for name, weight in model.named_parameters():
+        gradient = weight.grad.to_dense() if weight.grad.is_sparse else weight.grad
+        wanted = dict(twin.named_parameters())[name].grad
+        torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-14)
+        moved = not torch.allclose(gradient, before[name], rtol=1e-6, atol=0)
+        assert moved is (clipped and bool(before[name].any())), name
+
+
+def test_clipped_steps_are_those_of_the_clipped_gradient():
+    """The sparse gradient that the deferred optimizer reads is the one that was scaled."""
+    model, twin, optimizers = gradients_of_two_optimizers()
+    dense = torch.optim.AdamW([twin.token_embedding.weight], lr=1e-2, betas=BETAS,
+                              weight_decay=DECAY, eps=1e-3)
+    deferred = optimizers[1]
+    deferred.eps = 1e-3  # so large that a gradient's scale shows in the step
+    deferred.param_groups[0]['lr'] = 1e-2
+    clip_grad_norm(optimizers, 1e-2)
+    torch.nn.utils.clip_grad_norm_(twin.parameters(), 1e-2)
+    unclipped = twin.token_embedding.weight.detach().clone()
+    deferred.step()
+    dense.step()
+    rows = torch.arange(20)
+    table = model.token_embedding.weight
+    torch.testing.assert_close(table[rows], twin.token_embedding.weight[rows], rtol=0, atol=1e-10)
+    assert (table[rows] - unclipped[rows]).abs().max() > 1e-4
+
+
+def test_parameters_without_a_gradient_are_left_out():
+    weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+    weights[0].grad = torch.tensor([3.0, 0, 4])
+    optimizer = torch.optim.SGD(weights, lr=1.0)
+    assert clip_grad_norm([optimizer], 1.0).item() == pytest.approx(5.0)
+    torch.testing.assert_close(weights[0].grad, torch.tensor([0.6, 0, 0.8]))
+    assert weights[1].grad is None

@@ -1,0 +1,93 @@
+"""What processes do that share a run: on its own one does none of it; two of them under torchrun
+compute the gradient of one (15 s)."""
+import subprocess
+import sys
+from contextlib import nullcontext
+
+import pytest
+import torch
+from helpers import ROOT
+
+from nanoloss import parallel
+
+# two processes on a batch of so many reviews, in parts; the first one writes what it has found
+TWO = '''
+import sys
+import numpy as np
+import torch
+from nanoloss import parallel
+from nanoloss.data import Batch
+
+parallel.start('cpu')
+print(f'process {parallel.RANK} prints')
+found = {}
+for n in 7, 2, 1:
+    torch.manual_seed(0)
+    x = torch.randint(1, 50, (n, 4))
+    batch = Batch(np.arange(n), x, torch.ones_like(x), x[:, 0] % 2, 4 * n)
+    model = torch.nn.Linear(4, 1, dtype=torch.float64)
+    forward = parallel.data_parallel(model)
+    model.zero_grad()
+    rows = []
+    for part, weight, last in parallel.parts_of_share(batch, 8):
+        with parallel.averaging(forward, last):
+            loss = (forward(part.tokens.double())[:, 0] - part.labels).square().mean()
+        (loss * weight).backward()
+        if weight:
+            rows += part.rows.tolist()
+    seen = torch.zeros(n).index_add_(0, torch.tensor(rows, dtype=torch.long), torch.ones(len(rows)))
+    found[n] = {
+        'gradient': model.weight.grad,
+        'seen': parallel.sum_over_processes(seen),
+        'own': len(rows),
+        'spread': parallel.sum_over_processes(model.weight.grad.clone()) - 2 * model.weight.grad,
+    }
+parallel.wait()
+if parallel.RANK == 0:
+    torch.save(found, sys.argv[1])
+parallel.finish()
+'''
+
+
+def test_a_process_on_its_own_shares_with_nobody():
+    assert (parallel.WORLD, parallel.RANK) == (1, 0)
+    model = torch.nn.Linear(2, 1)
+    parallel.start('cpu')
+    assert parallel.data_parallel(model) is model
+    for last in True, False:
+        assert isinstance(parallel.averaging(model, last), nullcontext)
+    tensor = torch.ones(2)
+    assert parallel.sum_over_processes(tensor) is tensor
+    assert tensor.tolist() == [1, 1]
+    parallel.wait()
+    parallel.finish()
+    assert not torch.distributed.is_initialized()
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setattr(parallel, 'WORLD', 2)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    with pytest.raises(ValueError, match='this machine has 1 GPUs, too few for --nproc_per_node'):
+        parallel.start('cuda')
+    assert not torch.distributed.is_initialized()
+
+
+def test_two_processes_compute_the_gradient_of_one(tmp_path):
+    """Also of a batch with one review a process, and with one review in all."""
+    (tmp_path / 'two.py').write_text(f'import sys\nsys.path.insert(0, {str(ROOT)!r})\n' + TWO)
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+         'two.py', 'found.pt'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == 'process 0 prints\n'
+    found = torch.load(tmp_path / 'found.pt', weights_only=True)
+    for n in 7, 2, 1:
+        torch.manual_seed(0)
+        x = torch.randint(1, 50, (n, 4))
+        model = torch.nn.Linear(4, 1, dtype=torch.float64)
+        (model(x.double())[:, 0] - x[:, 0] % 2).square().mean().backward()
+        torch.testing.assert_close(found[n]['gradient'], model.weight.grad, rtol=1e-12, atol=1e-12)
+        assert found[n]['seen'].tolist() == [1] * n
+        assert found[n]['own'] == (n + 1) // 2
+        assert not found[n]['spread'].any()  # both processes have the same gradient

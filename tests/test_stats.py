@@ -1,0 +1,228 @@
+"""nanoloss/stats.py against hand-computed numbers, brute force and simulation."""
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+
+from nanoloss import stats
+
+
+def matrix(counts, n):
+    """Runs with so many correct answers on n reviews each: bool [runs, reviews], the first ones."""
+    return np.arange(n) < np.array(counts)[:, None]
+
+
+def test_interval_over_seeds_is_students_t_and_welchs():
+    a = matrix([850, 860, 870, 880, 890], 1000)
+    b = matrix([800, 803, 809, 830], 1000)
+    # mean 87, sd sqrt(2.5), t(0.975, 4) = 2.7764451 from the printed tables
+    half = 2.7764451 * 0.5 ** 0.5
+    assert stats.interval(a)['seeds'] == pytest.approx((87 - half, 87 + half))
+    t_test = scipy_stats.ttest_ind(100 * a.mean(1), 100 * b.mean(1), equal_var=False)
+    welch = t_test.confidence_interval()
+    both = stats.interval(a, b)
+    assert both['seeds'] == pytest.approx((welch.low, welch.high))
+    assert both['estimate'] == pytest.approx(87 - 81.05)
+    assert stats.interval(a[:1])['seeds'] is None
+    assert stats.interval(a, b[:1])['both'] is None
+
+
+def test_interval_of_runs_that_agree_is_that_of_resampled_reviews():
+    rng = np.random.default_rng(0)
+    a = rng.random(2500) < 0.86
+    b = rng.random(2500) < 0.85
+    a[:2150] = True
+    a[2150:] = False
+    rng.shuffle(a)
+    one = stats.interval(np.stack([a] * 5))
+    assert one['seeds'] == (86, 86)
+    assert one['reviews'] == pytest.approx(1.36, abs=0.005)  # 1.96 sqrt(.86 .14 / 2500)
+    two = stats.interval(np.stack([a] * 5), np.stack([b] * 5))
+    draws = rng.multinomial(2500, np.full(2500, 1 / 2500), 4000) @ (1.0 * a - b) / 25
+    width = two['both'][1] - two['both'][0]
+    assert width == pytest.approx(2 * 1.96 * draws.std(), rel=0.05)
+
+
+@pytest.mark.parametrize('seed_sd, review_sd', [(0.0, 0.0), (0.15, 0.0), (0.05, 1.0)])
+def test_interval_over_seeds_and_reviews_covers_the_true_difference(seed_sd, review_sd):
+    """Runs as reviews' difficulty + heads' tastes (review_sd) + seeds + noise; the true difference
+    is 0."""
+    rng = np.random.default_rng(1)
+    n = 400
+    repeats = 400
+
+    def group(difficulty):
+        taste = rng.normal(0, review_sd, n)
+        seeds = rng.normal(0, seed_sd, (5, 1))
+        noise = rng.normal(0, 1, (5, n))
+        return difficulty + taste + seeds + noise > 0
+
+    covered = 0
+    covered_seeds = 0
+    for _ in range(repeats):
+        difficulty = rng.normal(2.5, 2, n)
+        found = stats.interval(group(difficulty), group(difficulty))
+        low, high = found['both']
+        seeds_low, seeds_high = found['seeds']
+        assert low <= seeds_low
+        assert seeds_high <= high
+        covered += low <= 0 <= high
+        covered_seeds += seeds_low <= 0 <= seeds_high
+    # 0.95; three standard deviations of 400 draws are 0.033
+    assert 0.92 <= covered / repeats <= 0.985
+    if review_sd:
+        assert covered_seeds / repeats < 0.9  # what the interval over seeds alone would claim
+
+
+def test_half_interval_is_students_t():
+    # mean 7, sd sqrt(2.5), t(0.975, 4) = 2.7764451 from the printed tables
+    assert stats.half_interval([5, 6, 7, 8, 9]) == pytest.approx(2.7764451 * 0.5 ** 0.5)
+
+
+def brute_force(a, b, spread):
+    """Two lists of whole numbers -> hits and splits of the permutation test, in fractions."""
+    def distance(x, y):
+        if spread:
+            return abs(max(x) - min(x) - (max(y) - min(y)))
+        return abs(Fraction(sum(x), len(x)) - Fraction(sum(y), len(y)))
+
+    pool = a + b
+    hits = 0
+    splits = 0
+    for chosen in itertools.combinations(range(len(pool)), len(a)):
+        x = [pool[i] for i in chosen]
+        y = [pool[i] for i in range(len(pool)) if i not in chosen]
+        hits += distance(x, y) >= distance(a, b)
+        splits += 1
+    return hits, splits
+
+
+def test_permutation_test_against_hand_and_brute_force():
+    test = stats.permutation_test(np.array([5, 6, 7, 8, 9]), np.array([1, 2, 3, 4, 0]))
+    assert test == {'hits': 2, 'splits': 252, 'p': 2 / 252, 'exact': True}
+    # the means are 5 apart, 3 in 1 4 | 2 9, 2 in 1 9 | 2 4: only this split and its mirror reach 5
+    a = np.array([1, 2])
+    b = np.array([4, 9])
+    assert stats.permutation_test(a, b)['hits'] == 2
+    # max-min is 1 and 5, 3 and 7 in 1 4 | 2 9, 8 and 2 in 1 9 | 2 4: all are at least 4 apart
+    assert stats.permutation_test(a, b, spread=True)['hits'] == 6
+
+    rng = np.random.default_rng(2)
+    cases = [(2, 2, 3), (3, 5, 4), (5, 3, 30), (4, 4, 5), (2, 6, 1000), (5, 5, 8), (3, 3, 1)]
+    for n, m, top in cases:
+        for spread in (False, True):
+            a = rng.integers(0, top, n).tolist()
+            b = rng.integers(0, top, m).tolist()
+            test = stats.permutation_test(np.array(a), np.array(b), spread)
+            assert (test['hits'], test['splits']) == brute_force(a, b, spread), (a, b, spread)
+            assert test['p'] == pytest.approx(test['hits'] / test['splits'])
+            assert test['exact']
+
+
+def test_permutation_test_is_enumerated_to_10_against_10_and_random_beyond(monkeypatch):
+    test = stats.permutation_test(np.arange(10) + 100, np.arange(10))
+    assert test == {'hits': 2, 'splits': 184_756, 'p': 2 / 184_756, 'exact': True}
+    a = np.array([3, 9, 4, 8, 7, 9])
+    b = np.array([2, 5, 3, 6, 8, 1])
+    hits, splits = brute_force(a.tolist(), b.tolist(), False)
+    monkeypatch.setattr(stats, 'RESPLITS', 900)  # of 924
+    test = stats.permutation_test(a, b)
+    assert not test['exact']
+    assert test['splits'] == 900
+    assert test['p'] == pytest.approx(hits / splits, abs=0.04)
+    # the true split is always one of them
+    assert stats.permutation_test(a + 100, b)['p'] >= 1 / 901
+
+
+def test_permutation_test_of_other_numbers():
+    a = [0.31, 0.35, 0.30]
+    b = [0.36, 0.38, 0.33, 0.40]
+    pool = np.array(a + b)
+    observed = abs(np.mean(a) - np.mean(b))
+    hits = 0
+    for chosen in itertools.combinations(range(7), 3):
+        rest = np.delete(pool, chosen)
+        hits += abs(pool[list(chosen)].mean() - rest.mean()) >= observed - 1e-12
+    test = stats.permutation_test(np.array(a), np.array(b))
+    assert test['p'] == pytest.approx(hits / 35)
+
+
+def test_holm_by_hand():
+    # sorted .005 .01 .03 .04 times 4 3 2 1: .02 .03 .06 .04, and never less than the one before
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.5, 0.9]) == [1, 1]
+
+
+def test_pooled_sd_by_hand():
+    a = matrix([850, 860, 870, 880, 890], 1000)  # in points: sd sqrt(2.5)
+    b = matrix([800, 810, 820, 830], 1000)  # sd sqrt(5 / 3)
+    sd = (15 / 7) ** 0.5  # of squares 10 + 5 with 4 + 3 degrees of freedom
+    # chi-square with 7 degrees of freedom, from the printed tables: 16.0128 and 1.68987
+    expected = [sd, sd * (7 / 16.0128) ** 0.5, sd * (7 / 1.68987) ** 0.5]
+    assert stats.pooled_sd(a, b) == pytest.approx(expected, rel=1e-5)
+
+
+def test_seeds_needed():
+    assert [stats.seeds_needed(sd, 0.26) for sd in (0.2, 0.3, 0.5)] == [11, 22, 60]
+    assert stats.seeds_needed(0.0, 0.26) == 2
+    # the same by simulation: 22 runs a head reach 80 %, 20 do not
+    rng = np.random.default_rng(3)
+    power = {}
+    for n in (20, 22):
+        a = rng.normal(0.26, 0.3, (20_000, n))
+        b = rng.normal(0, 0.3, (20_000, n))
+        power[n] = np.mean(scipy_stats.ttest_ind(a, b, axis=1).pvalue < 0.05)
+    assert power[20] < 0.79 < 0.795 < power[22] < 0.83
+
+
+def test_confidence_bins_and_calibration_error_by_hand():
+    probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.68, 0.32], [0.0, 1.0]])
+    labels = np.array([0, 0, 0, 1])
+    bins = stats.confidence_bins(probs, labels)
+    expected = np.zeros((15, 3))
+    expected[10] = [2, 1, 1.38]  # from 10/15 to 11/15: .7, which is wrong, and .68
+    expected[13] = [1, 1, 0.9]
+    expected[14] = [1, 1, 1]  # a confidence of 1 belongs to the last bin
+    assert bins == pytest.approx(expected)
+    assert stats.calibration_error(bins) == pytest.approx(100 * (0.38 + 0.1) / 4)
+
+
+def test_negative_log_likelihood_and_brier_score_by_hand():
+    probs = np.array([[0.5, 0.25, 0.25], [1, 0, 0]])
+    assert stats.negative_log_likelihood(probs, [0, 0]) == pytest.approx(np.log(2) / 2)
+    assert stats.brier_score(probs, [0, 0]) == pytest.approx((0.25 + 2 * 0.0625) / 2)
+    assert stats.brier_score(probs, [0, 2]) == pytest.approx((0.25 + 2 * 0.0625 + 2) / 2)
+    # a label that was ruled out is as unlikely as a float can say
+    assert 300 < stats.negative_log_likelihood(probs, [0, 1]) < np.inf
+
+
+def softmax(logits):
+    return logits.softmax(1)
+
+
+@pytest.mark.parametrize('multi_label', [False, True])
+def test_fitted_temperature_is_the_best_there_is(multi_label):
+    rng = np.random.default_rng(4)
+    logits = torch.tensor(rng.normal(size=(500, 3)) * 2, dtype=torch.float32)
+    if multi_label:
+        labels = torch.tensor(rng.integers(0, 2, (500, 3)) | (logits.numpy() > 0))
+        probs = torch.sigmoid
+    else:
+        noise = torch.tensor(rng.gumbel(size=(500, 3)))
+        labels = (logits / 3 + noise).argmax(1)  # drawn from the softmax at a temperature of 3
+        probs = softmax
+
+    def likelihood(temperature):
+        p = probs(logits.double() / temperature)
+        if multi_label:
+            return torch.where(labels.bool(), p, 1 - p).log().mean()
+        return p[torch.arange(500), labels].log().mean()
+
+    temperature = stats.fit_temperature(probs, logits, labels)
+    assert likelihood(temperature) > likelihood(1.01 * temperature)
+    assert likelihood(temperature) > likelihood(temperature / 1.01)
+    if not multi_label:
+        assert temperature == pytest.approx(3, rel=0.3)

@@ -1,0 +1,111 @@
+"""nanoloss/tokenizer.py: against tiktoken's own definition and against bpe-openai's tokenizer."""
+import base64
+import csv
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from nanoloss import tokenizer as module
+from nanoloss.tokenizer import table_sha256, tokenizer
+
+SAMPLE = Path(__file__).parents[1] / 'data' / 'sample.csv'
+SHA256 = '223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7'
+AWKWARD = [
+    'a <|endoftext|> b',
+    "I'LL  say\n\n \u00e9\u2014\U0001f600 12345\t.",
+    ' ',
+    '\u00a0\u3000x',
+    'line\r\nend \r\n\r\n  x',
+    '\u4f60\u597d, 1234567 <br /><br />',
+    '',
+]
+
+
+@pytest.fixture(scope='module')
+def enc():
+    return tokenizer()
+
+
+@pytest.fixture(scope='module')
+def texts():
+    with open(SAMPLE, encoding='utf-8', newline='') as file:
+        return [row['review'] for row in csv.DictReader(file)] + AWKWARD
+
+
+def test_it_is_tiktokens_cl100k_base(enc, texts, tmp_path, monkeypatch):
+    """tiktoken's own definition, fed by a file in tiktoken's own form, whose hash it checks."""
+    import tiktoken
+    import tiktoken.load
+    from tiktoken_ext import openai_public
+    path = tmp_path / 'cl100k_base.tiktoken'
+    with open(path, 'w', newline='') as file:
+        for rank in range(100256):
+            token = base64.b64encode(enc.decode_single_token_bytes(rank)).decode()
+            file.write(f'{token} {rank}\n')
+
+    def load_from_file(url, expected_hash):
+        assert expected_hash == SHA256
+        return tiktoken.load.load_tiktoken_bpe(str(path), expected_hash)
+
+    monkeypatch.setenv('TIKTOKEN_CACHE_DIR', '')
+    monkeypatch.setattr(openai_public, 'load_tiktoken_bpe', load_from_file)
+    official = tiktoken.Encoding(**openai_public.cl100k_base())
+
+    assert enc.name == official.name
+    assert enc.n_vocab == official.n_vocab == 100277
+    assert enc.eot_token == official.eot_token == 100257
+    assert enc._pat_str == official._pat_str
+    assert enc._special_tokens == official._special_tokens
+    assert enc.special_tokens_set == official.special_tokens_set
+    assert enc._mergeable_ranks == official._mergeable_ranks
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
+    assert table_sha256(enc._mergeable_ranks) == SHA256
+    for text in texts:
+        assert enc.encode_ordinary(text) == official.encode_ordinary(text)
+
+
+def test_tokens_are_those_of_another_tokenizer(enc, texts):
+    import bpe_openai
+    other = bpe_openai.get_encoding('cl100k_base')
+    for text in texts:
+        tokens = enc.encode_ordinary(text)
+        assert tokens == other.encode(text, disallowed_special=())
+        assert enc.decode(tokens) == text
+
+
+def test_a_table_that_is_not_the_official_one(monkeypatch, capsys):
+    import bpe_openai
+    real = bpe_openai.get_encoding('cl100k_base')
+
+    class TwoRanksSwapped:
+        def decode_single_token_bytes(self, rank):
+            return real.decode_single_token_bytes({5: 6, 6: 5}.get(rank, rank))
+
+    monkeypatch.setattr(bpe_openai, 'get_encoding', lambda name: TwoRanksSwapped())
+    with pytest.raises(SystemExit) as end:
+        tokenizer()
+    assert end.value.code == 2
+    assert 'pip install bpe-openai' in capsys.readouterr().err
+
+
+def test_without_the_wheel_and_other_names_go_to_tiktoken(monkeypatch):
+    names = []
+    monkeypatch.setattr(module.tiktoken, 'get_encoding', names.append)
+    tokenizer('p50k_base')
+    monkeypatch.setattr(module, 'find_spec', lambda name: None)
+    tokenizer()
+    assert names == ['p50k_base', 'cl100k_base']
+
+
+@pytest.mark.parametrize('error', [ValueError('Unknown encoding'), OSError('no connection')])
+def test_a_name_that_tiktoken_cannot_get(error, monkeypatch, capsys):
+    def get_encoding(name):
+        raise error
+
+    monkeypatch.setattr(module.tiktoken, 'get_encoding', get_encoding)
+    with pytest.raises(SystemExit) as end:
+        tokenizer('nobase')
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and message.count('\n') == 1
+    assert f'--encoding=nobase: {error}; tiktoken has ' in message and 'cl100k_base' in message
