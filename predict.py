@@ -173,10 +173,11 @@ class Classifier:
             return np.zeros((0, len(self.classes)))
         rows = []
         parts = []
-        for batch in self.make_batches(self.tokens(texts)):
-            for part in batch.parts(MAX_TOKENS):
-                rows.append(part.rows)
-                parts.append(self.mean_probs(part.tokens, part.counts))
+        with autocast('cpu', self.dtype):  # around all of it: the weights are cast once
+            for batch in self.make_batches(self.tokens(texts)):
+                for part in batch.parts(MAX_TOKENS):
+                    rows.append(part.rows)
+                    parts.append(self.mean_probs(part.tokens, part.counts))
         sorted_probs = torch.cat(parts).numpy()
         probs = np.empty_like(sorted_probs)
         probs[np.concatenate(rows)] = sorted_probs

@@ -242,10 +242,10 @@ def predict(model, split):
     rows = []
     parts = []
     for batch in batches(split, batch_size, block_size, truncate, bag, pool, device=device):
-        share = batch.take(slice(parallel.RANK, None, parallel.WORLD))
+        share = parallel.share_of(batch)
         rows.append(share.rows)
-        for part in share.parts(max_tokens):
-            with autocast(device, dtype):
+        with autocast(device, dtype):  # around all parts: the weights are cast once
+            for part in share.parts(max_tokens):
                 parts.append(model(part.tokens, part.counts))
     found = torch.cat(parts).cpu()
     logits = torch.zeros(len(split.labels), found.shape[1], dtype=found.dtype)
@@ -509,6 +509,7 @@ def evaluate_and_log(folder, model, val, progress, meter, lr, steps):
     epoch = step // steps if step % steps == 0 else round(step / steps, 4)
     seconds = progress.seconds()
     means = meter.means()
+    model.eval()  # brings deferred embeddings up to date, which is not evaluation's time
     started = time.perf_counter()
     figures = score(model.head, predict(model, val), val.labels)
     eval_seconds = time.perf_counter() - started

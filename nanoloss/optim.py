@@ -75,18 +75,28 @@ class DeferredAdamW:
         left = self.left[rows]
         if (left == latest).all():
             return
-        weight = self.weight[rows]
         beta1, beta2 = self.betas
-        kept = self.kept[left, None].to(weight.dtype)
-        move = self.move[left, None].to(weight.dtype)
-        waited = (latest - left)[:, None].to(weight.dtype)
+        dtype = self.weight.dtype
+        kept = self.kept[left, None].to(dtype)
+        move = self.move[left, None].to(dtype)
+        waited = (latest - left)[:, None].to(dtype)
         eps = self.eps * (1 - beta2 ** (self.steps - waited).clamp(min=1)).sqrt()
-        m = self.m[rows]
-        v = self.v[rows]
-        self.weight[rows] = weight * kept - move * m / (v.sqrt() + eps)
-        self.m[rows] = m * beta1 ** waited
-        self.v[rows] = v * beta2 ** waited
+
+        # weight * kept - move * m / (sqrt(v) + eps), in place: new memory costs more than the sums
+        weight, m, v = self.select(rows)
+        moves = (m * move).div_(v.sqrt().add_(eps))
+        self.replace(rows, weight.mul_(kept).sub_(moves), m.mul_(beta1 ** waited),
+                     v.mul_(beta2 ** waited))
         self.left[rows] = latest
+
+    def select(self, rows):
+        """Copies of weight, m and v of these rows."""
+        return [table.index_select(0, rows) for table in (self.weight, self.m, self.v)]
+
+    def replace(self, rows, weight, m, v):
+        self.weight.index_copy_(0, rows, weight)
+        self.m.index_copy_(0, rows, m)
+        self.v.index_copy_(0, rows, v)
 
     @torch.no_grad()
     def step(self):
@@ -103,13 +113,11 @@ class DeferredAdamW:
         rate = group['lr'] * debias / (1 - beta1 ** self.steps)
         decay = 1 - group['lr'] * group['weight_decay']
         # AdamW as in torch.optim, of these rows
-        weight = self.weight[rows]
-        m = self.m[rows].lerp_(g, 1 - beta1)
-        v = self.v[rows].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        weight, m, v = self.select(rows)
+        m.lerp_(g, 1 - beta1)
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
         weight.mul_(decay).addcdiv_(m, v.sqrt().add_(self.eps * debias), value=-rate)
-        self.weight[rows] = weight
-        self.m[rows] = m
-        self.v[rows] = v
+        self.replace(rows, weight, m, v)
 
         # the same step of a row that waits, by the step at which it was left; then a new such step
         self.fade = self.fade * (beta1 / math.sqrt(beta2))

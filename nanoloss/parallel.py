@@ -50,6 +50,11 @@ def data_parallel(model):
     return torch.nn.parallel.DistributedDataParallel(model)
 
 
+def share_of(batch):
+    """The reviews of a batch that this process computes; there may be none."""
+    return batch.take(slice(RANK, None, WORLD))
+
+
 def parts_of_share(batch, max_tokens):
     """Yield this process's share of a batch in parts of about max_tokens tokens.
 
@@ -58,7 +63,7 @@ def parts_of_share(batch, max_tokens):
     mean loss; and whether it is the last part. A process that gets no review joins in with one
     that weighs nothing, for the others wait for its gradients.
     """
-    share = batch.take(slice(RANK, None, WORLD))
+    share = share_of(batch)
     empty = len(share.rows) == 0
     if empty:
         share = batch.take(slice(1))
