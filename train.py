@@ -169,6 +169,7 @@ def describe(meta):
         git = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=40',
                '--exclude=*']
         commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    # a commit would not do: it does not see what has not been committed
     code = {}
     for file in CODE:
         code[file] = hashlib.sha256((root / file).read_bytes()).hexdigest()[:16]
@@ -247,6 +248,8 @@ def predict(model, split):
         with autocast(device, dtype):  # around all parts: the weights are cast once
             for part in share.parts(max_tokens):
                 parts.append(model(part.tokens, part.counts))
+
+    # in the order of the split; 0 where another process has the logits, so that a sum joins them
     found = torch.cat(parts).cpu()
     logits = torch.zeros(len(split.labels), found.shape[1], dtype=found.dtype)
     logits[np.concatenate(rows)] = found
@@ -262,6 +265,7 @@ def score(head, logits, labels):
     """
     labels = torch.from_numpy(labels.astype(np.int64)).to(device)
     logits = logits.to(device).requires_grad_()
+    # float16 can tie or reorder logits: evaluate.py, which has no others, must count the same
     correct = int(is_correct(head.probs(logits.half().float()), labels).sum())
     loss = head.loss(logits, labels)
     gradient, = torch.autograd.grad(loss, logits)  # of a mean: the sum of norms is their mean
@@ -552,6 +556,7 @@ def finish(folder, model, data, progress):
     splits['train'] = data['train'].take(slice(len(data['val'].labels)))  # as many as val has
     logits = {name: predict(model, split) for name, split in splits.items()}
 
+    # what evaluate.py counts again
     arrays = {}
     for name in ('val', 'test'):
         arrays[f'{name}_logits'] = logits[name].half().numpy()
@@ -561,7 +566,7 @@ def finish(folder, model, data, progress):
 
     result = {'head': head, 'seed': int(folder.name.removeprefix('seed'))}
     for which, epoch in (('last', epochs), ('best', progress.best_epoch)):
-        if epoch != epochs:
+        if epoch != epochs:  # else the weights are those of the last epoch
             model.load_state_dict(load_weights(folder / 'best.pt', device))
             logits = {name: predict(model, split) for name, split in splits.items()}
         result[which] = {'epoch': epoch}

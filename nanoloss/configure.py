@@ -40,6 +40,7 @@ def configure(namespace, more=None, positional=None, config_files=None, argv=Non
     Returns the dict of all settings. What the user got wrong ends in `fail`.
     """
     argv = sys.argv[1:] if argv is None else argv
+    # nothing is replaced in the namespace until all arguments are known to be right
     notes = read_settings(namespace)
     settings = {key: namespace[key] for key in notes}
     assignments = read_arguments(argv, positional, config_files)
@@ -58,6 +59,7 @@ def configure(namespace, more=None, positional=None, config_files=None, argv=Non
             fail(f'{source}: there is no setting {key!r}; {hint}')
     settings.update(further)
 
+    # after the arguments have been read, for the settings depend on them
     if '--help' in argv or '-h' in argv:
         show_help(namespace.get('__doc__') or '', settings, notes)
         raise SystemExit(0)
@@ -80,6 +82,7 @@ def read_settings(namespace):
         fail(f'{path}: its settings must stand between two dashed rules (# ----), '
              f'and it has {len(rules)}')
 
+    # ast knows no comments, so they are taken from the tokens, by line
     comments = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -89,6 +92,7 @@ def read_settings(namespace):
     for node in ast.parse(source).body:
         if not rules[0] < node.lineno < rules[1]:
             continue
+        # name = value, and nothing else: no a = b = 1, no a, b = 1, 2, no a: int = 1
         plain = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
         name = node.targets[0].id if plain else ''
         named = len(getattr(node, 'targets', ())) == 1 and name.islower() and name[:1] != '_'
@@ -150,6 +154,7 @@ def convert(source, key, value, default):
     try:
         if isinstance(value, tuple):
             value, = value
+            # by type, not isinstance: True is an int, and must not be taken for a number
             int_for_float = kind is float and type(value) is int
             if type(value) is not kind and not int_for_float:
                 raise ValueError

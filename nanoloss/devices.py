@@ -12,6 +12,7 @@ def bfloat16_is_fast():
 
 def choose_device(device):
     """'auto' -> the first of cuda, mps and cpu that this machine has. Raises ValueError."""
+    # the fastest first
     available = ['cpu']
     if torch.backends.mps.is_available():
         available.insert(0, 'mps')
@@ -26,6 +27,7 @@ def choose_device(device):
 
 def choose_dtype(dtype, device):
     """'auto' -> the fastest precision that is safe on that device. Raises ValueError."""
+    # emulated bfloat16 would be slower than float16
     if dtype == 'auto' and device == 'cuda':
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return 'bfloat16' if native else 'float16'

@@ -27,6 +27,8 @@ def write_file(path, write):
         with open(temporary, 'wb') as file:
             write(file)
             file.flush()
+            # else the name could reach the disk before the content, and a crash in between
+            # would leave an empty file
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except Exception as error:
@@ -79,6 +81,7 @@ def locked_folder(folder):
     if fcntl is None or not FIRST:
         yield
         return
+    # the folder itself is locked: no lock file can be left over
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,6 +115,7 @@ def claim_run(folder, config, may_differ, overwrite):
         differing = [key for key in config if key not in may_differ and old.get(key) != config[key]]
     except (ValueError, AttributeError):
         fail(f'{folder}/config.json is damaged; {way_out}')
+    # the likeliest and the least obvious difference: a script was edited since
     if differing == ['code']:
         old_code = old.get('code')
         if not isinstance(old_code, dict):  # one checksum of all, until November 2026

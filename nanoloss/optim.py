@@ -101,6 +101,7 @@ class DeferredAdamW:
     @torch.no_grad()
     def step(self):
         """One step of all rows: now of those with a gradient, later of the others."""
+        # of the rows that were looked up, summed over the parts of the batch and over processes
         gradient = self.weight.grad.coalesce()
         rows = gradient.indices()[0]
         g = gradient.values()
@@ -157,6 +158,7 @@ def parameter_groups(model, weight_decay, exclude=()):
     for name, parameter in model.named_parameters():
         if id(parameter) in excluded:
             continue
+        # decay would pull the gain of a norm to 0
         decay = weight_decay if parameter.dim() > 1 else 0.0
         lr_mult = 1.0
         if name.startswith('head.'):
@@ -193,6 +195,7 @@ def clip_grad_norm(optimizers, max_norm):
             for parameter in group['params']:
                 if parameter.grad is None:
                     continue
+                # coalesced, the values are one row each, whose norm is that of the dense gradient
                 if parameter.grad.is_sparse:
                     parameter.grad = parameter.grad.coalesce()
                     gradients.append(parameter.grad.values())

@@ -67,8 +67,10 @@ def parts_of_share(batch, max_tokens):
     empty = len(share.rows) == 0
     if empty:
         share = batch.take(slice(1))
+
     parts = list(share.parts(max_tokens))
     for i, part in enumerate(parts):
+        # DistributedDataParallel divides by WORLD, the batch's mean by its reviews
         weight = WORLD * len(part.rows) / len(batch.rows)
         yield part, 0 if empty else weight, i == len(parts) - 1
 
