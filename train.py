@@ -16,13 +16,10 @@ Notable:
   float32.
 """
 import hashlib
-import json
 import math
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from itertools import islice
@@ -34,11 +31,13 @@ import torch
 from model import head_settings, is_correct, make_encoder
 from nanoloss import parallel
 from nanoloss.configure import configure, fail
-from nanoloss.data import batches, has_changed, load_data, shuffled
+from nanoloss.data import (
+    batches, class_share, describe_data, has_changed, load_data, shuffled)
 from nanoloss.devices import (
     autocast, choose_device, choose_dtype, hardware_name, peak_memory_mb)
 from nanoloss.files import (
-    claim_run, load_checked, load_weights, locked_folder, write_file, write_json, write_json_lines)
+    claim_run, current_commit, load_checked, load_weights, locked_folder, write_file, write_json,
+    write_json_lines)
 from nanoloss.optim import (
     DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups)
 
@@ -151,43 +150,31 @@ def make_rare(split, meta):
     if meta['multi_label']:
         if keep_frac < 1 or oversample:
             fail('keep_frac and oversample are for data with one label a review')
-        return split, split.labels.mean(0).tolist()
+        return split, class_share(split.labels, n_class)
     if keep_frac < 1:  # prepare.py's order is by hash, so the first ones are as good as drawn
         rare = np.flatnonzero(split.labels == n_class - 1)
         n_kept = math.ceil(keep_frac * len(rare))
         split = split.take(np.delete(np.arange(len(split.labels)), rare[n_kept:]))
     if oversample:
         return split, [1 / n_class] * n_class
-    return split, np.eye(n_class)[split.labels].mean(0).tolist()
+    return split, class_share(split.labels, n_class)
 
 
 def describe(meta):
     """What config.json says beside the settings: on what, with which code and which data."""
     root = Path(__file__).parent
-    commit = ''
-    if shutil.which('git'):
-        git = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=40',
-               '--exclude=*']
-        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     # a commit would not do: it does not see what has not been committed
     code = {}
     for file in CODE:
         code[file] = hashlib.sha256((root / file).read_bytes()).hexdigest()[:16]
-    checksums = json.dumps(meta['sha256'], sort_keys=True)
     return {
         'hardware': hardware_name(device),
         'threads': torch.get_num_threads(),
         'processes': parallel.WORLD,
         'torch': torch.__version__,
-        'commit': commit,
+        'commit': current_commit(),
         'code': code,
-        'data': hashlib.sha256(checksums.encode()).hexdigest(),
-        'n_class': len(meta['classes']),
-        'tokenizer': meta.get('tokenizer'),
-        'vocab_size': meta.get('vocab_size'),
-        'classes': meta.get('classes'),
-        'multi_label': meta['multi_label'],
-        'class_share': meta['class_share'],
+        **describe_data(meta),
     }
 
 

@@ -93,6 +93,30 @@ def has_changed(split, sha256):
     return hashlib.sha256(split.tokens).hexdigest() != sha256
 
 
+def class_share(labels, n_class):
+    """Each class's share of the labels [reviews] or, of several a review, of the reviews
+    [reviews, classes] -> list of floats."""
+    if labels.ndim == 2:
+        return labels.mean(0).tolist()
+    return np.eye(n_class)[labels].mean(0).tolist()
+
+
+def describe_data(meta):
+    """What a run's config.json says of its data: their fingerprint, their tokens, their classes.
+
+    meta: of `load_data`, with the class_share of what is trained on."""
+    checksums = json.dumps(meta['sha256'], sort_keys=True)
+    return {
+        'data': hashlib.sha256(checksums.encode()).hexdigest(),
+        'n_class': len(meta['classes']),
+        'tokenizer': meta.get('tokenizer'),
+        'vocab_size': meta.get('vocab_size'),
+        'classes': meta.get('classes'),
+        'multi_label': meta['multi_label'],
+        'class_share': meta['class_share'],
+    }
+
+
 class Batch(NamedTuple):
     """Reviews of about one size, the shortest first."""
     rows: np.ndarray  # int64 [B]: which reviews of the split

@@ -2,8 +2,10 @@
 import json
 import os
 import shutil
+import subprocess
 import zipfile
 from contextlib import contextmanager
+from pathlib import Path
 
 from nanoloss.configure import fail
 
@@ -92,6 +94,15 @@ def locked_folder(folder):
         fail(f'another process is at work in {folder}')
     finally:
         os.close(lock)
+
+
+def current_commit():
+    """The commit of this repository, with -dirty where files differ from it; '' without git."""
+    if not shutil.which('git'):
+        return ''
+    git = ['git', '-C', str(Path(__file__).parents[1]), 'describe', '--always', '--dirty',
+           '--abbrev=40', '--exclude=*']
+    return subprocess.run(git, capture_output=True, text=True).stdout.strip()
 
 
 def claim_run(folder, config, may_differ, overwrite):

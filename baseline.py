@@ -1,0 +1,352 @@
+"""data -> out/<data set>/<kind>/seed0/: bags of words with a linear classifier, as finished runs.
+
+    python baseline.py --dataset=imdb        three kinds -> out/imdb/tfidf_lr, tfidf_svm and nbsvm
+    python evaluate.py out/imdb/nbsvm out/bce out/ce --out_dir=out      beside networks
+
+A table of networks should have the line that says whether it was worth training one. The kinds, all
+of them on words and pairs of words:
+- tfidf_lr: TF-IDF, logistic regression
+- tfidf_svm: TF-IDF, linear SVM, one class against the rest
+- nbsvm: naive Bayes' weights, linear SVM, one class against the rest (Wang and Manning 2012)
+
+Notable:
+- Texts are decoded from the data set's own tokens, so split and dropped texts are the networks'.
+- The constants are chosen on val: by accuracy or, of several labels a review, by micro F1, for all
+  labels of a review right at once says little where most have none. So the accuracy on val is a
+  little too high.
+- The weights are not kept: predict.py and serve.py do not take these runs.
+"""
+import hashlib
+import math
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+import sklearn
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.svm import LinearSVC
+
+from model import is_correct, make_head
+from nanoloss.configure import configure, fail
+from nanoloss.data import SPLITS, class_share, describe_data, load_data
+from nanoloss.devices import hardware_name
+from nanoloss.files import (
+    claim_run, current_commit, locked_folder, write_file, write_json, write_json_lines)
+from nanoloss.stats import fit_temperature
+from nanoloss.tokenizer import tokenizer
+
+# -----------------------------------------------------------------------------
+dataset = 'imdb'  # made by prepare.py
+data_dir = 'data'  # the folder of data sets
+out_dir = ''  # gets a folder a kind; '' is out/ and the data set's name
+kinds = 'tfidf_lr,tfidf_svm,nbsvm'  # which are fitted
+c_values = ''  # inverse strengths of regularization to choose from, as 0.1,1,10; '': GRIDS below
+overwrite = False  # throw away what is in a run's folder
+# -----------------------------------------------------------------------------
+GRIDS = {  # of C, for each kind
+    'tfidf_lr': [1, 3, 10, 30, 100, 300, 1000],
+    'tfidf_svm': [0.03, 0.1, 0.3, 1, 3, 10],
+    'nbsvm': [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3],
+}
+# of nbsvm: the SVM alone, and the paper's interpolation between it and naive Bayes
+BETAS = [1, 0.25]
+# what may differ between a finished run and the command that finds it
+MAY_DIFFER = {'out_dir', 'data_dir', 'overwrite', 'hardware', 'sklearn', 'commit'}
+
+
+# Settings
+
+def read_kinds():
+    """The setting kinds -> a list of names."""
+    names = [name.strip() for name in kinds.split(',')]
+    for name in names:
+        if name not in GRIDS:
+            fail(f'kinds: there is no {name!r}; there are {", ".join(GRIDS)}')
+    return names
+
+
+def read_c_values():
+    """The setting c_values -> numbers in ascending order; none where it is ''."""
+    if not c_values:
+        return []
+    try:
+        values = sorted({float(value) for value in c_values.split(',')})
+    except ValueError:
+        fail(f'c_values wants numbers with commas between them, such as 0.1,1,10, not {c_values!r}')
+    if not all(0 < value < math.inf for value in values):
+        fail(f'c_values must be above 0 and finite, not {c_values!r}')
+    return values
+
+
+def candidates(kind):
+    """The constants to choose from, [{name: value}], the strongest regularization first."""
+    grid = read_c_values() or GRIDS[kind]
+    if kind == 'nbsvm':
+        return [{'C': C, 'beta': beta} for C in grid for beta in BETAS]
+    return [{'C': C} for C in grid]
+
+
+# Features
+
+def count_words(data, meta):
+    """Words and pairs of words -> {split: sparse counts [reviews, words]}."""
+    encoding = tokenizer(meta['tokenizer']['name'])
+    # What a single review has is most of a large vocabulary, and says little. Of few reviews, it is
+    # too much to lose.
+    n_train = len(data['train'].labels)
+    vectorizer = CountVectorizer(ngram_range=(1, 2), min_df=2 if n_train >= 5000 else 1)
+    counts = {}
+    try:
+        for name in SPLITS:
+            split = data[name]
+            reviews = (split.tokens[begin:end].tolist() for begin, end in split.spans)
+            texts = map(encoding.decode, reviews)
+            count = vectorizer.fit_transform if name == 'train' else vectorizer.transform
+            counts[name] = count(texts)
+    except ValueError as error:
+        fail(f'{dataset}: the training reviews have no words to count ({error})')
+    sizes = ', '.join(f'{counts[name].shape[0]:,} {name}' for name in SPLITS)
+    print(f'{dataset}: {sizes}; {counts["train"].shape[1]:,} words and pairs')
+    return counts
+
+
+def make_features(kind, counts):
+    """Counts -> the features of a kind, {split: sparse [reviews, words]}."""
+    if kind == 'nbsvm':  # a word is in a review or not
+        return {name: (split > 0).astype(float) for name, split in counts.items()}
+    tfidf = TfidfTransformer(sublinear_tf=True).fit(counts['train'])
+    return {name: tfidf.transform(split) for name, split in counts.items()}
+
+
+# Fitting: a linear function of the features for each output
+
+def naive_bayes_weights(x, target):
+    """The log-count ratio of each word, float [words], between the reviews of the target and all
+    others, each count increased by 1. x sparse [reviews, words], target bool [reviews]."""
+    p = np.asarray(x[target].sum(0)).ravel() + 1
+    q = np.asarray(x[~target].sum(0)).ravel() + 1
+    return np.log((p / p.sum()) / (q / q.sum()))
+
+
+def fit_output(kind, x, target, C, beta=1):
+    """Fit one output -> its weights [words] and its bias. x sparse [reviews, words], target bool
+    [reviews]."""
+    n_true = target.sum()
+    n_false = len(target) - n_true
+    if n_true == 0 or n_false == 0:  # a label that no training review has, or all have
+        log_odds = math.log((n_true + 1) / (n_false + 1))  # the rule of succession
+        bias = log_odds if kind == 'tfidf_lr' else math.copysign(1, log_odds)
+        return np.zeros(x.shape[1]), bias
+
+    if kind == 'tfidf_lr':
+        model = LogisticRegression(C=C, max_iter=1000).fit(x, target)
+        return model.coef_[0], model.intercept_[0]
+    svm = LinearSVC(C=C, dual='auto', random_state=0)
+    if kind == 'tfidf_svm':
+        svm.fit(x, target)
+        return svm.coef_[0], svm.intercept_[0]
+
+    ratios = naive_bayes_weights(x, target)
+    svm.fit(x @ scipy.sparse.diags(ratios), target)
+    weights = svm.coef_[0]
+    # with equal weights for all words, what is left is naive Bayes
+    weights = beta * weights + (1 - beta) * abs(weights).mean()
+    return ratios * weights, svm.intercept_[0]
+
+
+def fit(kind, x, labels, n_class, constants):
+    """Fit all outputs -> weights [words, outputs] and biases [outputs].
+
+    x sparse [reviews, words]; labels int [reviews] or, of several a review, 0 and 1
+    [reviews, classes]. Two classes have one output, that of class 1.
+    """
+    if kind == 'tfidf_lr' and labels.ndim == 1 and n_class > 2:
+        model = LogisticRegression(**constants, max_iter=1000).fit(x, labels)  # one softmax
+        return model.coef_.T, model.intercept_
+    if labels.ndim == 2:
+        targets = labels == 1
+    elif n_class == 2:
+        targets = (labels == 1)[:, None]
+    else:
+        targets = labels[:, None] == np.arange(n_class)
+    outputs = [fit_output(kind, x, target, **constants) for target in targets.T]
+    weights, biases = zip(*outputs)
+    return np.stack(weights, 1), np.array(biases)
+
+
+# From outputs to the logits of a head
+
+def choose_head(kind, meta):
+    """The name of the head in model.py that reads a kind's logits as they are meant."""
+    if meta['multi_label']:
+        return 'bce'
+    if kind == 'tfidf_lr':
+        return 'bce' if len(meta['classes']) == 2 else 'ce'
+    # An SVM's margin of 1 is where its loss ends, and no log-odds. The square head's logits are
+    # none either, so evaluate.py judges its probabilities after temperature scaling only.
+    return 'square'
+
+
+def predict(kind, weights, biases, features, meta):
+    """-> {split: logits float16 [reviews, outputs of the head]}, as preds.npz stores them."""
+    logits = {}
+    for name, x in features.items():
+        outputs = torch.from_numpy(x @ weights + biases)
+        if choose_head(kind, meta) == 'square' and outputs.shape[1] == 1:
+            outputs = torch.cat([-outputs, outputs], 1)
+        logits[name] = outputs.half()
+    return logits
+
+
+def scale_margins(head, logits, val_labels):
+    """Divide the margins of several labels by the temperature that is best on val.
+
+    The only head for several labels takes its logits for log-odds, which margins are once their
+    scale has been fitted. No decision changes."""
+    temperature = fit_temperature(head.probs, logits['val'], torch.from_numpy(val_labels).long())
+    for name in logits:
+        logits[name] = (logits[name].float() / temperature).half()
+
+
+def choose(kind, head, features, labels, meta):
+    """Fit with all candidates -> the logits of the best on val, its constants with the figure on
+    val, and those of all candidates."""
+    best = None
+    tried = []
+    for constants in candidates(kind):
+        weights, biases = fit(kind, features['train'], labels['train'], len(meta['classes']),
+                              constants)
+        logits = predict(kind, weights, biases, features, meta)
+        probs = head.probs(logits['val'].float())
+        if meta['multi_label']:
+            figure = f1_score(labels['val'], probs.numpy() > 0.5, average='micro',
+                              zero_division=0)
+        else:
+            figure = is_correct(probs, torch.from_numpy(labels['val'])).double().mean()
+        tried.append({**constants, 'val': float(figure)})
+        if best is None or tried[-1]['val'] > best['val']:  # of equals, the most regularized
+            best = tried[-1]
+            best_logits = logits
+    return best_logits, best, tried
+
+
+def score(head, logits, labels):
+    """Figures of a split, from its logits as stored; no loss where they are margins."""
+    logits = logits.float()
+    labels = torch.from_numpy(labels).long()
+    correct = int(is_correct(head.probs(logits), labels).sum())
+    return {
+        'n': len(labels),
+        'correct': correct,
+        'accuracy': correct / len(labels),
+        'loss': head.loss(logits, labels).item() if head.calibrated else None,
+    }
+
+
+# Runs
+
+def fit_run(folder, kind, config, data, meta, counts, count_seconds):
+    """Fit a kind and fill its folder; result.json is written last and says that it is complete."""
+    started = time.perf_counter() - count_seconds
+    head = make_head(**config, n_embd=1)  # for its probs and its loss
+    labels = {name: np.array(data[name].labels) for name in SPLITS}
+    features = make_features(kind, counts)
+    logits, best, tried = choose(kind, head, features, labels, meta)
+    if meta['multi_label'] and kind != 'tfidf_lr':
+        scale_margins(head, logits, labels['val'])
+
+    arrays = {}
+    figures = {'epoch': 1}
+    for name in ('val', 'test'):
+        arrays[f'{name}_logits'] = logits[name].numpy()
+        arrays[f'{name}_labels'] = labels[name]
+        figures[name] = score(head, logits[name], labels[name])
+    n_val = len(labels['val'])  # as train.py, the figures of train are of as many reviews
+    figures['train'] = score(head, logits['train'][:n_val], labels['train'][:n_val])
+    val_labels = torch.from_numpy(labels['val']).long()
+    figures['temperature'] = fit_temperature(head.probs, logits['val'], val_labels)
+    seconds = time.perf_counter() - started
+
+    write_file(folder / 'preds.npz', lambda file: np.savez_compressed(file, **arrays))
+    write_json_lines(folder / 'log.jsonl', [{
+        'epoch': 1,
+        'step': None,  # there are none to count
+        'train_loss': figures['train']['loss'],
+        'train_acc': figures['train']['accuracy'],
+        'val_loss': figures['val']['loss'],
+        'val_acc': figures['val']['accuracy'],
+        'seconds': seconds,
+    }])
+    write_json(folder / 'result.json', {
+        'head': config['head'],
+        'seed': 0,
+        'kind': kind,
+        'chosen': best,
+        'tried': tried,
+        'words': counts['train'].shape[1],
+        'last': figures,
+        'best': figures,
+        'seconds': seconds,
+    })
+    constants = ', '.join(f'{name} {best[name]:g}' for name in best if name != 'val')
+    print(f'{folder}  done  {constants} (of {len(tried)})  '
+          f'val {100 * figures["val"]["accuracy"]:.2f}  '
+          f'test {100 * figures["test"]["accuracy"]:.2f}  {seconds:.0f} s', flush=True)
+
+
+def describe(settings, meta):
+    """config.json but for the head: the settings, with which code, on which data."""
+    config = {name: value for name, value in settings.items() if name != 'kinds'}
+    return {
+        **config,
+        'seed': 0,  # nothing is drawn
+        'hardware': hardware_name('cpu'),
+        'sklearn': sklearn.__version__,
+        'commit': current_commit(),
+        'baseline_code': hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16],
+        **describe_data(meta),
+    }
+
+
+def main(settings):
+    # where C is large, an SVM may stop before its optimum; val judges what it has reached
+    warnings.simplefilter('ignore', ConvergenceWarning)
+    names = read_kinds()
+    read_c_values()  # before anything is done, a mistake in them ends the program
+    data, meta = load_data(Path(data_dir) / dataset)
+    meta['class_share'] = class_share(data['train'].labels, len(meta['classes']))
+    group = Path(out_dir or f'out/{dataset}')
+    config = describe({**settings, 'out_dir': str(group)}, meta)
+    counts = None
+    try:
+        for kind in names:
+            folder = group / kind / 'seed0'
+            config['head'] = choose_head(kind, meta)
+            with locked_folder(folder):
+                claim_run(folder, config, MAY_DIFFER, overwrite)
+                if (folder / 'result.json').exists():
+                    print(f'{folder} is complete already')
+                    continue
+                if counts is None:
+                    started = time.perf_counter()
+                    counts = count_words(data, meta)
+                    count_seconds = time.perf_counter() - started
+                fit_run(folder, kind, config, data, meta, counts, count_seconds)
+    except OSError as error:
+        fail(f'cannot write to {group}: {error}')
+    except MemoryError:
+        fail('out of memory; try one of the --kinds, or fewer reviews')
+    except KeyboardInterrupt:
+        print('\nstopped; the same command goes on from here', file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == '__main__':
+    main(configure(globals()))

@@ -1,0 +1,377 @@
+"""baseline.py against pipelines of scikit-learn and arithmetic by hand; its runs in evaluate.py."""
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import call
+from helpers import ROOT, save, script, train
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from nanoloss.tokenizer import tokenizer
+
+KINDS = 'tfidf_lr', 'tfidf_svm', 'nbsvm'
+SPLITS = 'train', 'val', 'test'
+TOPICS = 'songs', 'jokes', 'plot', 'nowhere', 'everywhere'
+COUNTRY = {'Ghent': 0, 'Mons': 0, 'Lyon': 1, 'Nice': 1, 'Turin': 2, 'Pisa': 2}
+
+
+@pytest.fixture(scope='module')
+def encoding():
+    return tokenizer()
+
+
+def baseline(data, dataset, out, *argv):
+    """Run baseline.py in this process."""
+    module = script('baseline')
+    arguments = [f'--data_dir={data}', f'--dataset={dataset}', f'--out_dir={out}', *argv]
+    module.main(module.configure(vars(module), argv=arguments))
+
+
+def evaluate(out, *groups):
+    """Run evaluate.py in this process -> its summary.json."""
+    module = script('evaluate')
+    folders = module.folders
+    module.configure(vars(module), positional=folders, argv=[str(out / group) for group in groups])
+    module.main()
+    return json.loads((out / 'summary.json').read_text())
+
+
+def read(out, kind):
+    """A finished run -> its result.json and its preds.npz."""
+    folder = out / kind / 'seed0'
+    return json.loads((folder / 'result.json').read_text()), np.load(folder / 'preds.npz')
+
+
+def write(folder, texts, labels, classes, encoding):
+    """Write a data set; texts, labels: {split: list}."""
+    splits = {}
+    for name in SPLITS:
+        splits[name] = [encoding.encode(text) for text in texts[name]], labels[name]
+    save(folder, splits, vocab_size=100277, classes=classes)
+
+
+def close(found, expected):
+    """Whether logits are those expected, but for float16 and for where an optimizer stops."""
+    return np.allclose(found, expected, rtol=2e-3, atol=3e-3)
+
+
+# Two classes: the sample
+
+@pytest.fixture(scope='module')
+def sample(tmp_path_factory, encoding):
+    """A folder of data sets, and the texts and labels of its `sample`, {split: list}."""
+    home = tmp_path_factory.mktemp('sample')
+    call(home, 'prepare.py', '--source=sample')
+    texts = {}
+    labels = {}
+    for name in SPLITS:
+        tokens = np.load(home / f'data/sample/{name}_tokens.npy')
+        offsets = np.load(home / f'data/sample/{name}_offsets.npy').tolist()
+        texts[name] = [encoding.decode(tokens[begin:end].tolist())
+                       for begin, end in zip(offsets, offsets[1:])]
+        labels[name] = np.load(home / f'data/sample/{name}_labels.npy')
+    return home / 'data', texts, labels
+
+
+@pytest.fixture(scope='module')
+def fitted(sample, tmp_path_factory):
+    """The folder of all kinds on the sample, as they are by default."""
+    home = tmp_path_factory.mktemp('fitted')
+    printed = call(home, 'baseline.py', '--dataset=sample', f'--data_dir={sample[0]}')
+    lines = printed.splitlines()
+    assert lines[0].startswith('sample: 2,407 train, 286 val, 304 test; ')
+    for kind, line in zip(KINDS, lines[1:]):
+        assert line.startswith(f'out/sample/{kind}/seed0  done  C ')
+    return home / 'out/sample'
+
+
+def test_texts_are_those_that_were_prepared(sample):
+    _, texts, _ = sample
+    with open(ROOT / 'data/sample.csv', encoding='utf-8', newline='') as file:
+        reviews = {row['review'] for row in csv.DictReader(file)}
+    assert set().union(*texts.values()) <= reviews
+
+
+@pytest.mark.parametrize('kind, make', [
+    ('tfidf_lr', lambda C: LogisticRegression(C=C, max_iter=1000)),
+    ('tfidf_svm', lambda C: LinearSVC(C=C, random_state=1))])
+def test_the_best_on_val_of_all_pipelines(kind, make, sample, fitted):
+    _, texts, labels = sample
+    result, preds = read(fitted, kind)
+    pipelines = {}
+    accuracies = {}
+    for tried in result['tried']:
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        pipeline = make_pipeline(vectorizer, make(tried['C']))
+        pipeline.fit(texts['train'], labels['train'])
+        pipelines[tried['C']] = pipeline
+        accuracies[tried['C']] = pipeline.score(texts['val'], labels['val'])
+        assert tried['val'] == pytest.approx(accuracies[tried['C']], abs=0.004)  # a review
+    assert len(pipelines) >= 5
+    chosen = result['chosen']['C']
+    assert chosen == max(accuracies, key=accuracies.get)
+    for split in ('val', 'test'):
+        expected = pipelines[chosen].decision_function(texts[split])
+        logits = preds[f'{split}_logits']
+        assert logits.dtype == np.float16
+        assert close(logits[:, -1], expected)
+        if kind == 'tfidf_svm':
+            assert (logits[:, 0] == -logits[:, 1]).all()
+        else:
+            assert logits.shape[1] == 1
+        assert (preds[f'{split}_labels'] == labels[split]).all()
+        accuracy = np.mean((expected > 0) == labels[split])
+        assert result['last'][split]['accuracy'] == pytest.approx(accuracy, abs=0.004)
+    same_number = len(labels['val'])
+    assert result['last']['train']['n'] == same_number
+    accuracy = pipelines[chosen].score(texts['train'][:same_number], labels['train'][:same_number])
+    assert result['last']['train']['accuracy'] == pytest.approx(accuracy, abs=0.004)
+
+
+def test_the_kinds_are_good_on_the_sample(fitted):
+    for kind in KINDS:
+        assert read(fitted, kind)[0]['last']['test']['accuracy'] > 0.88
+
+
+def test_beside_networks(sample, fitted, capsys):
+    """evaluate.py counts as result.json does, and nothing is said to differ but numbers of runs."""
+    train(sample[0], fitted / 'ce', '--dataset=sample', '--head=ce', '--n_runs=2', '--epochs=1',
+          '--block_size=10', '--batch_size=100')
+    summary = evaluate(fitted, 'ce', *KINDS)
+    assert [group['label'] for group in summary['groups']] == ['CE', *KINDS]
+    for kind, group in zip(KINDS, summary['groups'][1:]):
+        result, _ = read(fitted, kind)
+        for split in ('test', 'val'):
+            assert group[split]['correct'] == [result['last'][split]['correct']]
+        measures = group['runs'][0]['measures']
+        assert measures['temperature'] == pytest.approx(result['last']['temperature'])
+        assert measures['steps'] is None
+        # margins are no probabilities, log-odds are
+        if kind == 'tfidf_lr':
+            assert measures['NLL'] == pytest.approx(result['last']['test']['loss'], rel=1e-3)
+        else:
+            assert measures['NLL'] is None
+            assert result['last']['test']['loss'] is None
+        assert 0 < measures['NLL, scaled'] < 0.4
+
+    sizes = {'CE': 2} | dict.fromkeys(KINDS, 1)
+    singles = [f'{kind} is a single run: no interval, no comparison' for kind in KINDS]
+    assert summary['notes'][0].endswith(str(sizes))
+    assert summary['notes'][1:] == singles
+    assert not summary['pairs']
+    capsys.readouterr()
+
+
+# Naive Bayes' weights
+
+def test_naive_bayes_weights_by_hand():
+    module = script('baseline')
+    texts = ['good film', 'good', 'bad film', 'bad bad plot']
+    x = CountVectorizer(binary=True).fit_transform(texts)  # bad, film, good, plot
+    ratios = module.naive_bayes_weights(x, np.array([True, True, False, False]))
+    # of the target: bad 0, film 1, good 2, plot 0; of the others: 2, 1, 0, 1; and 1 more each
+    p = np.array([1, 2, 3, 1]) / 7
+    q = np.array([3, 2, 1, 2]) / 8
+    assert ratios == pytest.approx(np.log(p / q))
+
+
+@pytest.mark.parametrize('beta', [1, 0.25])
+def test_nbsvm_by_hand(beta, sample, fitted):
+    """Dense arrays and Python's loops."""
+    _, texts, labels = sample
+    module = script('baseline')
+    vectorizer = CountVectorizer(ngram_range=(1, 2), binary=True)
+    x = vectorizer.fit_transform(texts['train'][:100])
+    y = labels['train'][:100]
+    dense = x.toarray()
+    ratios = []
+    positive = [dense[y == 1][:, j].sum() + 1 for j in range(x.shape[1])]
+    negative = [dense[y == 0][:, j].sum() + 1 for j in range(x.shape[1])]
+    for p, q in zip(positive, negative):
+        ratios.append(np.log(p / sum(positive) / (q / sum(negative))))
+    svm = LinearSVC(C=0.1, random_state=1).fit(dense * ratios, y)
+    weights = svm.coef_[0]
+    mixed = (1 - beta) * np.mean(np.abs(weights)) + beta * weights
+    expected = dense @ (ratios * mixed) + svm.intercept_
+
+    found, bias = module.fit_output('nbsvm', x.astype(float), y == 1, 0.1, beta)
+    assert close(x @ found + bias, expected)
+    assert {tried['beta'] for tried in read(fitted, 'nbsvm')[0]['tried']} == {1, 0.25}
+
+
+# Many classes, several labels
+
+@pytest.fixture(scope='module')
+def countries(tmp_path_factory, encoding):
+    """A data set of three classes, some labels wrong -> the folder of data sets, texts, labels."""
+    rng = np.random.default_rng(0)
+    towns = list(COUNTRY)
+    texts = {}
+    labels = {}
+    for name, n in (('train', 150), ('val', 60), ('test', 80)):
+        drawn = [rng.choice(towns, 2) for _ in range(n)]
+        texts[name] = [f'the road from {a} to {b}' for a, b in drawn]
+        wrong = rng.random(n) < 0.1
+        labels[name] = [(COUNTRY[a] + int(w)) % 3 for (a, _), w in zip(drawn, wrong)]
+    folder = tmp_path_factory.mktemp('countries')
+    write(folder / 'countries', texts, labels, ('be', 'fr', 'it'), encoding)
+    return folder, texts, labels
+
+
+def test_many_classes(countries, tmp_path, capsys):
+    data, texts, labels = countries
+    baseline(data, 'countries', tmp_path, '--c_values=0.5')
+    models = {
+        'tfidf_lr': LogisticRegression(C=0.5, max_iter=1000),
+        'tfidf_svm': LinearSVC(C=0.5, random_state=1)}
+    for kind, model in models.items():
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        pipeline = make_pipeline(vectorizer, model).fit(texts['train'], labels['train'])
+        _, preds = read(tmp_path, kind)
+        assert close(preds['test_logits'], pipeline.decision_function(texts['test']))
+
+    module = script('baseline')
+    vectorizer = CountVectorizer(ngram_range=(1, 2), binary=True)
+    x = vectorizer.fit_transform(texts['train']).toarray()
+    test = vectorizer.transform(texts['test']).toarray()
+    result, preds = read(tmp_path, 'nbsvm')
+    beta = result['chosen']['beta']
+    columns = []
+    for y in range(3):
+        target = np.array(labels['train']) == y
+        ratios = module.naive_bayes_weights(x, target)
+        svm = LinearSVC(C=0.5, random_state=1).fit(x * ratios, target)
+        weights = beta * svm.coef_[0] + (1 - beta) * np.mean(np.abs(svm.coef_[0]))
+        columns.append(test @ (ratios * weights) + svm.intercept_)
+    assert close(preds['test_logits'], np.stack(columns, 1))
+
+    summary = evaluate(tmp_path, *KINDS)
+    for kind, group in zip(KINDS, summary['groups']):
+        result, preds = read(tmp_path, kind)
+        correct = (preds['test_logits'].argmax(1) == labels['test']).sum()
+        assert group['test']['correct'] == [correct] == [result['last']['test']['correct']]
+        assert group['measures']['recall of fr'][0] > 50
+    config = json.loads((tmp_path / 'tfidf_lr/seed0/config.json').read_text())
+    assert config['head'] == 'ce'
+    assert config['class_share'] == pytest.approx(np.bincount(labels['train']) / 150)
+
+
+@pytest.fixture(scope='module')
+def topics(sample, tmp_path_factory, encoding):
+    """The sample's reviews with the topics that they name; one label no training review has, and
+    one all have."""
+    texts = {name: some[:800] for name, some in sample[1].items()}
+    labels = {}
+    for name in SPLITS:
+        rows = np.array([[topic in text for topic in TOPICS] for text in texts[name]])
+        rows[:, -1] = True
+        rows[:, -2] = np.arange(len(rows)) % 50 == 7 if name != 'train' else False
+        labels[name] = rows.astype(int)
+    folder = tmp_path_factory.mktemp('topics')
+    write(folder / 'topics', texts, labels, TOPICS, encoding)
+    return folder, texts, labels
+
+
+def test_several_labels(topics, tmp_path, capsys):
+    data, texts, labels = topics
+    baseline(data, 'topics', tmp_path, '--c_values=1,10')
+    summary = evaluate(tmp_path, *KINDS)
+    for kind, group in zip(KINDS, summary['groups']):
+        result, preds = read(tmp_path, kind)
+        decisions = preds['test_logits'] > 0
+        assert decisions.shape == labels['test'].shape
+        assert not decisions[:, -2].any()
+        assert decisions[:, -1].all()
+        correct = int((decisions == labels['test']).all(1).sum())
+        assert group['test']['correct'] == [correct] == [result['last']['test']['correct']]
+        assert correct > 0.85 * len(decisions)
+
+        # the constant is that of the highest micro F1 on val
+        decided = preds['val_logits'] > 0
+        hits = (decided & (labels['val'] == 1)).sum()
+        f1 = 2 * hits / (decided.sum() + labels['val'].sum())
+        assert result['chosen']['val'] == pytest.approx(f1)
+        assert f1 == pytest.approx(max(tried['val'] for tried in result['tried']))
+        if kind != 'tfidf_lr':  # the scale of the margins has been fitted
+            assert result['last']['temperature'] == pytest.approx(1, abs=0.01)
+
+    result, preds = read(tmp_path, 'tfidf_lr')
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    x = vectorizer.fit_transform(texts['train'])
+    for i in range(3):
+        model = LogisticRegression(C=result['chosen']['C'], max_iter=1000)
+        model.fit(x, labels['train'][:, i])
+        expected = model.decision_function(vectorizer.transform(texts['test']))
+        assert close(preds['test_logits'][:, i], expected)
+    # of n reviews none has it: odds of 1 to n + 1
+    n = len(texts['train'])
+    assert preds['test_logits'][:, -2] == pytest.approx(-np.log(n + 1), rel=1e-3)
+
+
+# Runs as those of train.py, and mistakes
+
+def test_finished_is_skipped_and_others_refused(countries, tmp_path, capsys):
+    data, _, _ = countries
+    baseline(data, 'countries', tmp_path, '--kinds=nbsvm')
+    folder = tmp_path / 'nbsvm/seed0'
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(files) == {'config.json', 'log.jsonl', 'preds.npz', 'result.json'}
+    capsys.readouterr()
+
+    baseline(data, 'countries', tmp_path, '--kinds=nbsvm')
+    assert capsys.readouterr().out == f'{folder} is complete already\n'
+    with pytest.raises(SystemExit):
+        baseline(data, 'countries', tmp_path, '--kinds=nbsvm', '--c_values=1')
+    error = capsys.readouterr().err
+    assert "holds a run with other c_values (c_values was '', is '1')" in error
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+    # what was interrupted is fitted again, the same
+    (folder / 'result.json').unlink()
+    baseline(data, 'countries', tmp_path, '--kinds=nbsvm,tfidf_svm')
+    assert 'done' in capsys.readouterr().out
+    assert (folder / 'preds.npz').read_bytes() == files['preds.npz']
+    assert (tmp_path / 'tfidf_svm/seed0/result.json').exists()
+
+    baseline(data, 'countries', tmp_path, '--kinds=nbsvm', '--c_values=1', '--overwrite')
+    assert read(tmp_path, 'nbsvm')[0]['chosen']['C'] == 1
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['--kinds=bayes'], "there is no 'bayes'; there are tfidf_lr, tfidf_svm, nbsvm"),
+    (['--kinds='], "there is no ''"),
+    (['--c_values=1,many'], 'c_values wants numbers'),
+    (['--c_values=1,,2'], 'c_values wants numbers'),
+    (['--c_values=1,0'], 'must be above 0 and finite'),
+    (['--c_values=inf'], 'must be above 0 and finite'),
+    (['--c_values=nan'], 'must be above 0 and finite'),
+    (['--dataset=nothing'], 'prepare.py'),
+    (['--dataset=letters'], 'letters: the training reviews have no words to count'),
+    (['--out_dir=/dev/null'], 'cannot write to /dev/null')])
+def test_mistakes_end_in_one_line(argv, words, countries, tmp_path, encoding, capsys):
+    data, _, labels = countries
+    if not (data / 'letters').exists():
+        texts = {name: ['a !' for _ in labels[name]] for name in SPLITS}
+        write(data / 'letters', texts, labels, 'abc', encoding)
+    with pytest.raises(SystemExit) as stop:
+        baseline(data, 'countries', tmp_path / 'out', *argv)
+    output, error = capsys.readouterr()
+    assert stop.value.code == 2
+    assert not output
+    assert words in error
+    assert error.count('\n') == 1
+    assert not list(tmp_path.glob('out/*/*/result.json'))
+
+
+def test_a_data_set_of_one_word(countries, tmp_path, encoding, capsys):
+    data, _, labels = countries
+    texts = {name: ['word' for _ in labels[name]] for name in SPLITS}
+    write(tmp_path / 'one', texts, labels, 'abc', encoding)
+    baseline(tmp_path, 'one', tmp_path / 'out')
+    for kind in KINDS:
+        _, preds = read(tmp_path / 'out', kind)
+        assert len({tuple(row) for row in preds['test_logits'].tolist()}) == 1
