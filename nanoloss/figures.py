@@ -62,7 +62,8 @@ def draw_runs(groups, title):
     for group in groups:
         if one_line:
             heights = np.full(len(group.runs), top + 1.2)
-            ticks[heights[0]] = f'{len(group.runs)} seeds'
+            n_seeds = len(group.runs)
+            ticks[heights[0]] = '1 seed' if n_seeds == 1 else f'{n_seeds} seeds'
         else:
             heights = top + 1.2 + np.arange(len(group.runs))
             for height, run in zip(heights, group.runs):
@@ -109,6 +110,8 @@ def draw_curve(ax, name, curve, epochs, band, color, label_above):
 
 def draw_epochs(groups):
     """Each group's best run by epoch, in the band of all its runs (the paper's Figs. 4 and 5)."""
+    # what was not trained by epochs, as bags of words, has no curve to show beside others
+    groups = [group for group in groups if len(group.runs[0].curve) > 1] or groups
     fig, axes = panels(len(groups), 4.3, 3.1, most=3)
     for ax, group in zip(axes, groups):
         # a band is of the epochs at which every run was evaluated

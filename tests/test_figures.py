@@ -112,3 +112,21 @@ def test_figures_are_png_and_leave_the_settings_of_matplotlib_alone():
     for content in files.values():
         assert content[:8] == b'\x89PNG\r\n\x1a\n'
     assert dict(matplotlib.rcParams) == before
+
+
+def test_what_was_evaluated_once_has_no_panel_beside_curves():
+    network = make_group('CE', [60, 62])
+    bag_of_words = make_group('nbsvm', [70])
+    for run in bag_of_words.runs:
+        run.curve = run.curve[:1]
+    titles = [ax.get_title() for ax in figures.draw_epochs([network, bag_of_words]).axes]
+    assert titles == ['CE, seed 1: val best at epoch 2']
+    alone = [ax.get_title() for ax in figures.draw_epochs([bag_of_words]).axes]
+    assert alone == ['nbsvm, seed 0: val best at epoch 2']
+
+
+def test_one_seed_is_no_plural():
+    groups = [make_group(f'group {i}', [60, 62]) for i in range(3)]
+    fig = figures.draw_runs([*groups, make_group('alone', [70])], '')
+    labels = [label.get_text() for label in fig.axes[0].get_yticklabels()]
+    assert labels == ['2 seeds'] * 3 + ['1 seed']
