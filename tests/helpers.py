@@ -76,6 +76,16 @@ def train(data, out, *argv, module=None):
     return module
 
 
+def fails(capsys, *args, **kwargs):
+    """Run train.py in this process as `train` does -> the one line that it ends in."""
+    with pytest.raises(SystemExit) as stop:
+        train(*args, **kwargs)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.count('\n') == 1
+    return error
+
+
 def outcome(folder):
     """All that a run's numbers say: result and log without the clock, weights, predictions."""
     result = json.loads((folder / 'result.json').read_text())

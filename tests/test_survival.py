@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, TINY, make_data, outcome, script, train
+from helpers import ROOT, TINY, fails, make_data, outcome, script, train
 
 from nanoloss.files import load_checked
 
@@ -44,16 +44,6 @@ def wait_for(process, text):
 def finish(process, seconds=120):
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
-
-
-def fails(capsys, *args, **kwargs):
-    """Run in this process -> the one line that it ends in."""
-    with pytest.raises(SystemExit) as stop:
-        train(*args, **kwargs)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert error.count('\n') == 1
-    return error
 
 
 def checkpointed_step(folder):

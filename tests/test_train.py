@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, TINY, make_data, outcome, same, save, script, toy_reviews, train
+from helpers import ROOT, TINY, fails, make_data, outcome, same, save, script, toy_reviews, train
 
 import model as model_script
 from nanoloss.data import batches, load_data, shuffled
@@ -20,16 +20,6 @@ from nanoloss.data import batches, load_data, shuffled
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp('data'))
-
-
-def fails(capsys, *args, **kwargs):
-    """Run train.py in this process -> the one line that it ends in."""
-    with pytest.raises(SystemExit) as stop:
-        train(*args, **kwargs)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert error.count('\n') == 1
-    return error
 
 
 def config_of(folder):
