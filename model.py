@@ -1,4 +1,7 @@
-"""The model: a transformer encoder with a swappable head. All of the mathematics, nothing else.
+"""The model: an encoder with a swappable head. All of the mathematics, nothing else.
+
+Two trunks from the same parts: a transformer over the tokens and, the usual one, windows of
+neighbouring tokens beside n-grams of the text.
 
 Notable:
 - A batch is `tokens` [B, T] and `counts` [B, T]; a count of 0 is padding, the only mask there is.
@@ -74,6 +77,10 @@ class EncoderConfig:
     n_layer: int = 2
     n_head: int = 4
     n_embd: int = 128
+    window: int = 0  # neighbouring tokens that the first layer sees together; 0: none
+    pooling: str = 'mean'  # of the hidden states of a review: mean or max
+    known_tokens: int = 0  # tokens with a vector of their own, numbered from 1; 0: all there are
+    known_ngrams: int = 0  # n-grams with a weight for each output, numbered from 1
     dropout: float = 0.0
     bias: bool = True  # in linear layers and norms
     pos: str = 'none'  # position encoding: none or learned
@@ -86,18 +93,75 @@ class EncoderConfig:
         for key in ('n_head', 'n_embd', 'block_size'):
             if getattr(self, key) < 1:
                 raise ValueError(f'{key} must be at least 1, not {getattr(self, key)}')
-        if self.n_layer < 0:
-            raise ValueError(f'n_layer must not be negative, as {self.n_layer} is')
+        for key in ('n_layer', 'window', 'known_tokens', 'known_ngrams'):
+            if getattr(self, key) < 0:
+                raise ValueError(f'{key} must not be negative, as {getattr(self, key)} is')
         if self.n_embd % self.n_head:
             raise ValueError(f'n_embd {self.n_embd} is not divisible by n_head {self.n_head}')
         if not 0 <= self.dropout < 1:
             raise ValueError(f'dropout must be in [0, 1), not {self.dropout}')
         if self.pos not in ('none', 'learned'):
             raise ValueError(f"pos is 'none' or 'learned', not {self.pos!r}")
+        if self.pooling not in ('mean', 'max'):
+            raise ValueError(f"pooling is 'mean' or 'max', not {self.pooling!r}")
+        if self.window and self.pos != 'none':
+            raise ValueError('windows have an order of their own; pos has to be none')
+
+
+class Windows(nn.Module):
+    """A first layer that sees each token with its neighbours: h_t = relu(b + sum_j E_j[w_t+j]).
+
+    A convolution over one-hot tokens (Johnson and Zhang 2015, arXiv 1412.1058): a token has a
+    vector for each place in the window, side by side in the embedding's row, and no matrix stands
+    between them and the features that they add up to.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.size = config.window
+        self.bias = nn.Parameter(torch.zeros(config.n_embd))
+
+    def forward(self, x, counts):
+        """x [B, T, size * n_embd], counts [B, T] (0: padding) -> [B, T, n_embd]."""
+        x = x.masked_fill((counts == 0)[..., None], 0)
+        before = (self.size - 1) // 2
+        h = self.bias
+        for place, vectors in enumerate(x.chunk(self.size, dim=-1)):
+            offset = place - before  # of the token whose vector is added, from the window's own
+            if offset < 0:
+                vectors = F.pad(vectors[:, :offset], (0, 0, -offset, 0))
+            elif offset > 0:
+                vectors = F.pad(vectors[:, offset:], (0, 0, 0, offset))
+            h = h + vectors
+        return F.relu(h)
+
+
+class NgramWeights(nn.Module):
+    """Logits that are a weighted sum over a text's n-grams: a linear model beside the network.
+
+    strength: how much each n-gram is known to say, before training; a text's strengths are scaled
+    to length 1. keys: which n-grams these are (nanoloss/vocabulary.py).
+    """
+
+    def __init__(self, n_ngrams, n_outputs):
+        super().__init__()
+        # row 0 is padding; gradients are sparse: those of a batch's n-grams alone
+        self.sums = nn.EmbeddingBag(n_ngrams + 1, n_outputs, mode='sum', sparse=True, padding_idx=0)
+        nn.init.zeros_(self.sums.weight)
+        self.register_buffer('strength', torch.zeros(n_ngrams + 1))
+        self.register_buffer('keys', torch.zeros(n_ngrams, dtype=torch.int64))
+
+    def forward(self, ngrams):
+        """ngrams int64 [B, M] (0: padding) -> logits [B, outputs]."""
+        strength = self.strength[ngrams]
+        length = strength.norm(dim=1, keepdim=True)
+        strength = strength / length.clamp(min=torch.finfo(length.dtype).tiny)
+        return self.sums(ngrams, per_sample_weights=strength.to(self.sums.weight.dtype))
 
 
 class Encoder(nn.Module):
-    """Token embedding -> n_layer blocks -> norm -> mean over the review -> head.
+    """Tokens -> embedding, windows -> n_layer blocks, norm -> pooled over the review -> head; the
+    n-grams' sum is added to its logits.
 
     ordered: whether the order of a review's tokens matters. Where it does not, a review may be
     given as a bag: each distinct token once, with its count.
@@ -106,15 +170,26 @@ class Encoder(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.ordered = config.pos != 'none'
-        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.ordered = config.pos != 'none' or config.window > 1
+        n_tokens = config.known_tokens + 1 if config.known_tokens else config.vocab_size
+        n_places = max(1, config.window)
+        self.token_embedding = nn.Embedding(n_tokens, n_places * config.n_embd)
+        if config.known_tokens:
+            # which they are, for those who bring texts; row 0 is for all others
+            self.register_buffer('tokens', torch.zeros(config.known_tokens, dtype=torch.int64))
+        if config.window:
+            self.windows = Windows(config)
         if config.pos == 'learned':
             self.positions = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
+        # windows alone are pooled as they are: a strong one is to stand out of its review
+        plain = config.window and not config.n_layer
+        self.norm = nn.Identity() if plain else nn.LayerNorm(config.n_embd, bias=config.bias)
         self.init_weights()
         self.head = make_head(config.head, config.n_embd, config.n_class, config.multi_label,
                               config.class_share, **config.head_settings)
+        if config.known_ngrams:
+            self.ngrams = NgramWeights(config.known_ngrams, self.head.linear.out_features)
 
     def init_weights(self):
         """As GPT-2: normal 0.02, less where a branch joins the stream; biases 0."""
@@ -125,21 +200,29 @@ class Encoder(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
             elif name.endswith('bias'):
                 nn.init.zeros_(parameter)
+        if self.config.window:  # no matrix follows that could make them larger
+            nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(self.config.window))
 
-    def forward(self, tokens, counts):
-        """tokens int [B, T], counts [B, T] (0: padding) -> logits [B, outputs of the head], in
-        float32, or in float64 where the weights are."""
-        x = self.embed(tokens)
+    def forward(self, tokens, counts, ngrams=None):
+        """tokens int [B, T], counts [B, T] (0: padding), n-grams int [B, M] (0: padding; None: none
+        are used) -> logits [B, outputs of the head], in float32, or in float64 where the weights
+        are."""
+        x = self.embed(tokens, counts)
         # counts are weights from here on, and bf16 holds no integer above 256 exactly
         counts = counts.to(torch.promote_types(x.dtype, torch.float32))
         x = self.encode(x, counts)
         with torch.autocast(tokens.device.type, enabled=False):  # bf16 would round the answer
             x = self.pool(x, counts)
-            return self.head(x)
+            logits = self.head(x)
+            if self.config.known_ngrams:
+                logits = logits + self.ngrams(ngrams)
+        return logits
 
-    def embed(self, tokens):
-        """tokens int [B, T] -> [B, T, n_embd]."""
+    def embed(self, tokens, counts):
+        """tokens int [B, T], counts [B, T] -> [B, T, n_embd]."""
         x = self.token_embedding(tokens)
+        if self.config.window:
+            return self.windows(x, counts)
         if self.config.pos == 'learned':
             x = x + self.positions.weight[:tokens.shape[1]]
         return F.dropout(x, self.config.dropout, self.training)
@@ -151,24 +234,33 @@ class Encoder(nn.Module):
         return self.norm(x)
 
     def pool(self, x, counts):
-        """Hidden states [B, T, n_embd], counts [B, T] -> mean over each review, [B, n_embd]."""
-        weights = counts / counts.sum(1, keepdim=True)  # padding weighs 0
-        return (weights[:, None] @ x.to(counts.dtype))[:, 0]
+        """Hidden states [B, T, n_embd], counts [B, T] -> mean or maximum over each review,
+        [B, n_embd]."""
+        if self.config.pooling == 'max':
+            x = x.masked_fill((counts == 0)[..., None], -math.inf).amax(1).to(counts.dtype)
+        else:
+            weights = counts / counts.sum(1, keepdim=True)  # padding weighs 0
+            x = (weights[:, None] @ x.to(counts.dtype))[:, 0]
+        if self.config.window and not self.config.n_layer:  # blocks have dropout of their own
+            x = F.dropout(x, self.config.dropout, self.training)
+        return x
 
     def load_trunk(self, weights):
-        """Take all weights but the head's from another encoder's state_dict.
+        """Take all weights but the head's and the n-grams' from another encoder's state_dict.
 
         Raises ValueError if they do not fit.
         """
         trunk = {}
         for name, weight in self.state_dict().items():
-            if name.startswith('head.'):
+            if name.startswith(('head.', 'ngrams.')):
                 continue
             if name not in weights:
                 raise ValueError(f'it lacks {name}')
             if weights[name].shape != weight.shape:
                 raise ValueError(f'its {name} is {tuple(weights[name].shape)}, '
                                  f'where this model has {tuple(weight.shape)}')
+            if name == 'tokens' and not weight.equal(weights[name]):
+                raise ValueError('it knows other tokens')
             trunk[name] = weights[name]
         self.load_state_dict(trunk, strict=False)
 

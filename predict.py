@@ -10,8 +10,8 @@ Notable:
 - A folder of runs (out/bce) is an ensemble: the mean of its seeds' probabilities.
 - Probabilities are temperature-scaled (Guo 2017): the logits divided by the number that was best
   on val.
-- What a token is worth is exact: the log-odds of the decision with all of the text, minus those
-  without this token, wherever it stands. In a bag that is one count set to 0.
+- What a token is worth is exact: the log-odds of the decision with all of the text, minus those of
+  the text without this token, wherever it stands; so its part in pairs and windows counts, too.
 """
 import codecs
 import csv
@@ -35,6 +35,7 @@ from nanoloss.devices import autocast, bfloat16_is_fast
 from nanoloss.files import load_weights
 from nanoloss.tables import read_columns, strings
 from nanoloss.tokenizer import tokenizer
+from nanoloss.vocabulary import Vocabulary
 
 # -----------------------------------------------------------------------------
 which = 'last'  # the weights of the last epoch, or of the best on val (best)
@@ -87,14 +88,35 @@ def load_run(folder, which):
 
     # config.json may be damaged: compare before memory is taken for the model that it describes
     n_layer = sum(name.endswith('qkv.weight') for name in weights)
+    n_places = max(1, config.get('window', 0))
+    n_tokens = config['vocab_size']
+    if config.get('known_tokens'):
+        n_tokens = config['known_tokens'] + 1
     size = n_layer, *weights['token_embedding.weight'].shape
-    if (config['n_layer'], config['vocab_size'], config['n_embd']) != size:
+    if (config['n_layer'], n_tokens, n_places * config['n_embd']) != size:
+        raise ValueError('config.json is of other weights')
+    n_ngrams = len(weights.get('ngrams.keys', ()))
+    if config.get('known_ngrams', 0) != n_ngrams:
         raise ValueError('config.json is of other weights')
     if config['truncate'] not in ('head', 'tail', 'both'):  # only a long text would show it
         raise ValueError(f'truncate is {config["truncate"]!r}')
     model = make_encoder(config).eval()
     model.load_state_dict(weights)
     return Run(config, result, model, float(result[which]['temperature']))
+
+
+def vocabulary_of(run):
+    """The `Vocabulary` in which a run's training texts were numbered."""
+    weights = run.model.state_dict()
+    tokens = weights.get('tokens', torch.zeros(0, dtype=torch.int64)).numpy()
+    ngrams = weights.get('ngrams.keys', torch.zeros(0, dtype=torch.int64)).numpy()
+    return Vocabulary(tokens, ngrams.view(np.uint64), run.config.get('ngrams', 'none'),
+                      run.config['block_size'], run.config['truncate'])
+
+
+def equal(a, b):
+    """Whether two vocabularies are one."""
+    return all(np.array_equal(x, y) for x, y in zip(a, b))
 
 
 class Classifier:
@@ -130,12 +152,17 @@ class Classifier:
             self.encoding = tokenizer(run.config['tokenizer']['name'])
             self.classes = [str(name) for name in run.config['classes']]
             self.multi_label = run.config['multi_label']
+            self.lower = run.config.get('lower', False)
+            self.vocabulary = vocabulary_of(run)
             self.bag = run.config['bag'] and not run.model.ordered
             low_precision = run.config['dtype'] in ('bfloat16', 'float16') and bfloat16_is_fast()
             self.dtype = 'bfloat16' if low_precision else 'float32'
         for key in SAME:
             if run.config[key] != self.config[key]:
                 raise ValueError(f'its {key} is not that of the others')
+        same_case = run.config.get('lower', False) == self.lower
+        if not same_case or not equal(vocabulary_of(run), self.vocabulary):
+            raise ValueError('its vocabulary is not that of the others')
         self.runs.append(run)
         p = self.probs(['a text'])
         if p.shape != (1, len(self.classes)) or not np.isfinite(p).all():
@@ -143,6 +170,8 @@ class Classifier:
 
     def tokens(self, texts):
         """The tokens that are used of each text, int64 [n]; of an empty one, an end of text."""
+        if self.lower:
+            texts = [text.lower() for text in texts]
         encoded = self.encoding.encode_ordinary_batch(texts, num_threads=torch.get_num_threads())
         used = []
         for tokens in encoded:
@@ -155,15 +184,16 @@ class Classifier:
         """The tokens of each text -> an iterator over `Batch`es, the shortest texts first."""
         offsets = np.cumsum([0, *map(len, tokens)])
         split = Split(np.concatenate(tokens), spans_of(offsets), labels=None)
+        split = self.vocabulary.encode(split, self.encoding)
         return batches(split, BATCH_SIZE, self.config['block_size'], bag=self.bag)
 
     @torch.inference_mode()
-    def mean_probs(self, tokens, counts):
-        """tokens, counts [B, T] -> the mean of the runs' probabilities, float64 [B, classes]."""
+    def mean_probs(self, batch):
+        """The mean of the runs' probabilities, float64 [B, classes]."""
         probs = []
         for run in self.runs:
             with autocast('cpu', self.dtype):
-                logits = run.model(tokens, counts)
+                logits = run.model(batch.tokens, batch.counts, batch.ngrams)
             probs.append(run.model.head.probs(logits.double() / run.temperature))
         return torch.stack(probs).mean(0)
 
@@ -171,13 +201,17 @@ class Classifier:
         """A list of texts -> float64 [texts, classes]; if a text has one label, rows sum to 1."""
         if not texts:
             return np.zeros((0, len(self.classes)))
+        return self.probs_of_tokens(self.tokens(texts))
+
+    def probs_of_tokens(self, tokens):
+        """The tokens of each text -> as `probs`."""
         rows = []
         parts = []
         with autocast('cpu', self.dtype):  # around all of it: the weights are cast once
-            for batch in self.make_batches(self.tokens(texts)):
+            for batch in self.make_batches(tokens):
                 for part in batch.parts(MAX_TOKENS):
                     rows.append(part.rows)
-                    parts.append(self.mean_probs(part.tokens, part.counts))
+                    parts.append(self.mean_probs(part))
         sorted_probs = torch.cat(parts).numpy()
         probs = np.empty_like(sorted_probs)
         probs[np.concatenate(rows)] = sorted_probs
@@ -195,27 +229,25 @@ class Classifier:
         The worth of a token: the log-odds of that class with all tokens, minus those without any
         of its kind."""
         review, = self.tokens([text])
-        batch, = self.make_batches([review])
         kinds = np.unique(review)
 
-        # the first row has all tokens, each further one lacks a kind; no row may lack all tokens
-        counts = batch.counts.repeat(1 + len(kinds), 1)
+        # the text, and the text without each kind; none may lack all tokens
+        variants = [review]
         if len(kinds) > 1:
-            counts[1:].masked_fill_(batch.tokens == torch.from_numpy(kinds)[:, None], 0)
-        parts = []
-        for part in counts.split(max(1, MAX_TOKENS // counts.shape[1])):
-            parts.append(self.mean_probs(batch.tokens.expand_as(part), part))
-        p = torch.cat(parts)
+            variants += [review[review != kind] for kind in kinds]
+        p = self.probs_of_tokens(variants)
 
         likeliest = int(p[0].argmax())
-        log_odds = p[:, likeliest].logit(eps=1e-15)
-        worth = dict(zip(kinds.tolist(), (log_odds[0] - log_odds[1:]).tolist()))
+        log_odds = torch.from_numpy(p[:, likeliest]).logit(eps=1e-15)
+        worth = dict.fromkeys(kinds.tolist(), 0.0)
+        if len(kinds) > 1:
+            worth = dict(zip(kinds.tolist(), (log_odds[0] - log_odds[1:]).tolist()))
         decoder = codecs.getincrementaldecoder('utf-8')('replace')  # a character may be two tokens
         pieces = []
         for token in review.tolist():
             piece = decoder.decode(self.encoding.decode_single_token_bytes(token))
             pieces.append((piece, worth[token]))
-        return p[0].numpy(), self.classes[likeliest], pieces
+        return p[0], self.classes[likeliest], pieces
 
 
 # The command

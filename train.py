@@ -40,6 +40,8 @@ from nanoloss.files import (
     write_json_lines)
 from nanoloss.optim import (
     DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups)
+from nanoloss.tokenizer import tokenizer
+from nanoloss.vocabulary import NGRAM_SIZES, learn_vocabulary, lower_case, ngram_strength
 
 # -----------------------------------------------------------------------------
 # a run
@@ -56,21 +58,26 @@ eval_interval = 0  # steps between evaluations on val; 0: after every epoch only
 ckpt_secs = 60.0  # seconds after which the state is saved again
 # model
 head = 'bce'  # output layer and loss: a name in model.py's HEADS
-n_layer = 2
+lower = True  # texts in lower case
+window = 3  # neighbouring tokens that the first layer sees together; 0: each on its own
+ngrams = 'auto'  # a linear model beside the trunk, on chars, tokens or none; auto: see the dial
+n_layer = 0  # of attention and MLP, as in the paper's transformer
 n_head = 2  # of 64 dimensions each, as in GPT-2
-n_embd = 128
-block_size = 512  # so many tokens of a review are used
+n_embd = 256
+pooling = 'max'  # over the hidden states of a review: mean or max
+block_size = 1500  # so many tokens of a review are used
 truncate = 'head'  # which: its first (head), its last (tail), or half of each (both)
-pos = 'none'  # position encoding: none (as in the paper) or learned
+pos = 'none'  # position encoding of the transformer: none (as in the paper) or learned
 bag = True  # compute each distinct token of a review once, where their order does not matter
 bias = True  # in linear layers and norms
-dropout = 0.0
-token_dropout = 0.8  # share of a training review's tokens that is left out, anew each epoch
+dropout = 0.5
+token_dropout = 0.2  # share of a training review's tokens that is left out, anew each epoch
 # optimizer
-epochs = 10
-batch_size = 256  # reviews a step
+epochs = 0  # 0: see the dial
+batch_size = 0  # reviews a step; 0: see the dial
 pool = 50  # batches made together, of one size each: the larger, the less padding and randomness
-learning_rate = 4e-4  # the highest
+learning_rate = 3e-3  # the highest
+ngram_rate = 100.0  # the same for the weights of n-grams, which have plain SGD
 min_lr = 0.0  # the last
 warmup_iters = 50  # steps from 0 to the highest rate
 decay_lr = True  # from there to min_lr by a cosine
@@ -88,10 +95,11 @@ deterministic = False  # the same numbers from the same seed on CUDA too (on the
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 BOUNDS = [  # settings, the lowest value, and what they must be below
-    (['n_runs', 'epochs', 'batch_size', 'pool'], 1, math.inf),
+    (['n_runs', 'pool'], 1, math.inf),
     (['token_dropout', 'beta1', 'beta2'], 0, 1),
-    (['seed', 'max_tokens', 'eval_interval', 'warmup_iters', 'learning_rate', 'min_lr',
-      'weight_decay', 'grad_clip', 'threads', 'ckpt_secs'], 0, math.inf),
+    (['seed', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
+      'learning_rate', 'ngram_rate', 'min_lr', 'weight_decay', 'grad_clip', 'threads',
+      'ckpt_secs'], 0, math.inf),
 ]
 # what may differ between a begun run and the command that continues it
 MAY_DIFFER = {
@@ -99,7 +107,7 @@ MAY_DIFFER = {
     'threads', 'processes', 'hardware', 'torch', 'commit'}
 # the files whose change makes it another run
 CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/optim.py',
-        'nanoloss/parallel.py')
+        'nanoloss/parallel.py', 'nanoloss/vocabulary.py')
 
 stop_signal = 0  # the signal that asked this process to stop
 
@@ -118,6 +126,26 @@ def check_settings():
         fail(f'keep_frac must be in (0, 1], not {keep_frac}')
     if truncate not in ('head', 'tail', 'both'):
         fail(f"truncate is 'head', 'tail' or 'both', not {truncate!r}")
+    if ngrams not in ('auto', 'none', *NGRAM_SIZES):
+        fail(f'ngrams is auto, none, {" or ".join(NGRAM_SIZES)}, not {ngrams!r}')
+
+
+def turn_dial(train_split):
+    """What follows the training texts where it is not set, by three rules:
+
+    batch_size  a sixty-fourth of the texts, from 8 to 64, a power of two
+    epochs      as many as make 1,500 steps, from 4 to 40
+    ngrams      chars where the mean text is shorter than 100 tokens, else tokens: in a short one,
+                every ending counts; a long one has thousands of them, and its words say enough
+    """
+    global batch_size, epochs, ngrams
+    n_reviews = len(train_split.labels)
+    if batch_size == 0:
+        batch_size = 2 ** min(6, max(3, round(math.log2(n_reviews / 64))))
+    if epochs == 0:
+        epochs = min(40, max(4, round(1500 * batch_size / n_reviews)))
+    if ngrams == 'auto':
+        ngrams = 'chars' if train_split.lengths().mean() < 100 else 'tokens'
 
 
 def settle_settings(config_files):
@@ -178,7 +206,23 @@ def describe(meta):
     }
 
 
-def make_model(config):
+def number_data(data, meta):
+    """The data in lower case, and in the numbers of the training texts' vocabulary, where the trunk
+    wants them so -> the data, the `Vocabulary`, and how much each of its n-grams says."""
+    encoding = None
+    if lower or ngrams == 'chars':
+        encoding = tokenizer(meta['tokenizer']['name'])
+    if lower:
+        data = {name: lower_case(split, encoding) for name, split in data.items()}
+    vocabulary = learn_vocabulary(data['train'], encoding, window > 0, ngrams, block_size, truncate)
+    data = {name: vocabulary.encode(split, encoding) for name, split in data.items()}
+    strength = None
+    if len(vocabulary.ngrams):
+        strength = ngram_strength(data['train'], len(vocabulary.ngrams), len(meta['classes']))
+    return data, vocabulary, strength
+
+
+def make_model(config, vocabulary, strength):
     """An Encoder on the device, its weights drawn anew or, but for the head's, from init_from."""
     path = Path(init_from)
     if path.is_dir():
@@ -188,6 +232,11 @@ def make_model(config):
         weights = load_weights(path) if init_from else None
     except (ValueError, OSError) as error:
         fail(error)
+    if len(vocabulary.tokens):
+        model.tokens.copy_(torch.from_numpy(vocabulary.tokens))
+    if len(vocabulary.ngrams):
+        model.ngrams.keys.copy_(torch.from_numpy(vocabulary.ngrams.view(np.int64)))
+        model.ngrams.strength.copy_(torch.from_numpy(strength))
     if weights is not None:
         try:
             model.load_trunk(weights)
@@ -197,7 +246,8 @@ def make_model(config):
 
 
 def make_optimizers(model):
-    """AdamW for all weights, or a deferred one for the embedding and AdamW for all others.
+    """AdamW for all weights, or a deferred one for the embedding and AdamW for all others; SGD for
+    the weights of n-grams, for Adam would move a rare one as far as a common one.
 
     An optimizer that is added here is stepped, clipped, saved and restored with the others.
     """
@@ -209,6 +259,11 @@ def make_optimizers(model):
         model.token_embedding = embedding
         others.append(DeferredAdamW(embedding, (beta1, beta2), weight_decay))
         exclude.append(embedding.weight)
+    if model.config.known_ngrams:
+        weights = model.ngrams.sums.weight
+        group = {'params': [weights], 'lr_mult': ngram_rate / learning_rate}
+        others.append(torch.optim.SGD([group], lr=0.0))
+        exclude.append(weights)
     groups = parameter_groups(model, weight_decay, exclude)
     return [torch.optim.AdamW(groups, betas=(beta1, beta2), fused=True), *others]
 
@@ -234,7 +289,7 @@ def predict(model, split):
         rows.append(share.rows)
         with autocast(device, dtype):  # around all parts: the weights are cast once
             for part in share.parts(max_tokens):
-                parts.append(model(part.tokens, part.counts))
+                parts.append(model(part.tokens, part.counts, part.ngrams))
 
     # in the order of the split; 0 where another process has the logits, so that a sum joins them
     found = torch.cat(parts).cpu()
@@ -368,6 +423,8 @@ def save_checkpoint(folder, state, data, meta):
     """Write ckpt.pt; state: {name: object with a state_dict}."""
     for name, split in data.items():
         file = f'{name}_tokens.npy'
+        if not isinstance(split.tokens, np.memmap):
+            continue  # a copy in memory
         if has_changed(split, meta['sha256'][file]):  # a run on changed data is worth nothing
             fail(f'{data_dir}/{dataset}/{file} has changed; '
                  'the run goes on once the old file is back')
@@ -408,10 +465,10 @@ def training_batches(split, run_seed, first_step, steps):
         yield from islice(epoch_batches, steps_done, None)
 
 
-def train(folder, run_seed, data, meta, config):
+def train(folder, run_seed, data, meta, config, known):
     """Train the run of one seed in its folder, from where it was saved if it was begun before."""
     torch.manual_seed(run_seed)
-    model = make_model(config)
+    model = make_model(config, *known)
     optimizers = make_optimizers(model)
     scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # saves small gradients
     meter = Meter()
@@ -435,7 +492,7 @@ def train(folder, run_seed, data, meta, config):
         # forward and backward over the parts of the batch; their gradients add up to the batch's
         for part, weight, last in parallel.parts_of_share(batch, max_tokens):
             with autocast(device, dtype), parallel.averaging(forward, last):
-                logits = forward(part.tokens, part.counts)
+                logits = forward(part.tokens, part.counts, part.ngrams)
             loss = model.head.loss(logits, part.labels)
             stop_if_not_finite(loss, folder, step, steps)
             scaler.scale(loss * weight).backward()
@@ -578,17 +635,21 @@ def main(settings, config_files=()):
     data, meta = load_data(Path(data_dir) / dataset)
     data['train'], meta['class_share'] = make_rare(data['train'], meta)
     settle_settings(config_files)
+    turn_dial(data['train'])
     config = {name: globals()[name] for name in settings}  # as they have been settled
     config.update(describe(meta))
     try:
-        model = make_model(config)
+        data, *known = number_data(data, meta)
+        config['known_tokens'] = len(known[0].tokens)
+        config['known_ngrams'] = len(known[0].ngrams)
+        model = make_model(config, *known)
         bag = bag and not model.ordered
         config['bag'] = bag
         introduce(model, data)
         del model
 
         for run_seed in range(seed, seed + n_runs):
-            run(run_seed, data, meta, config)
+            run(run_seed, data, meta, config, known)
         parallel.finish()
     except OSError as error:
         fail(f'cannot write to {out_dir}: {error}; what was saved before stays')
@@ -609,11 +670,12 @@ def introduce(model, data):
           f'{torch.get_num_threads()} threads')
     sizes = ', '.join(f'{len(split.labels):,} {name}' for name, split in data.items())
     cut = (data['train'].lengths() > block_size).mean()
+    print(f'dial: batch_size {batch_size}, epochs {epochs}, ngrams {ngrams}')
     print(f'{dataset}: {sizes}; {block_size} tokens of a review are used (truncate={truncate}), '
           f'which cuts {cut:.1%} of the training reviews')
 
 
-def run(run_seed, data, meta, config):
+def run(run_seed, data, meta, config, known):
     """The run of one seed in its folder, unless it is complete."""
     folder = Path(out_dir) / f'seed{run_seed}'
     with locked_folder(folder):
@@ -622,7 +684,7 @@ def run(run_seed, data, meta, config):
         if (folder / 'result.json').exists():
             print(f'{folder} is complete already')
         else:
-            train(folder, run_seed, data, meta, config)
+            train(folder, run_seed, data, meta, config, known)
 
 
 def request_stop(signum, frame):

@@ -21,15 +21,20 @@ WIDTHS = 8  # batches are padded to multiples of this: each new shape costs oneD
 class Split(NamedTuple):
     """Reviews. tokens uint32 [N] may be memory-mapped; spans int64 [reviews, 2] say where a review
     begins and ends in it; labels are [reviews] or, of several a review, 0 and 1 [reviews, classes];
-    None where they are unknown."""
+    None where they are unknown. ngrams int32 [M] and their spans int64 [reviews, 2] are there where
+    a model uses n-grams (nanoloss/vocabulary.py)."""
     tokens: np.ndarray
     spans: np.ndarray
     labels: np.ndarray
+    ngrams: np.ndarray = None
+    ngram_spans: np.ndarray = None
 
     def take(self, rows):
         """The same with these reviews only; rows: indices or a slice."""
-        labels = None if self.labels is None else self.labels[rows]
-        return Split(self.tokens, self.spans[rows], labels)
+        return self._replace(
+            spans=self.spans[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            ngram_spans=None if self.ngram_spans is None else self.ngram_spans[rows])
 
     def lengths(self):
         """Tokens of each review, int64 [reviews]."""
@@ -124,11 +129,16 @@ class Batch(NamedTuple):
     counts: torch.Tensor  # int64 [B, T]; 0 is padding
     labels: torch.Tensor  # int64 [B] or [B, classes]; None where they are unknown
     n_tokens: int  # of the reviews, after truncation but before token dropout and bags
+    ngrams: torch.Tensor = None  # int64 [B, M]; 0 is padding; None where none are used
 
     def take(self, rows):
         """The same with these reviews only (but with n_tokens of all)."""
-        labels = None if self.labels is None else self.labels[rows]
-        return Batch(self.rows[rows], self.tokens[rows], self.counts[rows], labels, self.n_tokens)
+        return self._replace(
+            rows=self.rows[rows],
+            tokens=self.tokens[rows],
+            counts=self.counts[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            ngrams=None if self.ngrams is None else self.ngrams[rows])
 
     def parts(self, max_tokens):
         """Yield consecutive parts of about max_tokens tokens, padding included, each as wide as its
@@ -215,8 +225,10 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
             width = min(round_up(longest[k]), block_size)
             tokens, batch_counts = pad(flat, counts, begins[index], lengths[index], width)
             batch_labels = None if labels is None else labels[index]
-            yield Batch(rows[index_on_cpu], tokens, batch_counts, batch_labels,
-                        int(n_tokens[index_on_cpu].sum()))
+            batch_rows = rows[index_on_cpu]
+            ngrams = None if split.ngrams is None else pad_ngrams(split, batch_rows).to(device)
+            yield Batch(batch_rows, tokens, batch_counts, batch_labels,
+                        int(n_tokens[index_on_cpu].sum()), ngrams)
 
 
 def shorten(tokens, size, truncate):
@@ -260,3 +272,13 @@ def pad(flat, counts, begins, lengths, width):
     real = column < lengths[:, None]
     index = torch.where(real, begins[:, None] + column, 0)
     return torch.where(real, flat[index], 0), torch.where(real, counts[index], 0)
+
+
+def pad_ngrams(split, rows):
+    """The n-grams of these reviews, int64 [rows, M], padded with zeros."""
+    spans = split.ngram_spans[rows]
+    lengths = spans[:, 1] - spans[:, 0]
+    padded = np.zeros((len(rows), max(1, lengths.max())), np.int64)
+    for row, (begin, end) in zip(padded, spans):
+        row[:end - begin] = split.ngrams[begin:end]
+    return torch.from_numpy(padded)

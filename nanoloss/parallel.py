@@ -47,7 +47,8 @@ def data_parallel(model):
     """The model, or a wrapper that averages its gradients over the processes in backward."""
     if WORLD == 1:
         return model
-    return torch.nn.parallel.DistributedDataParallel(model)
+    # buffers are what the training texts hold, the same for all
+    return torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def share_of(batch):

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-TINY = ['--dataset=toy', '--n_layer=1', '--n_embd=16', '--block_size=20', '--batch_size=16',
+# a small transformer
+TINY = ['--dataset=toy', '--lower=False', '--window=0', '--ngrams=none', '--pooling=mean',
+        '--dropout=0', '--token_dropout=0.8',
+        '--n_layer=1', '--n_embd=16', '--block_size=20', '--batch_size=16',
         '--epochs=2', '--learning_rate=3e-3', '--warmup_iters=5', '--device=cpu',
         '--dtype=float32', '--threads=1']
 SIZES = {'train': 210, 'val': 50, 'test': 70}  # reviews of the toy data set

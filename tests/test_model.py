@@ -92,7 +92,7 @@ def test_embed_encode_pool_and_head_make_forward(pos, training):
     torch.manual_seed(1)
     wanted = model(tokens, counts)
     torch.manual_seed(1)
-    x = model.embed(tokens)
+    x = model.embed(tokens, counts)
     hidden = model.encode(x, weights)
     pooled = model.pool(hidden, weights)
     assert torch.equal(model.head(pooled), wanted)
@@ -110,8 +110,8 @@ def test_embed_encode_pool_and_head_make_forward(pos, training):
 
 def test_embeddings_are_the_token_s_and_the_position_s_rows():
     model = encoder(pos='learned')
-    tokens, _ = pad(SEQUENCES)
-    x = model.embed(tokens)
+    tokens, counts = pad(SEQUENCES)
+    x = model.embed(tokens, counts)
     for b, t in (0, 0), (0, 2), (2, 11), (3, 5):
         row = model.token_embedding.weight[tokens[b, t]] + model.positions.weight[t]
         assert torch.equal(x[b, t], row)
@@ -122,9 +122,77 @@ def test_hidden_states_leave_the_encoder_normalised():
     nn.init.ones_(model.norm.weight)
     nn.init.zeros_(model.norm.bias)
     tokens, counts = pad(BAGS)
-    hidden = model.encode(model.embed(tokens), counts.double())
+    hidden = model.encode(model.embed(tokens, counts), counts.double())
     assert hidden.mean(-1).abs().max() < 1e-12
     assert (hidden.var(-1, correction=0) - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize('window', [1, 2, 3, 4])
+def test_windows_are_a_convolution_of_one_hot_tokens(window):
+    """torch's own, with a kernel that holds the tables; the review is padded with zeros."""
+    model = encoder(window=window, n_layer=0)
+    tokens, counts = pad(SEQUENCES, width=15)
+    hidden = model.embed(tokens, counts)
+    one_hot = F.one_hot(tokens, 50).double() * (counts > 0)[..., None]
+    kernel = model.token_embedding.weight.view(50, window, 16).permute(2, 0, 1)
+    before = (window - 1) // 2
+    signal = F.pad(one_hot.mT, (before, window - 1 - before))
+    wanted = F.conv1d(signal, kernel, model.windows.bias).relu().mT
+    torch.testing.assert_close(hidden, wanted, rtol=1e-12, atol=1e-12)
+    assert model.ordered == (window > 1)
+
+
+@pytest.mark.parametrize('pooling', ['mean', 'max'])
+def test_padding_changes_nothing_of_windows(pooling):
+    model = encoder(window=3, n_layer=0, pooling=pooling)
+    alone = torch.cat([model(*pad([review])) for review in SEQUENCES])
+    torch.testing.assert_close(model(*pad(SEQUENCES, width=33)), alone, rtol=1e-12, atol=1e-12)
+
+
+def test_max_pooling_is_the_largest_of_the_real_tokens():
+    model = encoder(window=3, n_layer=0, pooling='max')
+    tokens, counts = pad(SEQUENCES)
+    x = torch.randn(*tokens.shape, 16, dtype=torch.float64) - 5  # below the padding's zeros
+    pooled = model.pool(x, counts.double())
+    for row, vectors, review in zip(pooled, x, SEQUENCES):
+        assert torch.equal(row, vectors[:len(review)].max(0).values)
+
+
+def test_n_grams_add_a_linear_model_of_unit_length():
+    model = encoder(window=3, n_layer=0, known_ngrams=6, n_class=3, head='ce')
+    weights = model.ngrams.sums.weight.detach()
+    model.ngrams.strength.copy_(torch.tensor([0.0, 1, 2, 3, 0.5, 0, 4]))
+    tokens, counts = pad(SEQUENCES)
+    ngrams = torch.tensor([[1, 3, 6], [2, 0, 0], [0, 0, 0], [5, 0, 0]])
+    without = model.head(model.pool(model.encode(model.embed(tokens, counts), counts.double()),
+                                    counts.double()))
+    added = model(tokens, counts, ngrams) - without
+    by_hand = (1 * weights[1] + 3 * weights[3] + 4 * weights[6]) / math.sqrt(1 + 9 + 16)
+    torch.testing.assert_close(added[0], by_hand, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(added[1], weights[2], rtol=1e-12, atol=1e-12)
+    # none is known, or it says nothing
+    torch.testing.assert_close(added[2:], torch.zeros(2, 3).double(), rtol=0, atol=1e-12)
+
+
+def test_n_grams_leave_the_trunk_and_the_head_as_they_start():
+    torch.manual_seed(3)
+    shape = {'vocab_size': 50, 'n_class': 2, 'n_embd': 16, 'window': 3, 'n_layer': 0}
+    plain = Encoder(EncoderConfig(**shape)).state_dict()
+    torch.manual_seed(3)
+    beside = Encoder(EncoderConfig(**shape, known_ngrams=9)).state_dict()
+    assert beside['ngrams.sums.weight'].eq(0).all()
+    for name, weight in plain.items():
+        assert torch.equal(beside[name], weight)
+
+
+def test_another_vocabulary_is_no_start():
+    shape = {'vocab_size': 50, 'n_class': 2, 'n_embd': 16, 'window': 3, 'known_tokens': 7}
+    first = Encoder(EncoderConfig(**shape))
+    second = Encoder(EncoderConfig(**shape))
+    second.load_trunk(first.state_dict())
+    first.tokens += 1
+    with pytest.raises(ValueError, match='other tokens'):
+        second.load_trunk(first.state_dict())
 
 
 def test_attention_is_torch_multihead_attention():

@@ -81,8 +81,7 @@ def log_odds(p):
 
 @pytest.mark.parametrize('run', ['out/bce/seed0', 'out/bce', 'out/topics/seed0'])
 def test_worth_is_that_of_leaving_a_token_out(home, Classifier, run):
-    """By brute force, one shortened review after another. (With positions, the others stay where
-    they are.)"""
+    """By brute force, one shortened review after another."""
     classifier = Classifier(run)
     text = 'A wonderful film, a great film. I liked the songs, and 最高 naïve 👍'
     p, name, pieces = classifier.explain(text)
@@ -94,11 +93,11 @@ def test_worth_is_that_of_leaving_a_token_out(home, Classifier, run):
     review = torch.from_numpy(classifier.tokens([text])[0])
     assert len(review) == len(pieces)
     for token, (_, worth) in zip(review, pieces):
-        kept = (review != token).long()
+        shorter = review[review != token][None]
         without = 0.0
         for member in classifier.runs:
             with torch.no_grad():
-                logits = member.model(review[None], kept[None]).double()
+                logits = member.model(shorter, torch.ones_like(shorter)).double()
             probs = member.model.head.probs(logits / member.temperature)
             without += float(probs[0, likeliest]) / len(classifier.runs)
         assert worth == pytest.approx(log_odds(p[likeliest]) - log_odds(without), abs=1e-3)

@@ -1,0 +1,163 @@
+"""What a model knows of its training texts: their tokens and their n-grams.
+
+A trunk of windows has vectors for the tokens that the training texts hold, and a weight for each of
+their n-grams. So its size follows the texts, not the tokenizer.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from nanoloss.data import shorten, spans_of
+
+NGRAM_SIZES = {  # what an n-gram is made of: how many of them
+    'chars': (2, 3, 4, 5),  # bytes of the text: endings, misspelt words, pairs of words
+    'tokens': (1, 2, 3),
+}
+MIN_COUNT = 2  # a token or an n-gram that fewer training texts have is not known
+CHUNK = 2000  # reviews whose n-grams are listed at once
+
+
+class Vocabulary(NamedTuple):
+    """tokens int64 [n] and ngrams uint64 [m], keys of `ngram_keys`, both ascending; where one is
+    empty, it is not used. ngram_kind: a name in NGRAM_SIZES, or none. block_size, truncate: what of
+    a review has n-grams, see `shorten`."""
+    tokens: np.ndarray
+    ngrams: np.ndarray
+    ngram_kind: str
+    block_size: int
+    truncate: str
+
+    def encode(self, split, encoding):
+        """A split as the tokenizer made it -> the same in the numbers of this vocabulary.
+
+        Known token i becomes i + 1, all others 0. Known n-gram i of a review becomes i + 1, however
+        often the review has it; unknown ones are left out.
+        """
+        if len(self.ngrams):
+            ids = []
+            lengths = []
+            for keys, reviews, n_reviews in self.chunks_of_keys(split, encoding):
+                places, known = find(keys, self.ngrams)
+                ids.append(places[known].astype(np.int32) + 1)
+                lengths.append(np.bincount(reviews[known], minlength=n_reviews))
+            offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
+            split = split._replace(ngrams=np.concatenate(ids), ngram_spans=spans_of(offsets))
+        if len(self.tokens):
+            places, known = find(split.tokens, self.tokens)
+            split = split._replace(tokens=np.where(known, places + 1, 0).astype(np.uint32))
+        return split
+
+    def chunks_of_keys(self, split, encoding):
+        """Yield the distinct n-grams of some reviews after the other: their keys, uint64 [N],
+        ascending within a review, which of these reviews each is of, int64 [N], and the number of
+        reviews."""
+        for start in range(0, len(split.spans), CHUNK):
+            spans = split.spans[start:start + CHUNK]
+            pieces = []
+            for begin, end in spans:
+                used = shorten(split.tokens[begin:end], self.block_size, self.truncate)
+                pieces.append(np.concatenate(used))
+            if self.ngram_kind == 'chars':
+                texts = [encoding.decode_bytes(piece.tolist()) for piece in pieces]
+                pieces = [np.frombuffer(text, np.uint8) for text in texts]
+            lengths = np.array([len(piece) for piece in pieces])
+            sizes = NGRAM_SIZES[self.ngram_kind]
+            keys, reviews = ngram_keys(np.concatenate(pieces), lengths, sizes)
+            # equal ones side by side, of which the first stays
+            order = np.lexsort((keys, reviews))
+            keys = keys[order]
+            reviews = reviews[order]
+            first = np.ones(len(keys), bool)
+            first[1:] = (keys[1:] != keys[:-1]) | (reviews[1:] != reviews[:-1])
+            yield keys[first], reviews[first], len(spans)
+
+
+def find(values, known):
+    """Where each value stands in `known`, which ascends, and whether it does."""
+    places = np.searchsorted(known, values).clip(max=len(known) - 1)
+    return places, known[places] == values
+
+
+def lower_case(split, encoding):
+    """A split -> the same with the tokens of its texts in lower case."""
+    texts = []
+    for begin, end in split.spans:
+        texts.append(encoding.decode(split.tokens[begin:end].tolist()).lower())
+    reviews = encoding.encode_ordinary_batch(texts)
+    reviews = [review or [encoding.eot_token] for review in reviews]
+    offsets = np.cumsum([0, *map(len, reviews)])
+    tokens = np.concatenate([np.array(review, np.uint32) for review in reviews])
+    return split._replace(tokens=tokens, spans=spans_of(offsets))
+
+
+def learn_vocabulary(split, encoding, tokens, ngrams, block_size, truncate):
+    """The `Vocabulary` of a training split. tokens: whether to list them; ngrams: which kind, a
+    name in NGRAM_SIZES or 'none'."""
+    vocabulary = Vocabulary(np.zeros(0, np.int64), np.zeros(0, np.uint64), ngrams, block_size,
+                            truncate)
+    if tokens:
+        values, counts = np.unique(split.tokens, return_counts=True)
+        known = counts >= MIN_COUNT
+        if not known.any():  # a few words, each of them once
+            known[:] = True
+        vocabulary = vocabulary._replace(tokens=values[known].astype(np.int64))
+    if ngrams != 'none':
+        # a review has each of its keys once, so that counts are of reviews
+        keys = [keys for keys, _, _ in vocabulary.chunks_of_keys(split, encoding)]
+        values, counts = np.unique(np.concatenate(keys), return_counts=True)
+        vocabulary = vocabulary._replace(ngrams=values[counts >= MIN_COUNT])
+    return vocabulary
+
+
+def ngram_keys(values, lengths, sizes):
+    """Number the n-grams of reviews that stand one after another: any two get different numbers,
+    but for one in 2^64.
+
+    values: unsigned [N]; lengths: int64 [reviews], sum N. Returns keys uint64 [M] and the review of
+    each, int64 [M].
+    """
+    review = np.repeat(np.arange(len(lengths)), lengths)
+    values = values.astype(np.uint64)
+    all_keys = []
+    all_reviews = []
+    keys = np.zeros(len(values), np.uint64)
+    for size in range(1, max(sizes) + 1):
+        # those of one value less, and the next value
+        keys = mixed(keys[:len(values) - size + 1] + values[size - 1:] + np.uint64(1))
+        if size in sizes:
+            inside = review[:len(keys)] == review[size - 1:]
+            all_keys.append(keys[inside])
+            all_reviews.append(review[:len(keys)][inside])
+    return np.concatenate(all_keys), np.concatenate(all_reviews)
+
+
+def mixed(keys):
+    """A one-to-one mapping of uint64 that leaves no pattern (the finalizer of SplitMix64; Steele,
+    Lea and Flood 2014)."""
+    keys = (keys ^ keys >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ keys >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return keys ^ keys >> np.uint64(31)
+
+
+def ngram_strength(split, n_ngrams, n_class):
+    """How much each n-gram says of the classes, float32 [n_ngrams + 1], row 0 unused.
+
+    The root mean square over the classes of naive Bayes' log ratio: how much likelier a review has
+    the n-gram if it has the label than if not (Wang and Manning 2012, with presence for counts).
+    split: of `Vocabulary.encode`.
+    """
+    from scipy.sparse import csr_matrix  # half a second that runs without n-grams do without
+    labels = split.labels
+    if labels.ndim == 1:
+        labels = np.eye(n_class)[labels]
+    offsets = np.append(0, split.ngram_spans[:, 1])
+    presence = csr_matrix((np.ones(len(split.ngrams)), split.ngrams, offsets),
+                          shape=(len(labels), n_ngrams + 1))
+    n_with = np.asarray(presence.sum(0)).T  # [n_ngrams + 1, 1]
+    n_label = labels.sum(0)
+    both = presence.T @ labels  # [n_ngrams + 1, n_class]
+    # of the reviews with and without the label, the share that has the n-gram, never 0 or 1
+    p = (both + 1) / (n_label + 2)
+    q = (n_with - both + 1) / (len(labels) - n_label + 2)
+    strength = np.sqrt((np.log(p / q) ** 2).mean(1))
+    return strength.astype(np.float32)

@@ -1,0 +1,156 @@
+"""nanoloss/vocabulary.py by brute force over texts. About 3 s."""
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from nanoloss.data import Split, shorten, spans_of
+from nanoloss.tokenizer import tokenizer
+from nanoloss.vocabulary import (
+    NGRAM_SIZES, find, learn_vocabulary, lower_case, ngram_keys, ngram_strength)
+
+TEXTS = ['Good film, GOOD fun', 'a bad Film', 'Bad, bad. BAD', 'naïve 最高 fun', 'a', 'ÉTÉ fun 👍']
+LABELS = np.array([1, 0, 0, 1, 0, 1], np.uint8)
+
+
+@pytest.fixture(scope='module')
+def encoding():
+    return tokenizer('cl100k_base')
+
+
+def as_split(texts, encoding, labels=LABELS):
+    reviews = [encoding.encode_ordinary(text) for text in texts]
+    offsets = np.cumsum([0, *map(len, reviews)])
+    return Split(np.concatenate(reviews).astype(np.uint32), spans_of(offsets), labels)
+
+
+def reviews_of(split):
+    return [split.tokens[begin:end].tolist() for begin, end in split.spans]
+
+
+def ngrams_of(split):
+    return [split.ngrams[begin:end].tolist() for begin, end in split.ngram_spans]
+
+
+def grams(values, kind):
+    """The set of n-grams of a sequence, as tuples."""
+    found = set()
+    for size in NGRAM_SIZES[kind]:
+        found |= {tuple(values[i:i + size]) for i in range(len(values) - size + 1)}
+    return found
+
+
+def test_lower_case_is_that_of_the_text(encoding):
+    lower = lower_case(as_split(TEXTS, encoding), encoding)
+    assert [encoding.decode(review) for review in reviews_of(lower)] == [t.lower() for t in TEXTS]
+    assert reviews_of(lower) == [encoding.encode_ordinary(text.lower()) for text in TEXTS]
+    assert lower.tokens.dtype == np.uint32
+    assert np.array_equal(lower.labels, LABELS)
+
+
+def test_known_tokens_are_those_that_training_holds_twice(encoding):
+    split = lower_case(as_split(TEXTS, encoding), encoding)
+    vocabulary = learn_vocabulary(split, encoding, True, 'none', 100, 'head')
+    counts = Counter(split.tokens.tolist())
+    assert vocabulary.tokens.tolist() == sorted(t for t, count in counts.items() if count > 1)
+    encoded = vocabulary.encode(split, encoding)
+    for review, numbers in zip(reviews_of(split), reviews_of(encoded)):
+        for token, number in zip(review, numbers, strict=True):
+            if counts[token] > 1:
+                assert vocabulary.tokens[number - 1] == token
+            else:
+                assert number == 0
+    assert encoded.ngrams is None
+
+
+def test_words_that_come_once_are_known_where_there_are_no_others(encoding):
+    split = as_split(['one two three', 'four'], encoding, LABELS[:2])
+    vocabulary = learn_vocabulary(split, encoding, True, 'tokens', 100, 'head')
+    assert len(vocabulary.tokens) == 4
+    assert len(vocabulary.ngrams) == 0
+    assert vocabulary.encode(split, encoding).ngrams is None
+
+
+@pytest.mark.parametrize('truncate', ['head', 'both'])
+@pytest.mark.parametrize('kind', ['chars', 'tokens'])
+def test_n_grams_are_those_of_two_texts_each_once(encoding, kind, truncate, monkeypatch):
+    monkeypatch.setattr('nanoloss.vocabulary.CHUNK', 4)
+    texts = [text.lower() for text in TEXTS]
+    split = as_split(texts, encoding)
+    vocabulary = learn_vocabulary(split, encoding, False, kind, 5, truncate)
+    sets = []
+    for review in reviews_of(split):
+        used = np.concatenate(shorten(np.array(review), 5, truncate)).tolist()
+        values = list(encoding.decode_bytes(used)) if kind == 'chars' else used
+        sets.append(grams(values, kind))
+    counts = Counter(gram for found in sets for gram in found)
+    known = {gram for gram, count in counts.items() if count > 1}
+    assert len(vocabulary.ngrams) == len(known) > 3
+
+    # a number stands for one n-gram, in every text
+    encoded = ngrams_of(vocabulary.encode(split, encoding))
+    meaning = {}
+    for numbers, found in zip(encoded, sets):
+        assert len(numbers) == len(set(numbers)) == len(found & known)
+        for number in numbers:
+            meaning[number] = meaning.get(number, known) & found
+    for number, candidates in meaning.items():
+        holders = [number in numbers for numbers in encoded]
+        assert any([gram in found for found in sets] == holders for gram in candidates)
+
+    # what no training text has is left out
+    strange = as_split(['zzqx', texts[0]], encoding, None)
+    assert ngrams_of(vocabulary.encode(strange, encoding)) == [[], encoded[0]]
+
+
+def test_keys_differ_where_n_grams_differ():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 4, 500).astype(np.uint32)
+    lengths = np.array([100, 1, 0, 399])
+    keys, reviews = ngram_keys(values, lengths, (1, 3))
+    wanted = []
+    begin = 0
+    for review, length in enumerate(lengths):
+        piece = values[begin:begin + length].tolist()
+        begin += length
+        for size in 1, 3:
+            wanted += [(review, *piece[i:i + size]) for i in range(length - size + 1)]
+    assert len(keys) == len(wanted)
+    assert len(set(zip(reviews.tolist(), keys.tolist()))) == len(set(wanted))
+    assert Counter(reviews.tolist()) == Counter(row[0] for row in wanted)
+    assert len(set(keys.tolist())) == len({row[1:] for row in wanted})
+
+
+def test_a_text_shorter_than_an_n_gram_has_none():
+    keys, reviews = ngram_keys(np.array([7], np.uint8), np.array([1]), (2, 5))
+    assert len(keys) == len(reviews) == 0
+
+
+def test_find_is_a_search_one_by_one():
+    known = np.array([2, 5, 9])
+    places, found = find(np.array([9, 1, 5, 10, 2, 3]), known)
+    assert found.tolist() == [True, False, True, False, True, False]
+    assert known[places[found]].tolist() == [9, 5, 2]
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_strength_is_the_root_mean_square_of_log_ratios(several):
+    rng = np.random.default_rng(1)
+    present = rng.random((40, 6)) < 0.3
+    labels = rng.integers(0, 3, 40)
+    targets = np.eye(3)[labels]
+    if several:
+        targets = (rng.random((40, 3)) < 0.4).astype(np.uint8)
+        labels = targets
+    ids = [np.flatnonzero(row) + 1 for row in present]
+    spans = spans_of(np.cumsum([0, *map(len, ids)]))
+    split = Split(None, np.zeros((40, 2), int), labels, np.concatenate(ids).astype(np.int32), spans)
+    strength = ngram_strength(split, 6, 3)
+    for gram in range(6):
+        squares = 0.0
+        for target in targets.T == 1:
+            p = (present[target, gram].sum() + 1) / (target.sum() + 2)
+            q = (present[~target, gram].sum() + 1) / ((~target).sum() + 2)
+            squares += math.log(p / q) ** 2
+        assert strength[gram + 1] == pytest.approx(math.sqrt(squares / 3), rel=1e-5)
