@@ -77,7 +77,7 @@ epochs = 0  # 0: see the dial
 batch_size = 0  # reviews a step; 0: see the dial
 pool = 50  # batches made together, of one size each: the larger, the less padding and randomness
 learning_rate = 3e-3  # the highest
-ngram_rate = 100.0  # the same for the weights of n-grams, which have plain SGD
+ngram_rate = 50.0  # the same for the weights of n-grams, of plain SGD, times the outputs
 min_lr = 0.0  # the last
 warmup_iters = 50  # steps from 0 to the highest rate
 decay_lr = True  # from there to min_lr by a cosine
@@ -261,7 +261,9 @@ def make_optimizers(model):
         exclude.append(embedding.weight)
     if model.config.known_ngrams:
         weights = model.ngrams.sums.weight
-        group = {'params': [weights], 'lr_mult': ngram_rate / learning_rate}
+        # of many classes each is rare, and seldom pulls its output up
+        rate = ngram_rate * weights.shape[1]
+        group = {'params': [weights], 'lr_mult': rate / (learning_rate or math.inf)}
         others.append(torch.optim.SGD([group], lr=0.0))
         exclude.append(weights)
     groups = parameter_groups(model, weight_decay, exclude)
