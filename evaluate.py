@@ -287,13 +287,16 @@ def published_beside(run, papers):
     return None
 
 
-def summarize_accuracy(correct):
-    """bool [runs, reviews] -> the accuracy of a group in %, with its intervals."""
+def summarize_accuracy(correct, drawn=True):
+    """bool [runs, reviews] -> the accuracy of a group in %, with its intervals.
+
+    drawn: whether runs of other seeds would differ; if not, one run has an interval, too."""
     by_run = 100 * correct.mean(1)
+    intervals = interval(correct if drawn else np.repeat(correct, 2, axis=0))
     return {
         'n': correct.shape[1],
         'correct': correct.sum(1).tolist(),
-        **interval(correct),
+        **intervals,
         'min': by_run.min(),
         'mean': by_run.mean(),
         'median': np.median(by_run),
@@ -319,7 +322,9 @@ class Group:
         self.accuracy = {}  # by split: what `summarize_accuracy` says of it
         for split in SPLITS:
             self.correct[split] = np.stack([run.correct[split] for run in self.runs])
-            self.accuracy[split] = summarize_accuracy(self.correct[split])
+            # nothing of a baseline is drawn: a second run of it would be the same
+            drawn = 'baseline_code' not in self.runs[0].config
+            self.accuracy[split] = summarize_accuracy(self.correct[split], drawn)
 
 
 def read_runs(folder):

@@ -37,8 +37,8 @@ def write_topics(path):
 
 @pytest.fixture(scope='session')
 def home(tmp_path_factory):
-    """A folder with two short runs on the sample, out/bce, and one on reviews with several labels,
-    out/topics."""
+    """A folder with two short runs on the sample, out/bce, two of the usual trunk, out/windows, and
+    one on reviews with several labels, out/topics."""
     home = tmp_path_factory.mktemp('home')
     write_topics(home / 'topics.csv')
     call(home, 'prepare.py', '--source=sample')
@@ -47,6 +47,8 @@ def home(tmp_path_factory):
             '--learning_rate=3e-3', '--n_head=1', '--dtype=float32']
     call(home, 'train.py', *argv, '--n_runs=2', '--out_dir=out/bce', '--block_size=100',
          '--truncate=both')
+    call(home, 'train.py', '--dataset=sample', '--threads=1', '--epochs=2', '--n_embd=16',
+         '--dtype=float32', '--n_runs=2', '--block_size=60', '--out_dir=out/windows')
     call(home, 'train.py', *argv, '--out_dir=out/topics', '--dataset=topics', '--pos=learned')
     return home
 

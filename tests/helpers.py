@@ -15,6 +15,9 @@ TINY = ['--dataset=toy', '--lower=False', '--window=0', '--ngrams=none', '--pool
         '--n_layer=1', '--n_embd=16', '--block_size=20', '--batch_size=16',
         '--epochs=2', '--learning_rate=3e-3', '--warmup_iters=5', '--device=cpu',
         '--dtype=float32', '--threads=1']
+# after TINY: the usual trunk in its place
+WINDOWS = ['--window=3', '--ngrams=tokens', '--ngram_rate=5', '--n_layer=0', '--pooling=max',
+           '--dropout=0.3', '--token_dropout=0.2']
 SIZES = {'train': 210, 'val': 50, 'test': 70}  # reviews of the toy data set
 CLOCK = 'seconds', 'tokens_per_second', 'eval_tokens_per_second', 'peak_memory_mb'
 

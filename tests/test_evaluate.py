@@ -607,3 +607,13 @@ def test_the_runs_that_table_1_allows():
                 found.append(tuple(counts))
         assert sorted(found) == sorted(table1.possible(*figures, 0.005))
         assert len(found) in (7, 12)
+
+
+def test_a_run_of_which_nothing_is_drawn_has_an_interval_over_reviews():
+    """That of a share of independent answers; a drawn one, run once, has none."""
+    correct = np.arange(400)[None] % 8 != 0
+    summary = evaluate.summarize_accuracy(correct, drawn=False)
+    assert summary['seeds'] == (87.5, 87.5)
+    half = 196 * (0.875 * 0.125 / 399) ** 0.5
+    assert summary['both'] == pytest.approx((87.5 - half, 87.5 + half), abs=1e-3)
+    assert evaluate.summarize_accuracy(correct)['both'] is None

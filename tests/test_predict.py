@@ -27,16 +27,16 @@ def val_texts(home, classifier, name):
     return texts
 
 
-@pytest.mark.parametrize('which', ['last', 'best'])
-def test_probabilities_are_those_of_the_training_loop(home, Classifier, which):
+@pytest.mark.parametrize('name, which', [('bce', 'last'), ('bce', 'best'), ('windows', 'last')])
+def test_probabilities_are_those_of_the_training_loop(home, Classifier, name, which):
     """From the text of val, with other batches, against the logits in preds.npz; a group is the
     mean of its runs."""
-    seeds = [Classifier(f'out/bce/seed{k}', which) for k in (0, 1)]
+    seeds = [Classifier(f'out/{name}/seed{k}', which) for k in (0, 1)]
     texts = val_texts(home, seeds[0], 'sample')
     labels = np.load(home / 'data/sample/val_labels.npy')
     probs = []
     for k, seed in enumerate(seeds):
-        run = home / f'out/bce/seed{k}'
+        run = home / f'out/{name}/seed{k}'
         result = json.loads((run / 'result.json').read_text())[which]
         p = seed.probs(texts)
         n_correct = ((p[:, 1] > 0.5) == labels).sum()
@@ -47,7 +47,7 @@ def test_probabilities_are_those_of_the_training_loop(home, Classifier, which):
             expected = 1 / (1 + np.exp(-logits / result['temperature']))
             assert p[:, 1] == pytest.approx(expected, abs=2e-3)
         probs.append(p)
-    group = Classifier('out/bce', which)
+    group = Classifier(f'out/{name}', which)
     assert group.probs(texts) == pytest.approx((probs[0] + probs[1]) / 2)
     assert len({seeds[0].id, seeds[1].id, group.id}) == 3
     assert group.probs([]).shape == (0, 2)
@@ -101,6 +101,25 @@ def test_worth_is_that_of_leaving_a_token_out(home, Classifier, run):
             probs = member.model.head.probs(logits / member.temperature)
             without += float(probs[0, likeliest]) / len(classifier.runs)
         assert worth == pytest.approx(log_odds(p[likeliest]) - log_odds(without), abs=1e-3)
+
+
+def test_worth_with_n_grams_is_that_of_the_shorter_text(Classifier):
+    classifier = Classifier('out/windows')
+    p, name, pieces = classifier.explain('A Wonderful film, great film')
+    assert ''.join(piece for piece, _ in pieces) == 'a wonderful film, great film'
+    shorter = classifier.probs(['a wonderful film, film'])[0]
+    y = classifier.classes.index(name)
+    assert dict(pieces)[' great'] == pytest.approx(log_odds(p[y]) - log_odds(shorter[y]), abs=1e-3)
+
+
+def test_runs_of_other_vocabularies_make_no_mean(home, Classifier, tmp_path):
+    shutil.copytree(home / 'out/windows', tmp_path / 'mixed')
+    path = tmp_path / 'mixed/seed1/model.pt'
+    weights = torch.load(path, weights_only=True)
+    weights['ngrams.keys'][0] -= 1
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match='its vocabulary is not that of the others'):
+        Classifier(tmp_path / 'mixed')
 
 
 def test_a_text_of_one_kind_of_token_is_worth_nothing_less(Classifier):

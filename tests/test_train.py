@@ -11,10 +11,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, TINY, fails, make_data, outcome, same, save, script, toy_reviews, train
+from helpers import (
+    ROOT, TINY, WINDOWS, fails, make_data, outcome, same, save, script, toy_reviews, train)
 
 import model as model_script
-from nanoloss.data import batches, load_data, shuffled
+from nanoloss.data import Split, batches, load_data, shuffled
 
 
 @pytest.fixture(scope='module')
@@ -103,9 +104,11 @@ def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
     assert outcome(tmp_path / 'a/seed1') == outcome(tmp_path / 'c/seed1')
 
 
-@pytest.mark.parametrize('ckpt_secs, step', [(60, 28), (0, 29)], ids=['whole epochs', 'every step'])
-def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, ckpt_secs, step):
-    argv = ['--epochs=3', '--dropout=0.1', '--eval_interval=5', f'--ckpt_secs={ckpt_secs}']
+@pytest.mark.parametrize('trunk, ckpt_secs, step', [
+    ([], 60, 28), ([], 0, 29), (WINDOWS, 0, 29),
+], ids=['whole epochs', 'every step', 'windows'])
+def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, trunk, ckpt_secs, step):
+    argv = ['--epochs=3', '--dropout=0.1', *trunk, '--eval_interval=5', f'--ckpt_secs={ckpt_secs}']
     train(data, tmp_path / 'uncut', *argv)
     module = script()
     predict = module.predict
@@ -132,22 +135,24 @@ def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, ckpt_sec
     assert [row['epoch'] for row in log] == [round(epoch, 4) for epoch in epochs]
 
 
-@pytest.mark.parametrize('max_tokens', [1, 60])
-def test_parts_are_the_whole_batch(data, tmp_path, max_tokens):
+@pytest.mark.parametrize('max_tokens, trunk', [(1, []), (60, []), (60, [*WINDOWS, '--dropout=0'])],
+                         ids=['one review', 'a few', 'windows'])
+def test_parts_are_the_whole_batch(data, tmp_path, max_tokens, trunk):
     """A step in parts, of one review each or of a few, is the step of the whole batch."""
-    argv = ['--dtype=float64', '--epochs=1', '--batch_size=50', '--token_dropout=0.3']
+    argv = [*trunk, '--dtype=float64', '--epochs=1', '--batch_size=50', '--token_dropout=0.3']
     train(data, tmp_path / 'one', *argv)  # 210 reviews are 4 batches of 50, and one of 10
     train(data, tmp_path / 'parts', *argv, f'--max_tokens={max_tokens}')
     same(outcome(tmp_path / 'one/seed0'), outcome(tmp_path / 'parts/seed0'))
 
 
-def test_deferred_steps_are_those_of_dense_adamw(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize('trunk', [[], WINDOWS], ids=['transformer', 'windows'])
+def test_deferred_steps_are_those_of_dense_adamw(data, tmp_path, monkeypatch, trunk):
     """A whole training in float64, with embeddings that wait and with torch's AdamW on all of them;
     eps, in which they differ, out of the way."""
     adamw = torch.optim.AdamW
     monkeypatch.setattr(torch.optim, 'AdamW',
                         lambda *args, **kwargs: adamw(*args, eps=1e-30, **kwargs))
-    argv = ['--dtype=float64', '--bias=False', '--token_dropout=0.5', '--weight_decay=1',
+    argv = [*trunk, '--dtype=float64', '--bias=False', '--token_dropout=0.5', '--weight_decay=1',
             '--eval_interval=5']
     module = script()
     deferred_adamw = module.DeferredAdamW
@@ -165,8 +170,9 @@ def test_deferred_steps_are_those_of_dense_adamw(data, tmp_path, monkeypatch):
     same(outcome(tmp_path / 'deferred/seed0'), outcome(tmp_path / 'dense/seed0'))
 
 
-@pytest.mark.parametrize('argv', [[], ['--deferred=False', '--max_tokens=60']],
-                         ids=['deferred', 'dense, in parts'])
+@pytest.mark.parametrize('argv', [
+    [], ['--deferred=False', '--max_tokens=60'], [*WINDOWS, '--dropout=0'],
+], ids=['deferred', 'dense, in parts', 'windows'])
 def test_two_processes_are_one(data, tmp_path, argv):
     """torchrun with two gloo processes: the same batches, half of each to a process.
 
@@ -207,6 +213,47 @@ def test_bag_on_and_off_are_one_training(data, tmp_path):
     b = outcome(tmp_path / 'False/seed0')
     assert a[1][-1]['train_loss'] < a[1][0]['train_loss'] - 0.01
     assert a[0]['last']['test']['loss'] == pytest.approx(b[0]['last']['test']['loss'], rel=1e-6)
+
+
+@pytest.mark.parametrize('trunk', [['--ngrams=none'], ['--window=1', '--n_embd=2']],
+                         ids=['windows', 'n-grams'])
+def test_windows_and_n_grams_each_learn(tmp_path, trunk):
+    """Whether 1 stands before 2 or after it: pairs alone can tell."""
+    rng = np.random.default_rng(0)
+
+    def reviews(n):
+        labels = rng.integers(0, 2, n)
+        noise = rng.integers(3, 30, (n, 8)).tolist()
+        return [[*row[:4], *[(1, 2), (2, 1)][y], *row[4:]] for row, y in zip(noise, labels)], labels
+    save(tmp_path / 'toy', {split: reviews(n) for split, n in {
+        'train': 600, 'val': 50, 'test': 50}.items()})
+    train(tmp_path, tmp_path / 'out', *WINDOWS, '--epochs=12', '--learning_rate=1e-2', *trunk)
+    result, _, weights, _ = outcome(tmp_path / 'out/seed0')
+    assert result['last']['test']['accuracy'] > 0.9
+    config = config_of(tmp_path / 'out/seed0')
+    assert config['known_tokens'] == len(weights['tokens']) == 29
+    assert ('ngrams.keys' in weights) == (config['known_ngrams'] > 0)
+    assert config['bag'] is False
+
+
+@pytest.mark.parametrize('n, length, wanted', [
+    (10, 5, (8, 40, 'chars')),  # 2 steps an epoch
+    (2400, 43, (32, 20, 'chars')),
+    (10_000, 12, (64, 10, 'chars')),
+    (25_000, 297, (64, 4, 'tokens')),
+    (400_000, 100, (64, 4, 'tokens')),
+])
+def test_the_dial_follows_the_texts(n, length, wanted):
+    module = script()
+    spans = np.stack([np.arange(n), np.arange(n) + length], 1)
+    split = Split(None, spans, np.zeros(n))
+    module.turn_dial(split)
+    assert (module.batch_size, module.epochs, module.ngrams) == wanted
+    module.batch_size = 16
+    module.epochs = 3
+    module.ngrams = 'none'
+    module.turn_dial(split)  # what is set, stays
+    assert (module.batch_size, module.epochs, module.ngrams) == (16, 3, 'none')
 
 
 def test_a_finished_run_is_skipped_and_other_settings_are_refused(data, tmp_path, capsys):
