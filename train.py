@@ -1,6 +1,7 @@
 """data + model -> out/<name>/seed<k>/: train an encoder with a swappable head, evaluate it.
 
-    python train.py config/bce.py                        one run, on CUDA, MPS or the CPU
+    python train.py --dataset=my                         one run, on CUDA, MPS or the CPU
+    python train.py config/bce.py                        the paper's transformer on IMDB
     python train.py config/bce.py --n_runs=5             five seeds, one after the other
     python train.py config/bce.py --learning_rate=1e-3 --out_dir=out/fast
     torchrun --standalone --nproc_per_node=2 train.py config/bce.py     one run on two processes
@@ -9,9 +10,11 @@ Notable:
 - The same command again skips finished runs and continues an unfinished one, from a state that is
   saved every minute. Every random number is drawn from the seed and the step or epoch, so a run
   ends as if it had never been interrupted.
-- A batch is made of reviews of about one size, as bags (model.py): little padding, each distinct
-  token once. It is computed in parts that fit the caches, and only the embeddings of its own tokens
-  are touched (nanoloss/optim.py).
+- Without a config file nothing has to be chosen: the trunk is windows and n-grams (model.py), and
+  what has to follow the texts follows them (`turn_dial`).
+- A batch is made of reviews of about one size and, where their order does not matter, as bags
+  (model.py): little padding, each distinct token once. It is computed in parts that fit the caches,
+  and only the embeddings of its own tokens are touched (nanoloss/optim.py).
 - Mixed precision: bfloat16 where the chip has it, on CPUs too, else float16 with a GradScaler, else
   float32.
 """
