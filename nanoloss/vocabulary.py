@@ -140,7 +140,7 @@ def mixed(keys):
 
 
 def ngram_strength(split, n_ngrams, n_class):
-    """How much each n-gram says of the classes, float32 [n_ngrams + 1], row 0 unused.
+    """How much each n-gram says of the classes, float32 [n_ngrams + 1]; row 0 is padding.
 
     The root mean square over the classes of naive Bayes' log ratio: how much likelier a review has
     the n-gram if it has the label than if not (Wang and Manning 2012, with presence for counts).
@@ -160,4 +160,5 @@ def ngram_strength(split, n_ngrams, n_class):
     p = (both + 1) / (n_label + 2)
     q = (n_with - both + 1) / (len(labels) - n_label + 2)
     strength = np.sqrt((np.log(p / q) ** 2).mean(1))
+    strength[0] = 0  # padding says nothing
     return strength.astype(np.float32)

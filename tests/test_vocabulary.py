@@ -147,6 +147,7 @@ def test_strength_is_the_root_mean_square_of_log_ratios(several):
     spans = spans_of(np.cumsum([0, *map(len, ids)]))
     split = Split(None, np.zeros((40, 2), int), labels, np.concatenate(ids).astype(np.int32), spans)
     strength = ngram_strength(split, 6, 3)
+    assert strength[0] == 0  # padding: a text's length must not depend on its company
     for gram in range(6):
         squares = 0.0
         for target in targets.T == 1:
