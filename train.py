@@ -80,7 +80,7 @@ epochs = 0  # 0: see the dial
 batch_size = 0  # reviews a step; 0: see the dial
 pool = 50  # batches made together, of one size each: the larger, the less padding and randomness
 learning_rate = 3e-3  # the highest
-ngram_rate = 50.0  # the same for the weights of n-grams, of plain SGD, times the outputs
+ngram_rate = 50.0  # of n-grams' weights, by plain SGD, times the square root of the outputs
 min_lr = 0.0  # the last
 warmup_iters = 50  # steps from 0 to the highest rate
 decay_lr = True  # from there to min_lr by a cosine
@@ -265,7 +265,7 @@ def make_optimizers(model):
     if model.config.known_ngrams:
         weights = model.ngrams.sums.weight
         # of many classes each is rare, and seldom pulls its output up
-        rate = ngram_rate * weights.shape[1]
+        rate = ngram_rate * math.sqrt(weights.shape[1])
         group = {'params': [weights], 'lr_mult': rate / (learning_rate or math.inf)}
         others.append(torch.optim.SGD([group], lr=0.0))
         exclude.append(weights)
