@@ -52,10 +52,10 @@ child = ''  # the script calls itself with this to measure one row
 ROOT = Path(__file__).parent
 START = float(os.environ.get('BENCH_START', 0))  # when the parent started this process
 HUGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}  # fewer page faults, on Linux
-BLOCK_SIZE = 512  # train.py's and, for the peers too:
+BLOCK_SIZE = 512  # config/paper.py's and, for the peers too:
 N_EMBD = 128
 N_LAYER = 2
-TOKEN_DROPOUT = 0.8  # train.py's
+TOKEN_DROPOUT = 0.8  # config/paper.py's
 
 
 # The rows of the table

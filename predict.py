@@ -93,10 +93,8 @@ def load_run(folder, which):
     if config.get('known_tokens'):
         n_tokens = config['known_tokens'] + 1
     size = n_layer, *weights['token_embedding.weight'].shape
-    if (config['n_layer'], n_tokens, n_places * config['n_embd']) != size:
-        raise ValueError('config.json is of other weights')
-    n_ngrams = len(weights.get('ngrams.keys', ()))
-    if config.get('known_ngrams', 0) != n_ngrams:
+    same_size = (config['n_layer'], n_tokens, n_places * config['n_embd']) == size
+    if not same_size or config.get('known_ngrams', 0) != len(weights.get('ngrams.keys', ())):
         raise ValueError('config.json is of other weights')
     if config['truncate'] not in ('head', 'tail', 'both'):  # only a long text would show it
         raise ValueError(f'truncate is {config["truncate"]!r}')

@@ -47,7 +47,7 @@ test_frac = 0.1
 dev = False  # make <name>_dev, for choosing settings: all three splits cut by movie out of train
 seed = 1337  # of the split
 encoding = 'cl100k_base'  # any encoding of tiktoken; all but this one are downloaded
-block_size = 512  # as in training, only to tell how many reviews it would cut
+block_size = 512  # the paper's, only to tell how many reviews it would cut
 # -----------------------------------------------------------------------------
 FORMAT_VERSION = 1  # of data/<name>; train.py takes no other
 SPLITS = 'train', 'val', 'test'

@@ -1,16 +1,5 @@
 # Cross-entropy with a tenth of the label spread over the classes (Szegedy 2016).
+from config.paper import *
+
 head = 'ce'
 label_smoothing = 0.1
-# the paper's encoder and how it is trained
-lower = False
-window = 0
-ngrams = 'none'
-n_layer = 2
-n_embd = 128
-pooling = 'mean'
-block_size = 512
-dropout = 0.0
-token_dropout = 0.8
-epochs = 10
-batch_size = 256
-learning_rate = 4e-4

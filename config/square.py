@@ -1,15 +1,4 @@
 # Square loss on raw logits (Hui and Belkin 2021); with many classes, rescale by --k and --M.
+from config.paper import *
+
 head = 'square'
-# the paper's encoder and how it is trained
-lower = False
-window = 0
-ngrams = 'none'
-n_layer = 2
-n_embd = 128
-pooling = 'mean'
-block_size = 512
-dropout = 0.0
-token_dropout = 0.8
-epochs = 10
-batch_size = 256
-learning_rate = 4e-4

@@ -430,7 +430,7 @@ def test_the_loss_of_the_readme(data, tmp_path):
     code = re.search(r'```python\n(.*?)```', section, re.DOTALL)[1]
     assert 'class PolyHead(Head):' in code
     assert "HEADS['poly'] = PolyHead" in code
-    copy_scripts(tmp_path, 'config/ce.py')
+    copy_scripts(tmp_path, 'config/ce.py', 'config/paper.py')
     with open(tmp_path / 'model.py', 'a') as file:
         file.write('\n\n' + code)
     assert sum(map(bool, code.splitlines())) <= 10
