@@ -160,8 +160,12 @@ class NgramWeights(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Tokens -> embedding, windows -> n_layer blocks, norm -> pooled over the review -> head; the
-    n-grams' sum is added to its logits.
+    """Tokens -> embedding, windows -> n_layer blocks, norm -> pooled over the review -> head; with
+    the n-grams' sum added to its logits.
+
+    The trunk learns from its own logits, and the n-grams from what they add to them. Trained on the
+    sum alone, the n-grams would fit the training reviews before the trunk has learnt much, and
+    leave it nothing to learn.
 
     ordered: whether the order of a review's tokens matters. Where it does not, a review may be
     given as a bag: each distinct token once, with its count.
@@ -205,17 +209,18 @@ class Encoder(nn.Module):
 
     def forward(self, tokens, counts, ngrams=None):
         """tokens int [B, T], counts [B, T] (0: padding), n-grams int [B, M] (0: padding; None: none
-        are used) -> logits [B, outputs of the head], in float32, or in float64 where the weights
-        are."""
+        are used) -> a list of logits, each [B, outputs of the head]: the trunk's and, if there are
+        n-grams, those with them. In training each has a loss; the last is the answer. In float32,
+        or in float64 where the weights are."""
         x = self.embed(tokens, counts)
         # counts are weights from here on, and bf16 holds no integer above 256 exactly
         counts = counts.to(torch.promote_types(x.dtype, torch.float32))
         x = self.encode(x, counts)
         with torch.autocast(tokens.device.type, enabled=False):  # bf16 would round the answer
             x = self.pool(x, counts)
-            logits = self.head(x)
+            logits = [self.head(x)]
             if self.config.known_ngrams:
-                logits = logits + self.ngrams(ngrams)
+                logits.append(logits[0].detach() + self.ngrams(ngrams))
         return logits
 
     def embed(self, tokens, counts):

@@ -191,7 +191,7 @@ class Classifier:
         probs = []
         for run in self.runs:
             with autocast('cpu', self.dtype):
-                logits = run.model(batch.tokens, batch.counts, batch.ngrams)
+                logits = run.model(batch.tokens, batch.counts, batch.ngrams)[-1]
             probs.append(run.model.head.probs(logits.double() / run.temperature))
         return torch.stack(probs).mean(0)
 

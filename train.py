@@ -294,7 +294,7 @@ def predict(model, split):
         rows.append(share.rows)
         with autocast(device, dtype):  # around all parts: the weights are cast once
             for part in share.parts(max_tokens):
-                parts.append(model(part.tokens, part.counts, part.ngrams))
+                parts.append(model(part.tokens, part.counts, part.ngrams)[-1])
 
     # in the order of the split; 0 where another process has the logits, so that a sum joins them
     found = torch.cat(parts).cpu()
@@ -497,12 +497,12 @@ def train(folder, run_seed, data, meta, config, known):
         # forward and backward over the parts of the batch; their gradients add up to the batch's
         for part, weight, last in parallel.parts_of_share(batch, max_tokens):
             with autocast(device, dtype), parallel.averaging(forward, last):
-                logits = forward(part.tokens, part.counts, part.ngrams)
-            loss = model.head.loss(logits, part.labels)
-            stop_if_not_finite(loss, folder, step, steps)
-            scaler.scale(loss * weight).backward()
-            if weight:
-                meter.add_part(loss.detach(), logits.detach(), part, model.head)
+                outputs = forward(part.tokens, part.counts, part.ngrams)
+            losses = [model.head.loss(logits, part.labels) for logits in outputs]
+            stop_if_not_finite(losses[-1], folder, step, steps)
+            scaler.scale(sum(losses) * weight).backward()
+            if weight:  # the last logits are the answer
+                meter.add_part(losses[-1].detach(), outputs[-1].detach(), part, model.head)
 
         # clip the joint norm of all gradients, step, and forget them
         for optimizer in optimizers:

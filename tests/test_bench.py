@@ -34,7 +34,7 @@ def reviews_of(split):
 def counted_flops(model, tokens, counts):
     """What torch counts in a training step's forward and backward pass."""
     with FlopCounterMode(display=False) as counter:
-        model(tokens[None], counts[None]).sum().backward()
+        model(tokens[None], counts[None])[-1].sum().backward()
     return counter.get_total_flops()
 
 

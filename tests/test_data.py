@@ -301,7 +301,7 @@ def test_weighted_parts_add_up_to_the_batch(monkeypatch, name, n_reviews, world)
         model.zero_grad()
         return flat
 
-    loss = loss_function(model(batch.tokens, batch.counts), batch.labels)
+    loss = loss_function(model(batch.tokens, batch.counts)[-1], batch.labels)
     loss.backward()
     batch_gradient = gradient()
 
@@ -315,7 +315,7 @@ def test_weighted_parts_add_up_to_the_batch(monkeypatch, name, n_reviews, world)
             monkeypatch.setattr(parallel, 'RANK', rank)
             lasts = []
             for part, weight, last in parallel.parts_of_share(batch, max_tokens):
-                part_loss = weight * loss_function(model(part.tokens, part.counts), part.labels)
+                part_loss = weight * loss_function(model(part.tokens, part.counts)[-1], part.labels)
                 part_loss.backward()
                 mean_loss += part_loss.item() / world
                 lasts.append(last)

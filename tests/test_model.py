@@ -43,7 +43,7 @@ BAGS = [list(Counter(review).items()) for review in REVIEWS]
 def logits_and_gradients(model, tokens, counts, labels):
     """-> {'logits': ..., parameter name: its gradient}"""
     model.zero_grad()
-    logits = model(tokens, counts)
+    logits = model(tokens, counts)[-1]
     model.head.loss(logits, labels).backward()
     outcome = {'logits': logits.detach()}
     for name, parameter in model.named_parameters():
@@ -68,17 +68,17 @@ def test_a_bag_is_the_full_sequence_logits_and_gradients(head, width):
 
 def test_one_review_alone_is_the_review_in_a_batch():
     model = encoder()
-    together = model(*pad(BAGS))
+    together = model(*pad(BAGS))[-1]
     for bag, logits in zip(BAGS, together):
-        alone = model(*pad([bag, bag]))[0]
+        alone = model(*pad([bag, bag]))[-1][0]
         torch.testing.assert_close(alone, logits, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize('pos, ordered', [('none', False), ('learned', True)])
 def test_order_matters_only_with_positions(pos, ordered):
     model = encoder(pos=pos)
-    forwards = model(*pad(SEQUENCES))
-    backwards = model(*pad([review[::-1] for review in SEQUENCES]))
+    forwards = model(*pad(SEQUENCES))[-1]
+    backwards = model(*pad([review[::-1] for review in SEQUENCES]))[-1]
     assert torch.allclose(forwards[0], backwards[0], atol=1e-12) is not ordered
     assert model.ordered is ordered
 
@@ -90,7 +90,7 @@ def test_embed_encode_pool_and_head_make_forward(pos, training):
     tokens, counts = pad(BAGS)
     weights = counts.double()
     torch.manual_seed(1)
-    wanted = model(tokens, counts)
+    wanted = model(tokens, counts)[-1]
     torch.manual_seed(1)
     x = model.embed(tokens, counts)
     hidden = model.encode(x, weights)
@@ -99,7 +99,7 @@ def test_embed_encode_pool_and_head_make_forward(pos, training):
     assert x.shape == hidden.shape == (*tokens.shape, 16)
     assert pooled.shape == (4, 16) and wanted.shape == (4, 3)
     # dropout draws in training only
-    assert torch.equal(model(tokens, counts), wanted) is not training
+    assert torch.equal(model(tokens, counts)[-1], wanted) is not training
 
     # a review's mean, token by token
     for review, vectors, mean in zip(BAGS, hidden, pooled):
@@ -145,8 +145,8 @@ def test_windows_are_a_convolution_of_one_hot_tokens(window):
 @pytest.mark.parametrize('pooling', ['mean', 'max'])
 def test_padding_changes_nothing_of_windows(pooling):
     model = encoder(window=3, n_layer=0, pooling=pooling)
-    alone = torch.cat([model(*pad([review])) for review in SEQUENCES])
-    torch.testing.assert_close(model(*pad(SEQUENCES, width=33)), alone, rtol=1e-12, atol=1e-12)
+    alone = torch.cat([model(*pad([review]))[-1] for review in SEQUENCES])
+    torch.testing.assert_close(model(*pad(SEQUENCES, width=33))[-1], alone, rtol=1e-12, atol=1e-12)
 
 
 def test_max_pooling_is_the_largest_of_the_real_tokens():
@@ -166,12 +166,38 @@ def test_n_grams_add_a_linear_model_of_unit_length():
     ngrams = torch.tensor([[1, 3, 6], [2, 0, 0], [0, 0, 0], [5, 0, 0]])
     without = model.head(model.pool(model.encode(model.embed(tokens, counts), counts.double()),
                                     counts.double()))
-    added = model(tokens, counts, ngrams) - without
+    trunk, together = model(tokens, counts, ngrams)
+    assert torch.equal(trunk, without)
+    added = together - without
     by_hand = (1 * weights[1] + 3 * weights[3] + 4 * weights[6]) / math.sqrt(1 + 9 + 16)
     torch.testing.assert_close(added[0], by_hand, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(added[1], weights[2], rtol=1e-12, atol=1e-12)
     # none is known, or it says nothing
     torch.testing.assert_close(added[2:], torch.zeros(2, 3).double(), rtol=0, atol=1e-12)
+
+
+def test_the_trunk_learns_as_if_there_were_no_n_grams():
+    shape = {'window': 3, 'n_layer': 0, 'n_class': 3, 'head': 'ce'}
+    model = encoder(**shape, known_ngrams=6)
+    model.ngrams.strength.copy_(torch.arange(7.0))
+    tokens, counts = pad(SEQUENCES)
+    ngrams = torch.tensor([[1, 3, 6], [2, 0, 0], [0, 0, 0], [5, 0, 0]])
+    labels = torch.tensor([0, 1, 2, 1])
+    trunk, together = model(tokens, counts, ngrams)
+    sum(model.head.loss(logits, labels) for logits in (trunk, together)).backward()
+
+    plain = Encoder(EncoderConfig(vocab_size=50, n_embd=16, block_size=40, **shape)).double()
+    plain.load_state_dict({name: weight for name, weight in model.state_dict().items()
+                           if not name.startswith('ngrams.')})
+    plain.head.loss(plain(tokens, counts)[-1], labels).backward()
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(model.get_parameter(name).grad, parameter.grad), name
+
+    # and the n-grams learn from the cross-entropy of both: error of the probabilities, times input
+    error = (together.softmax(1) - F.one_hot(labels, 3)).detach() / len(labels)
+    gradient = model.ngrams.sums.weight.grad.to_dense()
+    torch.testing.assert_close(gradient[2], error[1])
+    torch.testing.assert_close(gradient[6], error[0] * 6 / math.sqrt(1 + 9 + 36))
 
 
 def test_n_grams_leave_the_trunk_and_the_head_as_they_start():
@@ -260,7 +286,7 @@ def test_bfloat16_keeps_large_counts():
 def test_logits_are_float32_under_autocast():
     model = encoder().float()
     with torch.autocast('cpu', torch.bfloat16):
-        logits = model(*pad(BAGS))
+        logits = model(*pad(BAGS))[-1]
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, logits.bfloat16().float())  # and not only by name
 
@@ -512,7 +538,7 @@ def learn(head, settings, steps=40, clip=0.0, optimizer=torch.optim.AdamW, min_l
                 group['lr'] = lr * group['lr_mult']
             else:
                 group['lr'] = (lr - min_lr) * group['lr_mult'] + min_lr
-        loss = model.head.loss(model(tokens, torch.ones(8, 12)), y)
+        loss = model.head.loss(model(tokens, torch.ones(8, 12))[-1], y)
         optimizer.zero_grad()
         loss.backward()
         if clip:

@@ -307,7 +307,7 @@ def test_a_frozen_head_stays():
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.5), betas=BETAS)
     tokens = torch.randint(0, 60, (4, 5))
     begin_step([optimizer], 0.1, tokens)
-    loss = model.head.loss(model(tokens, torch.ones(4, 5)), torch.tensor([0, 1, 1, 0]))
+    loss = model.head.loss(model(tokens, torch.ones(4, 5))[-1], torch.tensor([0, 1, 1, 0]))
     loss.backward()
     optimizer.step()
     for name, weight in model.state_dict().items():
@@ -347,7 +347,7 @@ def gradients_of_two_optimizers():
         tokens = torch.randint(0, 20, (6, 7), generator=generator)
         y = torch.randint(0, 2, (6,), generator=generator)
         for each in model, twin:
-            loss = each.head.loss(each(tokens, torch.ones(6, 7)), y)
+            loss = each.head.loss(each(tokens, torch.ones(6, 7))[-1], y)
             (100 * loss).backward()
     return model, twin, [adamw, deferred]
 

@@ -97,7 +97,7 @@ def test_worth_is_that_of_leaving_a_token_out(home, Classifier, run):
         without = 0.0
         for member in classifier.runs:
             with torch.no_grad():
-                logits = member.model(shorter, torch.ones_like(shorter)).double()
+                logits = member.model(shorter, torch.ones_like(shorter))[-1].double()
             probs = member.model.head.probs(logits / member.temperature)
             without += float(probs[0, likeliest]) / len(classifier.runs)
         assert worth == pytest.approx(log_odds(p[likeliest]) - log_odds(without), abs=1e-3)
