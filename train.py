@@ -64,6 +64,7 @@ head = 'bce'  # output layer and loss: a name in model.py's HEADS
 lower = True  # texts in lower case
 window = 3  # neighbouring tokens that the first layer sees together; 0: each on its own
 ngrams = 'auto'  # a linear model beside the trunk, on chars, tokens or none; auto: see the dial
+min_count = 0  # so many training texts make a token or an n-gram known; 0: see the dial
 n_layer = 0  # of attention and MLP, as in the paper's transformer
 n_head = 2  # of 64 dimensions each, as in GPT-2
 n_embd = 256
@@ -101,7 +102,7 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
     (['n_runs', 'pool'], 1, math.inf),
     (['token_dropout', 'beta1', 'beta2'], 0, 1),
     (['seed', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
-      'learning_rate', 'ngram_rate', 'min_lr', 'weight_decay', 'grad_clip', 'threads',
+      'learning_rate', 'ngram_rate', 'min_lr', 'min_count', 'weight_decay', 'grad_clip', 'threads',
       'ckpt_secs'], 0, math.inf),
 ]
 # what may differ between a begun run and the command that continues it
@@ -134,21 +135,25 @@ def check_settings():
 
 
 def turn_dial(train_split):
-    """What follows the training texts where it is not set, by three rules:
+    """What follows the training texts where it is not set, by four rules:
 
     batch_size  a sixty-fourth of the texts, from 8 to 64, a power of two
     epochs      as many as make 1,500 steps, from 4 to 40
     ngrams      chars where the mean text is shorter than 100 tokens, else tokens: in a short one,
                 every ending counts; a long one has thousands of them, and its words say enough
+    min_count   2 for such short texts, else 3: long ones bring many rare n-grams, and a large file
     """
-    global batch_size, epochs, ngrams
+    global batch_size, epochs, ngrams, min_count
     n_reviews = len(train_split.labels)
+    short = train_split.lengths().mean() < 100
     if batch_size == 0:
         batch_size = 2 ** min(6, max(3, round(math.log2(n_reviews / 64))))
     if epochs == 0:
         epochs = min(40, max(4, round(1500 * batch_size / n_reviews)))
     if ngrams == 'auto':
-        ngrams = 'chars' if train_split.lengths().mean() < 100 else 'tokens'
+        ngrams = 'chars' if short else 'tokens'
+    if min_count == 0:
+        min_count = 2 if short else 3
 
 
 def settle_settings(config_files):
@@ -217,7 +222,8 @@ def number_data(data, meta):
         encoding = tokenizer(meta['tokenizer']['name'])
     if lower:
         data = {name: lower_case(split, encoding) for name, split in data.items()}
-    vocabulary = learn_vocabulary(data['train'], encoding, window > 0, ngrams, block_size, truncate)
+    vocabulary = learn_vocabulary(data['train'], encoding, window > 0, ngrams, min_count,
+                                  block_size, truncate)
     data = {name: vocabulary.encode(split, encoding) for name, split in data.items()}
     strength = None
     if len(vocabulary.ngrams):
@@ -675,7 +681,7 @@ def introduce(model, data):
           f'{torch.get_num_threads()} threads')
     sizes = ', '.join(f'{len(split.labels):,} {name}' for name, split in data.items())
     cut = (data['train'].lengths() > block_size).mean()
-    print(f'dial: batch_size {batch_size}, epochs {epochs}, ngrams {ngrams}')
+    print(f'dial: batch_size {batch_size}, epochs {epochs}, ngrams {ngrams}, min_count {min_count}')
     print(f'{dataset}: {sizes}; {block_size} tokens of a review are used (truncate={truncate}), '
           f'which cuts {cut:.1%} of the training reviews')
 

@@ -13,7 +13,6 @@ NGRAM_SIZES = {  # what an n-gram is made of: how many of them
     'chars': (2, 3, 4, 5),  # bytes of the text: endings, misspelt words, pairs of words
     'tokens': (1, 2, 3),
 }
-MIN_COUNT = 2  # a token or an n-gram that fewer training texts have is not known
 CHUNK = 2000  # reviews whose n-grams are listed at once
 
 
@@ -90,14 +89,15 @@ def lower_case(split, encoding):
     return split._replace(tokens=tokens, spans=spans_of(offsets))
 
 
-def learn_vocabulary(split, encoding, tokens, ngrams, block_size, truncate):
-    """The `Vocabulary` of a training split. tokens: whether to list them; ngrams: which kind, a
-    name in NGRAM_SIZES or 'none'."""
+def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, truncate):
+    """The `Vocabulary` of a training split: tokens that come min_count times, and n-grams of so
+    many texts. tokens: whether to list them; ngrams: which kind, a name in NGRAM_SIZES or 'none'.
+    """
     vocabulary = Vocabulary(np.zeros(0, np.int64), np.zeros(0, np.uint64), ngrams, block_size,
                             truncate)
     if tokens:
         values, counts = np.unique(split.tokens, return_counts=True)
-        known = counts >= MIN_COUNT
+        known = counts >= min_count
         if not known.any():  # a few words, each of them once
             known[:] = True
         vocabulary = vocabulary._replace(tokens=values[known].astype(np.int64))
@@ -105,7 +105,7 @@ def learn_vocabulary(split, encoding, tokens, ngrams, block_size, truncate):
         # a review has each of its keys once, so that counts are of reviews
         keys = [keys for keys, _, _ in vocabulary.chunks_of_keys(split, encoding)]
         values, counts = np.unique(np.concatenate(keys), return_counts=True)
-        vocabulary = vocabulary._replace(ngrams=values[counts >= MIN_COUNT])
+        vocabulary = vocabulary._replace(ngrams=values[counts >= min_count])
     return vocabulary
 
 

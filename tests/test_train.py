@@ -237,23 +237,24 @@ def test_windows_and_n_grams_each_learn(tmp_path, trunk):
 
 
 @pytest.mark.parametrize('n, length, wanted', [
-    (10, 5, (8, 40, 'chars')),  # 2 steps an epoch
-    (2400, 43, (32, 20, 'chars')),
-    (10_000, 12, (64, 10, 'chars')),
-    (25_000, 297, (64, 4, 'tokens')),
-    (400_000, 100, (64, 4, 'tokens')),
+    (10, 5, (8, 40, 'chars', 2)),  # 2 steps an epoch
+    (2400, 43, (32, 20, 'chars', 2)),
+    (10_000, 12, (64, 10, 'chars', 2)),
+    (25_000, 297, (64, 4, 'tokens', 3)),
+    (400_000, 100, (64, 4, 'tokens', 3)),
 ])
 def test_the_dial_follows_the_texts(n, length, wanted):
     module = script()
     spans = np.stack([np.arange(n), np.arange(n) + length], 1)
     split = Split(None, spans, np.zeros(n))
     module.turn_dial(split)
-    assert (module.batch_size, module.epochs, module.ngrams) == wanted
+    assert (module.batch_size, module.epochs, module.ngrams, module.min_count) == wanted
     module.batch_size = 16
     module.epochs = 3
     module.ngrams = 'none'
+    module.min_count = 5
     module.turn_dial(split)  # what is set, stays
-    assert (module.batch_size, module.epochs, module.ngrams) == (16, 3, 'none')
+    assert (module.batch_size, module.epochs, module.ngrams, module.min_count) == (16, 3, 'none', 5)
 
 
 def test_a_finished_run_is_skipped_and_other_settings_are_refused(data, tmp_path, capsys):

@@ -51,7 +51,7 @@ def test_lower_case_is_that_of_the_text(encoding):
 
 def test_known_tokens_are_those_that_training_holds_twice(encoding):
     split = lower_case(as_split(TEXTS, encoding), encoding)
-    vocabulary = learn_vocabulary(split, encoding, True, 'none', 100, 'head')
+    vocabulary = learn_vocabulary(split, encoding, True, 'none', 2, 100, 'head')
     counts = Counter(split.tokens.tolist())
     assert vocabulary.tokens.tolist() == sorted(t for t, count in counts.items() if count > 1)
     encoded = vocabulary.encode(split, encoding)
@@ -66,26 +66,28 @@ def test_known_tokens_are_those_that_training_holds_twice(encoding):
 
 def test_words_that_come_once_are_known_where_there_are_no_others(encoding):
     split = as_split(['one two three', 'four'], encoding, LABELS[:2])
-    vocabulary = learn_vocabulary(split, encoding, True, 'tokens', 100, 'head')
+    vocabulary = learn_vocabulary(split, encoding, True, 'tokens', 2, 100, 'head')
     assert len(vocabulary.tokens) == 4
     assert len(vocabulary.ngrams) == 0
     assert vocabulary.encode(split, encoding).ngrams is None
 
 
+@pytest.mark.parametrize('min_count', [1, 2])
 @pytest.mark.parametrize('truncate', ['head', 'both'])
 @pytest.mark.parametrize('kind', ['chars', 'tokens'])
-def test_n_grams_are_those_of_two_texts_each_once(encoding, kind, truncate, monkeypatch):
+def test_n_grams_are_those_of_min_count_texts_each_once(encoding, kind, truncate, min_count,
+                                                        monkeypatch):
     monkeypatch.setattr('nanoloss.vocabulary.CHUNK', 4)
     texts = [text.lower() for text in TEXTS]
     split = as_split(texts, encoding)
-    vocabulary = learn_vocabulary(split, encoding, False, kind, 5, truncate)
+    vocabulary = learn_vocabulary(split, encoding, False, kind, min_count, 5, truncate)
     sets = []
     for review in reviews_of(split):
         used = np.concatenate(shorten(np.array(review), 5, truncate)).tolist()
         values = list(encoding.decode_bytes(used)) if kind == 'chars' else used
         sets.append(grams(values, kind))
     counts = Counter(gram for found in sets for gram in found)
-    known = {gram for gram, count in counts.items() if count > 1}
+    known = {gram for gram, count in counts.items() if count >= min_count}
     assert len(vocabulary.ngrams) == len(known) > 3
 
     # a number stands for one n-gram, in every text
