@@ -12,3 +12,4 @@ token_dropout = 0.8
 epochs = 10
 batch_size = 256
 learning_rate = 4e-4
+weight_decay = 0.1

@@ -15,7 +15,7 @@ train() {  # SET LOSS TIMES SEED: one run, both rates so many times the usual on
         head=(--head=ce --label_smoothing=0.1)
     fi
     python train.py --dataset="$1" "${head[@]}" --seed="$4" --threads=$half \
-        --learning_rate="$(python -c "print(f'{3e-3 * $3:g}')")" \
+        --learning_rate="$(python -c "print(f'{5e-3 * $3:g}')")" \
         --ngram_rate="$(python -c "print(f'{50 * $3:g}')")" --out_dir="out/losses2/$1/$2/$3"
 }
 

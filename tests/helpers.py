@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 TINY = ['--dataset=toy', '--lower=False', '--window=0', '--ngrams=none', '--pooling=mean',
         '--dropout=0', '--token_dropout=0.8',
         '--n_layer=1', '--n_embd=16', '--block_size=20', '--batch_size=16',
-        '--epochs=2', '--learning_rate=3e-3', '--warmup_iters=5', '--device=cpu',
-        '--dtype=float32', '--threads=1']
+        '--epochs=2', '--learning_rate=3e-3', '--weight_decay=0.1', '--warmup_iters=5',
+        '--device=cpu', '--dtype=float32', '--threads=1']
 # after TINY: the usual trunk in its place
 WINDOWS = ['--window=3', '--ngrams=tokens', '--ngram_rate=5', '--n_layer=0', '--pooling=max',
            '--dropout=0.3', '--token_dropout=0.2']

@@ -237,24 +237,24 @@ def test_windows_and_n_grams_each_learn(tmp_path, trunk):
 
 
 @pytest.mark.parametrize('n, length, wanted', [
-    (10, 5, (8, 40, 'chars', 2)),  # 2 steps an epoch
-    (2400, 43, (32, 20, 'chars', 2)),
-    (10_000, 12, (64, 10, 'chars', 2)),
-    (25_000, 297, (64, 4, 'tokens', 3)),
-    (400_000, 100, (64, 4, 'tokens', 3)),
+    (10, 5, (8, 40, 'chars', 2, 50)),  # 2 steps an epoch
+    (2400, 43, (32, 20, 'chars', 2, 50)),
+    (10_000, 12, (64, 10, 'chars', 2, 50)),
+    (25_000, 297, (64, 4, 'tokens', 3, 150)),
+    (400_000, 100, (64, 4, 'tokens', 3, 150)),
 ])
 def test_the_dial_follows_the_texts(n, length, wanted):
     module = script()
     spans = np.stack([np.arange(n), np.arange(n) + length], 1)
     split = Split(None, spans, np.zeros(n))
+    names = 'batch_size', 'epochs', 'ngrams', 'min_count', 'ngram_rate'
     module.turn_dial(split)
-    assert (module.batch_size, module.epochs, module.ngrams, module.min_count) == wanted
-    module.batch_size = 16
-    module.epochs = 3
-    module.ngrams = 'none'
-    module.min_count = 5
+    assert tuple(getattr(module, name) for name in names) == wanted
+    chosen = 16, 3, 'none', 5, 7.0
+    for name, value in zip(names, chosen):
+        setattr(module, name, value)
     module.turn_dial(split)  # what is set, stays
-    assert (module.batch_size, module.epochs, module.ngrams, module.min_count) == (16, 3, 'none', 5)
+    assert tuple(getattr(module, name) for name in names) == chosen
 
 
 def test_a_finished_run_is_skipped_and_other_settings_are_refused(data, tmp_path, capsys):
@@ -262,7 +262,7 @@ def test_a_finished_run_is_skipped_and_other_settings_are_refused(data, tmp_path
     before = (tmp_path / 'seed0/result.json').read_bytes()
     train(data, tmp_path, '--n_runs=1')
     assert 'complete already' in capsys.readouterr().out
-    error = fails(capsys, data, tmp_path, '--weight_decay=0.5')
+    error = fails(capsys, data, tmp_path, '--weight_decay=0.7')
     assert 'weight_decay was 0.1, is 0.5' in error
     assert '--overwrite' in error
     assert (tmp_path / 'seed0/result.json').read_bytes() == before
