@@ -287,6 +287,7 @@ class Head(nn.Module):
                           weights' sum; and a loss over pairs of reviews needs --max_tokens so large
                           that a batch is one part, on one process.
     probs(logits)         [B, n_class]; where a review has one label, the rows sum to 1.
+    soft                  True where labels may also be a teacher's probabilities, [B, n_class].
     calibrated            False where the logits are not log-odds, so that probabilities should be
                           judged after temperature scaling only.
     lr_mult, wd_mult      Factors on the learning rate and the weight decay of the head's weights.
@@ -295,6 +296,7 @@ class Head(nn.Module):
     training labels, per class) and multi_label, which only a head takes that can do several labels
     a review. What has a default is a setting of train.py.
     """
+    soft = False
     calibrated = True
     lr_mult = 1.0
     wd_mult = 1.0
@@ -351,6 +353,7 @@ class CEHead(Head):
     class_weight: one a class, as '1,9', or 'balanced'; '' for none.
     label_smoothing: this share of the label is spread evenly over the classes (Szegedy 2016).
     """
+    soft = True
 
     def __init__(self, n_embd, n_class, class_share, class_weight='', label_smoothing=0.0):
         super().__init__(n_embd, n_class)
@@ -374,6 +377,7 @@ class BCEHead(Head):
     the sum of their losses, and sigmoids scaled to sum 1. Several labels a review: the same, each
     label on its own.
     """
+    soft = True
 
     def __init__(self, n_embd, n_class, multi_label):
         one_logit = n_class == 2 and not multi_label
@@ -385,8 +389,8 @@ class BCEHead(Head):
     def loss(self, logits, labels):
         # labels of the logits' shape, 0 and 1
         if self.one_logit:
-            labels = labels[:, None]
-        elif not self.multi_label:
+            labels = labels[:, None] if labels.dim() == 1 else labels[:, 1:]
+        elif labels.dim() == 1:
             labels = F.one_hot(labels, self.n_class)
         labels = labels.to(logits.dtype)
         loss = F.binary_cross_entropy_with_logits(logits, labels, reduction='none')
@@ -540,6 +544,13 @@ def make_encoder(config):
     shape = {key: config[key] for key in EncoderConfig.__dataclass_fields__ if key in config}
     shape['head_settings'] = {key: config[key] for key in head_settings(config)}
     return Encoder(EncoderConfig(**shape))
+
+
+def hard_labels(labels, multi_label):
+    """A teacher's probabilities [B, n_class] -> the labels that it would give; others stay."""
+    if not labels.is_floating_point():
+        return labels
+    return (labels > 0.5).long() if multi_label else labels.argmax(1)
 
 
 def is_correct(probs, labels):

@@ -4,6 +4,7 @@
     python prepare.py --source=PATH/aclImdb_v1.tar.gz     IMDB from the archive or its folder
     python prepare.py --source=sample                     the small set in this repository
     python prepare.py --source=my.csv --text=body --label=stars --group=author
+    python prepare.py --source=my.csv --unlabelled=more.csv     and texts for a teacher (train.py)
 
 Notable:
 - Reviews have one canonical order, by the hash of label and text: IMDB is the same, bit for bit,
@@ -42,6 +43,7 @@ label_sep = ''  # what stands between the labels of one review, such as ;  '' if
 group = ''  # column: what a split must not cut, such as the movie; '' for none
 val_source = ''  # a file of its own for val; '' takes val_frac of the source
 test_source = ''  # a file of its own for test; '' takes test_frac of the source
+unlabelled = ''  # texts without labels: imdb (the hub's), an aclImdb archive or folder, a file
 val_frac = 0.1  # not for IMDB, whose split is official
 test_frac = 0.1
 dev = False  # make <name>_dev, for choosing settings: all three splits cut by movie out of train
@@ -53,6 +55,7 @@ FORMAT_VERSION = 1  # of data/<name>; train.py takes no other
 SPLITS = 'train', 'val', 'test'
 BATCH = 2000  # reviews whose texts are in memory at once
 IMDB_FILE = re.compile(r'(?:^|/)(train|test)/(?:urls_(neg|pos)|(neg|pos)/(\d+)_\d+)\.txt$')
+IMDB_UNLABELLED_FILE = re.compile(r'(?:^|/)train/unsup/\d+_\d+\.txt$')
 IMDB_VAL = 2500  # so many reviews of the official test side become val
 # The train reviews of tt0406816, of which test has 23: the archive's urls files tell which, the hub
 # cannot.
@@ -89,8 +92,8 @@ def hold_in_memory(reviews):
     return RawReviews(sides, labels, movies, fetch=lambda rows: [texts[row] for row in rows])
 
 
-def load_hub():
-    """The hub's stanfordnlp/imdb -> RawReviews. It knows no movies. Fails within seconds."""
+def open_hub():
+    """The hub's stanfordnlp/imdb: {split: datasets.Dataset}. Fails within seconds."""
     import datasets  # takes a second, and only readers need it
     import huggingface_hub
     try:
@@ -99,11 +102,15 @@ def load_hub():
             huggingface_hub.HfApi().dataset_info('stanfordnlp/imdb', timeout=5)
         except Exception:
             datasets.config.HF_HUB_OFFLINE = True
-        hub = datasets.load_dataset('stanfordnlp/imdb')
+        return datasets.load_dataset('stanfordnlp/imdb')
     except Exception as error:
         fail(f'cannot get IMDB from the hub ({error}); give the archive, '
              '--source=PATH/aclImdb_v1.tar.gz, or try --source=sample')
 
+
+def load_hub():
+    """The reviews of the hub -> RawReviews. It knows no movies."""
+    hub = open_hub()
     reviews = []
     for side in 'train', 'test':
         for y, review in zip(hub[side]['label'][:], hub[side]['text'][:]):
@@ -111,16 +118,28 @@ def load_hub():
     return hold_in_memory(reviews)
 
 
-def imdb_files(path):
-    """Yield (name, bytes) of the reviews and urls files in an archive or folder."""
+def imdb_files(path, pattern):
+    """Yield (name, text) of the files in an archive or folder whose names match. Fails where one
+    cannot be read."""
+    file = 'its beginning'
+    try:
+        for file, content in tqdm(open_files(path, pattern), 'read', unit=' files', leave=False,
+                                  disable=None):
+            yield file, content.decode()
+    except (OSError, EOFError, UnicodeDecodeError, tarfile.TarError, zlib.error) as error:
+        fail(f'{path}: cannot be read past {file}: {error}')
+
+
+def open_files(path, pattern):
+    """Yield (name, bytes) of these files."""
     if path.is_dir():
         for file in path.rglob('*.txt'):
-            if IMDB_FILE.search(file.as_posix()):
+            if pattern.search(file.as_posix()):
                 yield file.as_posix(), file.read_bytes()
         return
     with tarfile.open(path, 'r|*') as archive:  # a stream: to go back in a .gz is to start again
         for member in archive:
-            if IMDB_FILE.search(member.name) and member.isfile():
+            if pattern.search(member.name) and member.isfile():
                 yield member.name, archive.extractfile(member).read()
 
 
@@ -131,18 +150,13 @@ def read_archive(path):
     """
     texts = {}  # (side, kind, ID): text
     movies = {}  # (side, kind): [movie of each ID]
-    file = 'its beginning'
-    try:
-        for file, content in tqdm(imdb_files(path), 'read', unit=' files', leave=False,
-                                  disable=None):
-            side, urls, kind, number = IMDB_FILE.search(file).groups()
-            if urls:
-                titles = re.findall(r'/title/tt(\d{1,9})', content.decode())
-                movies[side, urls] = [int(title) for title in titles]
-            else:
-                texts[side, kind, int(number)] = content.decode()
-    except (OSError, EOFError, UnicodeDecodeError, tarfile.TarError, zlib.error) as error:
-        fail(f'{path}: cannot be read past {file}: {error}')
+    for file, content in imdb_files(path, IMDB_FILE):
+        side, urls, kind, number = IMDB_FILE.search(file).groups()
+        if urls:
+            titles = re.findall(r'/title/tt(\d{1,9})', content)
+            movies[side, urls] = [int(title) for title in titles]
+        else:
+            texts[side, kind, int(number)] = content
 
     # the urls files say how many reviews there must be
     wanted = set()
@@ -240,6 +254,42 @@ def read_files(cache):
     else:
         numbers = [None] * len(sides)
     return RawReviews(sides, labels, numbers, fetch)
+
+
+def is_archive(path):
+    return bool(re.search(r'\.(tgz|tar(\.\w+)?)$', path))
+
+
+def read_unlabelled(cache):
+    """The texts of `unlabelled` -> their number, and a function from a list of rows to their
+    texts."""
+    path = Path(unlabelled)
+    if unlabelled == 'imdb':
+        texts = open_hub()['unsupervised']['text'][:]
+    elif path.is_dir() or is_archive(unlabelled):
+        texts = [content for _, content in imdb_files(path, IMDB_UNLABELLED_FILE)]
+        if not texts:
+            fail(f'{path}: there is no text in train/unsup')
+    else:
+        data = read_columns(path, [text], cache)
+        return len(data), lambda rows: strings(unlabelled, text, data[rows][text])
+    return len(texts), lambda rows: [texts[row] for row in rows]
+
+
+def drop_held_out(n_texts, fetch, reviews):
+    """Which unlabelled texts are to be used: not those of val or test, word for word.
+
+    Returns their rows in canonical order, and the number of those that are dropped.
+    """
+    held_out = np.flatnonzero(np.isin(reviews.sides, ('val', 'test')))
+    held_out = {reviews.digests[row] for row in held_out}
+    digests = []
+    for texts in batches(fetch, range(n_texts), 'read'):
+        digests += [hashlib.sha256(one.encode()).digest() for one in texts]
+    rows = [row for row in range(n_texts) if digests[row] not in held_out]
+    if not rows:
+        fail(f'{unlabelled}: all of its texts are in val or test')
+    return sorted(rows, key=digests.__getitem__), n_texts - len(rows)
 
 
 @dataclass
@@ -561,6 +611,17 @@ def write_split(folder, side, reviews, enc):
     return columns, checksums
 
 
+def write_unlabelled(folder, rows, fetch, enc):
+    """Write the arrays of the unlabelled texts -> what meta.json says of them."""
+    files = 'unlabelled_tokens.npy', 'unlabelled_offsets.npy'
+    texts = batches(fetch, rows, 'tokenize')
+    offsets, tokens_sha256 = tokenize(texts, enc, folder / files[0])
+    np.save(folder / files[1], offsets)
+    checksums = tokens_sha256, hashlib.sha256(offsets).hexdigest()
+    return {'source': unlabelled, 'rows': len(rows), 'tokens': int(offsets[-1]),
+            'sha256': dict(zip(files, checksums))}
+
+
 def count_split(columns):
     return {'rows': len(columns['labels']), 'tokens': int(columns['offsets'][-1])}
 
@@ -576,8 +637,9 @@ def count_shared_groups(columns):
     return shared
 
 
-def write_data_set(folder, reviews, dropped):
-    """Write the arrays and meta.json -> (meta, {split: {column: array}})."""
+def write_data_set(folder, reviews, dropped, more=None):
+    """Write the arrays and meta.json -> (meta, {split: {column: array}}). more: rows and fetch of
+    unlabelled texts."""
     enc = tokenizer(encoding)
     columns = {}
     checksums = {}
@@ -599,6 +661,8 @@ def write_data_set(folder, reviews, dropped):
             'seed': seed,
             'sha256': checksums,
         }
+        if more:
+            meta['unlabelled'] = write_unlabelled(new, *more, enc)
         write_json(new / 'meta.json', meta)
     return meta, columns
 
@@ -613,6 +677,9 @@ def print_table(folder, meta, columns, group_word):
         longer = (np.diff(columns[side]['offsets']) > block_size).sum()
         print(f'{side:6}{counts["rows"]:10,}{counts["tokens"]:13,}{n_groups:9,}{longer:9,}')
 
+    if 'unlabelled' in meta:
+        counts = meta['unlabelled']
+        print(f'unlabelled: {counts["rows"]:,} texts, {counts["tokens"]:,} tokens')
     for reason, count in meta['dropped'].items():
         if count:
             print(f'dropped: {count:,} {reason}')
@@ -626,8 +693,7 @@ def print_table(folder, meta, columns, group_word):
 
 def main(cache):
     """cache: a folder for what is read of files, so that their texts need not fit into memory."""
-    is_archive = bool(re.search(r'\.(tgz|tar(\.\w+)?)$', source))
-    imdb = source == 'imdb' or Path(source).is_dir() or is_archive
+    imdb = source == 'imdb' or Path(source).is_dir() or is_archive(source)
     folder = data_set_folder(imdb)
     if imdb and (val_source or test_source):
         fail('--val_source and --test_source go with a file of your own; '
@@ -642,9 +708,15 @@ def main(cache):
     reviews = put_in_order(raw)
     dropped = split_reviews(reviews, imdb)
     check_splits(reviews)
+    more = None
+    if unlabelled:
+        n_texts, fetch = read_unlabelled(cache)
+        rows, n_dropped = drop_held_out(n_texts, fetch, reviews)
+        dropped['unlabelled texts that are in val or test word for word'] = n_dropped
+        more = rows, fetch
 
     # whatever is wrong with the source has ended the program before the longest part
-    meta, columns = write_data_set(folder, reviews, dropped)
+    meta, columns = write_data_set(folder, reviews, dropped, more)
     print_table(folder, meta, columns, 'movies' if imdb or source == 'sample' else 'groups')
 
 

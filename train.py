@@ -30,12 +30,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from model import head_settings, is_correct, make_encoder
+from model import HEADS, hard_labels, head_settings, is_correct, make_encoder
 from nanoloss import parallel
 from nanoloss.configure import configure, fail
 from nanoloss.data import (
-    batches, class_share, describe_data, has_changed, load_data, shuffled)
+    batches, class_share, describe_data, has_changed, load_data, load_unlabelled, shuffled)
 from nanoloss.devices import (
     autocast, choose_device, choose_dtype, hardware_name, peak_memory_mb)
 from nanoloss.files import (
@@ -43,7 +44,7 @@ from nanoloss.files import (
     write_json_lines)
 from nanoloss.optim import (
     DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups)
-from nanoloss.tokenizer import tokenizer
+from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import NGRAM_SIZES, learn_vocabulary, lower_case, ngram_strength
 
 # -----------------------------------------------------------------------------
@@ -55,6 +56,7 @@ seed = 0  # of the first run
 n_runs = 1  # so many seeds, one after the other
 keep_frac = 1.0  # share of the last class's training reviews that is kept, to make it rare
 oversample = False  # every class is drawn equally often, reviews of a rare one several times
+teacher = ''  # a run's folder, or a group's: its probabilities label the unlabelled texts
 init_from = ''  # a run's folder, or a file of weights: start with its trunk, under a fresh head
 overwrite = False  # throw away what is in a run's folder
 eval_interval = 0  # steps between evaluations on val; 0: after every epoch only
@@ -109,6 +111,7 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
 MAY_DIFFER = {
     'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'compile', 'deterministic', 'device',
     'threads', 'processes', 'hardware', 'torch', 'commit'}
+TAUGHT_AT_ONCE = 2000  # texts
 # the files whose change makes it another run
 CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/optim.py',
         'nanoloss/parallel.py', 'nanoloss/vocabulary.py')
@@ -197,6 +200,38 @@ def make_rare(split, meta):
     if oversample:
         return split, [1 / n_class] * n_class
     return split, class_share(split.labels, n_class)
+
+
+def add_taught(split, meta):
+    """The training split, and behind it the unlabelled texts with what the teacher says of them ->
+    the split, its labels probabilities, and the teacher's id."""
+    from predict import Classifier  # it brings what only files of texts need
+    if oversample:
+        fail('oversample goes by labels, which the unlabelled texts lack; take it for the teacher')
+    if head in HEADS and not HEADS[head].soft:
+        able = ' or '.join(name for name in HEADS if HEADS[name].soft)
+        fail(f'head {head} cannot learn from probabilities; take {able}')
+    unlabelled = load_unlabelled(Path(data_dir) / dataset, meta)
+    try:
+        classifier = Classifier(teacher)
+    except ValueError as error:
+        fail(f'teacher: {error}')
+    if classifier.classes != [str(name) for name in meta['classes']]:
+        fail(f'teacher {teacher} is of other classes: {", ".join(classifier.classes[:5])}')
+    if classifier.config['tokenizer'] != meta['tokenizer']:
+        fail(f'teacher {teacher} is of another tokenizer')
+
+    probs = []
+    for start in tqdm(range(0, len(unlabelled.spans), TAUGHT_AT_ONCE), 'teach', leave=False,
+                      unit_scale=TAUGHT_AT_ONCE, disable=None):
+        spans = unlabelled.spans[start:start + TAUGHT_AT_ONCE]
+        texts = [decode(unlabelled.tokens[a:b], classifier.encoding) for a, b in spans]
+        probs.append(classifier.probs(texts))
+    unlabelled = unlabelled._replace(labels=np.concatenate(probs).astype(np.float32))
+    # the training texts keep the labels that they have
+    labels = split.labels if meta['multi_label'] else np.eye(len(meta['classes']))[split.labels]
+    split = split._replace(labels=labels.astype(np.float32))
+    return split.join(unlabelled), classifier.id
 
 
 def describe(meta):
@@ -353,10 +388,10 @@ class Meter:
         """The clock runs on from here: what came before, such as evaluation, was not training."""
         self.since = time.perf_counter()
 
-    def add_part(self, loss, logits, part, head):
-        """loss: the mean over the part's reviews."""
-        correct = is_correct(head.probs(logits), part.labels).sum()
-        self.sums[:2] += torch.stack([loss * len(part.rows), correct])
+    def add_part(self, loss, logits, labels, head):
+        """loss: the mean over the part's reviews; labels: as `is_correct` takes them."""
+        correct = is_correct(head.probs(logits), labels).sum()
+        self.sums[:2] += torch.stack([loss * len(labels), correct])
 
     def add_step(self, grad_norm, batch):
         self.sums[2] += grad_norm
@@ -511,7 +546,8 @@ def train(folder, run_seed, data, meta, config, known):
             stop_if_not_finite(losses[-1], folder, step, steps)
             scaler.scale(sum(losses) * weight).backward()
             if weight:  # the last logits are the answer
-                meter.add_part(losses[-1].detach(), outputs[-1].detach(), part, model.head)
+                labels = hard_labels(part.labels, model.config.multi_label)
+                meter.add_part(losses[-1].detach(), outputs[-1].detach(), labels, model.head)
 
         # clip the joint norm of all gradients, step, and forget them
         for optimizer in optimizers:
@@ -611,7 +647,10 @@ def finish(folder, model, data, progress):
     written last and says that the run is complete."""
     from nanoloss.stats import fit_temperature  # scipy takes a second to import
     splits = dict(data)
-    splits['train'] = data['train'].take(slice(len(data['val'].labels)))  # as many as val has
+    train_split = data['train'].take(slice(len(data['val'].labels)))  # as many as val has
+    labels = torch.from_numpy(np.array(train_split.labels))
+    labels = hard_labels(labels, model.config.multi_label)
+    splits['train'] = train_split._replace(labels=labels.numpy())
     logits = {name: predict(model, split) for name, split in splits.items()}
 
     # what evaluate.py counts again
@@ -649,9 +688,13 @@ def main(settings, config_files=()):
     data, meta = load_data(Path(data_dir) / dataset)
     data['train'], meta['class_share'] = make_rare(data['train'], meta)
     settle_settings(config_files)
+    if teacher:
+        data['train'], teacher_id = add_taught(data['train'], meta)
     turn_dial(data['train'])
     config = {name: globals()[name] for name in settings}  # as they have been settled
     config.update(describe(meta))
+    if teacher:
+        config['teacher_id'] = teacher_id
     try:
         data, *known = number_data(data, meta)
         config['known_tokens'] = len(known[0].tokens)

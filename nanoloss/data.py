@@ -20,9 +20,9 @@ WIDTHS = 8  # batches are padded to multiples of this: each new shape costs oneD
 
 class Split(NamedTuple):
     """Reviews. tokens uint32 [N] may be memory-mapped; spans int64 [reviews, 2] say where a review
-    begins and ends in it; labels are [reviews] or, of several a review, 0 and 1 [reviews, classes];
-    None where they are unknown. ngrams int32 [M] and their spans int64 [reviews, 2] are there where
-    a model uses n-grams (nanoloss/vocabulary.py)."""
+    begins and ends in it; labels are [reviews] or, of several a review, 0 and 1 [reviews, classes]
+    or, a teacher's, float32 [reviews, classes]; None where they are unknown. ngrams int32 [M] and
+    their spans int64 [reviews, 2] are there where a model uses n-grams (nanoloss/vocabulary.py)."""
     tokens: np.ndarray
     spans: np.ndarray
     labels: np.ndarray
@@ -39,6 +39,13 @@ class Split(NamedTuple):
     def lengths(self):
         """Tokens of each review, int64 [reviews]."""
         return self.spans[:, 1] - self.spans[:, 0]
+
+    def join(self, other):
+        """These reviews, and behind them the other's; before n-grams are listed."""
+        return self._replace(
+            tokens=np.concatenate([self.tokens, other.tokens]),
+            spans=np.concatenate([self.spans, other.spans + len(self.tokens)]),
+            labels=np.concatenate([self.labels, other.labels]))
 
 
 def load_data(folder):
@@ -63,17 +70,8 @@ def load_data(folder):
 
 def load_split(folder, name, meta):
     """One split, memory-mapped. Raises ValueError where it does not go with meta.json."""
-    arrays = {}
-    # no run should find out after an hour that a byte has flipped
-    for column in ('tokens', 'offsets', 'labels'):
-        file = f'{name}_{column}.npy'
-        arrays[column] = np.load(folder / file, mmap_mode='r')
-        if hashlib.sha256(arrays[column]).hexdigest() != meta['sha256'][file]:
-            raise ValueError(f'{file} is damaged')
-
-    tokens = arrays['tokens']
-    offsets = arrays['offsets']
-    labels = arrays['labels']
+    tokens, offsets, labels = [load_array(folder, f'{name}_{column}.npy', meta['sha256'])
+                               for column in ('tokens', 'offsets', 'labels')]
     n_class = len(meta['classes'])
     if labels.ndim == 1:
         labels_fit = labels.max() < n_class
@@ -86,6 +84,31 @@ def load_split(folder, name, meta):
     if tokens.max() >= meta['vocab_size']:
         raise ValueError('meta.json is of other arrays')
     return Split(tokens, spans_of(offsets), labels)
+
+
+def load_array(folder, file, sha256):
+    """A memory-mapped array. Raises ValueError where it is not that of the checksum."""
+    array = np.load(folder / file, mmap_mode='r')
+    # no run should find out after an hour that a byte has flipped
+    if hashlib.sha256(array).hexdigest() != sha256[file]:
+        raise ValueError(f'{file} is damaged')
+    return array
+
+
+def load_unlabelled(folder, meta):
+    """The unlabelled texts of data/<name> -> Split without labels. What is wrong ends in `fail`."""
+    remedy = 'make it with: python prepare.py --unlabelled=... as well'
+    if 'unlabelled' not in meta:
+        fail(f'{folder} has no unlabelled texts; {remedy}')
+    try:
+        tokens, offsets = [load_array(folder, f'unlabelled_{column}.npy',
+                                      meta['unlabelled']['sha256'])
+                           for column in ('tokens', 'offsets')]
+        if tokens.max() >= meta['vocab_size'] or offsets[-1] != len(tokens):
+            raise ValueError('meta.json is of other arrays')
+    except Exception as error:  # a damaged file can raise anything
+        fail(f'{folder} is damaged ({type(error).__name__}: {error}); {remedy}')
+    return Split(tokens, spans_of(offsets), labels=None)
 
 
 def spans_of(offsets):
@@ -127,7 +150,7 @@ class Batch(NamedTuple):
     rows: np.ndarray  # int64 [B]: which reviews of the split
     tokens: torch.Tensor  # int64 [B, T]
     counts: torch.Tensor  # int64 [B, T]; 0 is padding
-    labels: torch.Tensor  # int64 [B] or [B, classes]; None where they are unknown
+    labels: torch.Tensor  # int64 [B] or [B, classes], or a teacher's, float32 [B, classes]; or None
     n_tokens: int  # of the reviews, after truncation but before token dropout and bags
     ngrams: torch.Tensor = None  # int64 [B, M]; 0 is padding; None where none are used
 
@@ -206,7 +229,8 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
             flat, counts, lengths = to_bags(flat, lengths)
         labels = None
         if split.labels is not None:
-            labels = torch.from_numpy(split.labels[rows].astype(np.int64)).to(device)
+            kind = np.float32 if split.labels.dtype.kind == 'f' else np.int64  # a teacher's, or not
+            labels = torch.from_numpy(split.labels[rows].astype(kind)).to(device)
 
         # sorted by size and cut into batches
         begins = lengths.cumsum(0) - lengths

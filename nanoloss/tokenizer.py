@@ -57,3 +57,10 @@ def tokenizer(name='cl100k_base'):
     except (ValueError, OSError) as error:
         known = ', '.join(tiktoken.list_encoding_names())
         fail(f'--encoding={name}: {error}; tiktoken has {known}')
+
+
+def decode(tokens, encoding):
+    """The text of a review's tokens, uint32 [n]; an end of text alone stands for an empty one."""
+    if len(tokens) == 1 and tokens[0] == encoding.eot_token:
+        return ''
+    return encoding.decode(tokens.tolist())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nanoloss.data import shorten, spans_of
+from nanoloss.tokenizer import decode
 
 NGRAM_SIZES = {  # what an n-gram is made of: how many of them
     'chars': (2, 3, 4, 5),  # bytes of the text: endings, misspelt words, pairs of words
@@ -79,9 +80,7 @@ def find(values, known):
 
 def lower_case(split, encoding):
     """A split -> the same with the tokens of its texts in lower case."""
-    texts = []
-    for begin, end in split.spans:
-        texts.append(encoding.decode(split.tokens[begin:end].tolist()).lower())
+    texts = [decode(split.tokens[begin:end], encoding).lower() for begin, end in split.spans]
     reviews = encoding.encode_ordinary_batch(texts)
     reviews = [review or [encoding.eot_token] for review in reviews]
     offsets = np.cumsum([0, *map(len, reviews)])

@@ -14,7 +14,8 @@ from helpers import SIZES, make_data, save, toy_reviews
 from model import Encoder, EncoderConfig
 from nanoloss import parallel
 from nanoloss.data import (
-    Batch, Split, batches, drop_tokens, has_changed, load_data, pad, shorten, shuffled, to_bags)
+    Batch, Split, batches, drop_tokens, has_changed, load_data, load_unlabelled, pad, shorten,
+    shuffled, to_bags)
 
 
 @pytest.fixture(scope='module')
@@ -523,3 +524,38 @@ def test_tokens_that_change_while_they_are_used(tmp_path):
         file.write(b'\1\0\0\0')
     assert has_changed(splits['train'], meta['sha256']['train_tokens.npy'])
     assert not has_changed(splits['val'], meta['sha256']['val_tokens.npy'])
+
+
+def test_unlabelled_texts_are_checked(tmp_path, capsys):
+    meta = {'vocab_size': 9, 'unlabelled': {'sha256': {}}}
+    tokens = np.array([3, 1, 2], np.uint32)
+    offsets = np.array([0, 1, 3], np.uint64)
+    for column, array in ('tokens', tokens), ('offsets', offsets):
+        file = f'unlabelled_{column}.npy'
+        np.save(tmp_path / file, array)
+        meta['unlabelled']['sha256'][file] = hashlib.sha256(array).hexdigest()
+    split = load_unlabelled(tmp_path, meta)
+    assert split.tokens.tolist() == [3, 1, 2] and split.labels is None
+    assert split.spans.tolist() == [[0, 1], [1, 3]]
+
+    def says(message, meta):
+        with pytest.raises(SystemExit):
+            load_unlabelled(tmp_path, meta)
+        assert message in capsys.readouterr().err
+
+    says('has no unlabelled texts', {'vocab_size': 9})
+    says('of other arrays', {**meta, 'vocab_size': 3})
+    np.save(tmp_path / 'unlabelled_tokens.npy', tokens[::-1])
+    says('unlabelled_tokens.npy is damaged', meta)
+    (tmp_path / 'unlabelled_tokens.npy').unlink()
+    says('No such file', meta)
+
+
+def test_joined_splits_are_one_after_the_other():
+    first = split_of([[1, 2], [3]], np.array([[1, 0], [0, 1]], np.float32))
+    second = split_of([[4, 5, 6]], np.array([[0.3, 0.7]], np.float32))
+    joined = first.join(second)
+    assert [joined.tokens[a:b].tolist() for a, b in joined.spans] == [[1, 2], [3], [4, 5, 6]]
+    batch, = batches(joined, 8, 10, bag=False)
+    assert batch.labels.dtype == torch.float32
+    assert torch.equal(batch.labels, torch.from_numpy(joined.labels[batch.rows]))

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from model import (
-    HEADS, Block, Encoder, EncoderConfig, Head, head_settings, is_correct, make_encoder, make_head)
+    HEADS, Block, Encoder, EncoderConfig, Head, hard_labels, head_settings, is_correct,
+    make_encoder, make_head)
 from nanoloss.optim import parameter_groups
 
 TWO_CLASSES_ONLY = 'bce_matched'
@@ -209,6 +210,38 @@ def test_n_grams_leave_the_trunk_and_the_head_as_they_start():
     assert beside['ngrams.sums.weight'].eq(0).all()
     for name, weight in plain.items():
         assert torch.equal(beside[name], weight)
+
+
+@pytest.mark.parametrize('name, n_class, multi_label', [
+    *((name, 2, False) for name in HEADS if HEADS[name].soft),
+    ('ce', 4, False), ('bce', 4, False), ('bce', 2, True), ('bce', 4, True)])
+def test_probabilities_as_labels(name, n_class, multi_label):
+    """The loss of a teacher's probabilities is its expectation over labels drawn from them."""
+    torch.manual_seed(4)
+    head = make_head(name, 8, n_class, multi_label).double()
+    logits = head(torch.randn(3, 8, dtype=torch.float64))
+    p = torch.rand(3, n_class, dtype=torch.float64)
+    if multi_label:  # each label on its own
+        every = torch.cartesian_prod(*[torch.arange(2)] * n_class)  # [2^n_class, n_class]
+        chances = torch.where(every[:, None] == 1, p, 1 - p).prod(-1)  # [2^n_class, 3]
+    else:
+        p = p / p.sum(1, keepdim=True)
+        every = torch.arange(n_class)
+        chances = p.T
+    wanted = 0.0
+    for labels, chance in zip(every, chances):
+        for row in range(3):
+            wanted += chance[row] * head.loss(logits[[row]], labels[None]) / 3
+    found = head.loss(logits, p)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_hard_labels():
+    p = torch.tensor([[0.7, 0.6, 0.1], [0.2, 0.3, 0.4]])
+    assert hard_labels(p, False).tolist() == [0, 2]
+    assert hard_labels(p, True).tolist() == [[1, 1, 0], [0, 0, 0]]
+    whole = torch.tensor([[0, 1, 1]])
+    assert hard_labels(whole, True) is whole
 
 
 def test_another_vocabulary_is_no_start():

@@ -328,6 +328,59 @@ def test_small_archive_and_its_folder(tmp_path, enc, capsys):
     assert meta['name'] == 'imdb_dev' and not any(meta['shared_groups'].values())
 
 
+def test_unlabelled_texts(tmp_path, enc, capsys):
+    """From an archive, its folder and a file: the same arrays, and the labelled ones as without."""
+    texts = [f'unlabelled {i % 5}' for i in range(6)] + ['train pos 9']
+
+    def add_texts(files):
+        del files['aclImdb/train/unsup/0_0.txt']
+        for i, one in enumerate([*texts, 'test pos 9', 'test neg 3']):
+            files[f'aclImdb/train/unsup/{i}_0.txt'] = one.encode()
+
+    path = small_archive(tmp_path / 'small.tar.gz', add_texts)
+    with tarfile.open(path) as tar:
+        tar.extractall(tmp_path)
+    with open(tmp_path / 'more.csv', 'w', newline='') as file:
+        csv.writer(file).writerows([['text'], ['test neg 3'], *([one] for one in texts[::-1]),
+                                    ['test pos 9']])
+    run(f'--source={path}', f'--data_dir={tmp_path}/plain')
+    plain = json.loads((tmp_path / 'plain/imdb/meta.json').read_text())
+    capsys.readouterr()
+    arrays = []
+    for i, unlabelled in enumerate([path, tmp_path / 'aclImdb', tmp_path / 'more.csv']):
+        folder = tmp_path / str(i) / 'imdb'
+        run(f'--source={path}', f'--unlabelled={unlabelled}', f'--data_dir={folder.parent}')
+        out = capsys.readouterr().out
+        assert 'unlabelled: 7 texts' in out
+        assert 'dropped: 2 unlabelled texts that are in val or test word for word' in out
+        for array in (tmp_path / 'plain/imdb').glob('*.npy'):
+            assert (folder / array.name).read_bytes() == array.read_bytes()
+        meta = json.loads((folder / 'meta.json').read_text())
+        assert meta['sha256'] == plain['sha256']  # so that a run's data are the same
+
+        tokens = np.load(folder / 'unlabelled_tokens.npy')
+        offsets = np.load(folder / 'unlabelled_offsets.npy')
+        found = [enc.decode(tokens[a:b].tolist()) for a, b in zip(offsets[:-1], offsets[1:])]
+        assert sorted(found) == sorted(texts)
+        assert meta['unlabelled']['rows'] == 7 and meta['unlabelled']['tokens'] == len(tokens)
+        for file, checksum in meta['unlabelled']['sha256'].items():
+            assert hashlib.sha256(np.load(folder / file)).hexdigest() == checksum
+        arrays.append((tokens.tolist(), offsets.tolist()))
+    assert arrays[0] == arrays[1] == arrays[2]
+
+    def says(message, unlabelled):
+        argv = f'--source={path}', f'--unlabelled={unlabelled}', f'--data_dir={tmp_path}/none'
+        assert message in failure(capsys, *argv)
+        assert not (tmp_path / 'none').exists()
+
+    says('No such file', tmp_path / 'missing.tar.gz')
+    says('no text in train/unsup', tmp_path / 'plain')
+    (tmp_path / 'label.csv').write_text('label\nx\n')
+    says("no column 'text'", tmp_path / 'label.csv')
+    (tmp_path / 'all.csv').write_text('text\ntest pos 9\n')
+    says('all of its texts are in val or test', tmp_path / 'all.csv')
+
+
 def test_archives_that_are_not_right(tmp_path, capsys):
     def without(part):
         def change(files):

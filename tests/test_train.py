@@ -11,11 +11,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import call
 from helpers import (
     ROOT, TINY, WINDOWS, fails, make_data, outcome, same, save, script, toy_reviews, train)
 
 import model as model_script
 from nanoloss.data import Split, batches, load_data, shuffled
+from predict import Classifier
 
 
 @pytest.fixture(scope='module')
@@ -683,3 +685,71 @@ def test_from_the_shell(tmp_path):
     assert listed.returncode == 0
     assert 'batch_size=' in listed.stdout
     assert 'reviews a step' in listed.stdout
+
+
+# A teacher
+
+@pytest.fixture(scope='module')
+def more(home):
+    """The sample again, with a few texts more that have no label."""
+    texts = ['A dull film', 'Not dull at all!', 'great fun', '']
+    (home / 'more.csv').write_text('text\n' + ''.join(f'"{text}"\n' for text in texts))
+    call(home, 'prepare.py', '--source=sample', '--unlabelled=more.csv', '--name=more')
+    return texts
+
+
+def test_a_teacher_labels_what_has_no_label(home, more, monkeypatch):
+    """The training texts keep their labels; the others get the mean of the teachers."""
+    monkeypatch.chdir(home)
+    module = script()
+    module.teacher = 'out/windows'
+    module.dataset = 'more'
+    data, meta = load_data(home / 'data/more')
+    split, teacher_id = module.add_taught(data['train'], meta)
+    n = len(data['train'].labels)
+    assert split.labels.dtype == np.float32 and len(split.labels) == len(split.spans) == n + 4
+    assert np.array_equal(split.labels[:n], np.eye(2)[data['train'].labels])
+
+    classifier = Classifier('out/windows')
+    assert teacher_id == classifier.id
+    texts = []
+    for begin, end in split.spans[n:]:
+        text = classifier.encoding.decode(split.tokens[begin:end].tolist())
+        texts.append(text.removesuffix('<|endoftext|>'))
+    assert sorted(texts) == sorted(more)
+    assert split.labels[n:] == pytest.approx(classifier.probs(texts), abs=1e-6)
+    assert len({*split.labels[n:, 0].tolist()}) == 4  # each of its own text
+
+
+@pytest.mark.parametrize('trunk', ['windows', 'topics'])
+def test_what_a_teacher_taught_is_a_run(home, more, tmp_path, trunk):
+    dataset = 'more'
+    if trunk == 'topics':  # several labels a text
+        dataset = 'taught_topics'
+        call(home, 'prepare.py', '--source=topics.csv', '--label_sep=|', '--unlabelled=more.csv',
+             f'--name={dataset}')
+    argv = [f'--dataset={dataset}', '--threads=1', '--epochs=1', '--n_embd=8', '--dtype=float32',
+            '--block_size=60', f'--teacher=out/{trunk}']
+    call(home, 'train.py', *argv, f'--out_dir={tmp_path}')
+    result = json.loads((tmp_path / 'seed0/result.json').read_text())
+    n = json.loads((home / f'data/{dataset}/meta.json').read_text())['splits']
+    assert result['last']['train']['n'] == n['val']['rows']
+    assert 0 < result['last']['train']['loss'] < 3
+    config = config_of(tmp_path / 'seed0')
+    assert config['teacher_id'].startswith(trunk)
+    again = call(home, 'train.py', *argv, f'--out_dir={tmp_path}')
+    assert 'is complete already' in again
+
+
+@pytest.mark.parametrize('argv, says', [
+    (['--dataset=sample', '--teacher=out/windows'], 'has no unlabelled texts'),
+    (['--teacher=out/nobody'], 'there is no finished run'),
+    (['--teacher=out/topics'], 'is of other classes'),
+    (['--teacher=out/windows', '--head=focal'], 'focal cannot learn from probabilities; take bce'),
+    (['--teacher=out/windows', '--oversample'], 'oversample goes by labels'),
+])
+def test_teachers_that_cannot_teach(home, more, tmp_path, argv, says):
+    argv = ['--dataset=more', *argv, f'--out_dir={tmp_path}/out']
+    error = call(home, 'train.py', *argv, code=2)
+    assert says in error and error.count('\n') == 1
+    assert not (tmp_path / 'out').exists()

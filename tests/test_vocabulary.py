@@ -46,6 +46,9 @@ def test_lower_case_is_that_of_the_text(encoding):
     assert [encoding.decode(review) for review in reviews_of(lower)] == [t.lower() for t in TEXTS]
     assert reviews_of(lower) == [encoding.encode_ordinary(text.lower()) for text in TEXTS]
     assert lower.tokens.dtype == np.uint32
+    # an end of text stands for a text that is empty, before and after
+    empty = Split(np.array([encoding.eot_token], np.uint32), np.array([[0, 1]]), None)
+    assert lower_case(empty, encoding).tokens.tolist() == [encoding.eot_token]
     assert np.array_equal(lower.labels, LABELS)
 
 
