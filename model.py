@@ -364,6 +364,8 @@ class CEHead(Head):
         self.register_buffer('weight', weight, persistent=False)
 
     def loss(self, logits, labels):
+        if labels.is_floating_point():  # a teacher's
+            labels = labels.to(logits.dtype)
         # its own mean would divide by the sum of the weights: no mean over reviews, see Head
         loss = F.cross_entropy(logits, labels, self.weight, reduction='none',
                                label_smoothing=self.label_smoothing)
