@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Does the loss matter on the usual trunk, with 6 and with 77 classes? Six losses at three rates,
-# three seeds each, then three more of each loss at the rate that is best on val: two hours on
-# 2 cores.
+# three seeds each, then three more of each loss at the rate that is best on val: over an hour on
+# 2 cores. There are no results of ours yet.
 #   bash runs/losses2.sh trec banking77       data sets of prepare.py with one label a text
-# The runs of ours are in results/losses2; their tables again: python runs/losses2.py FOLDER
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source runs/venv.sh

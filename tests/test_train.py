@@ -264,7 +264,7 @@ def test_a_finished_run_is_skipped_and_other_settings_are_refused(data, tmp_path
     before = (tmp_path / 'seed0/result.json').read_bytes()
     train(data, tmp_path, '--n_runs=1')
     assert 'complete already' in capsys.readouterr().out
-    error = fails(capsys, data, tmp_path, '--weight_decay=0.7')
+    error = fails(capsys, data, tmp_path, '--weight_decay=0.5')
     assert 'weight_decay was 0.1, is 0.5' in error
     assert '--overwrite' in error
     assert (tmp_path / 'seed0/result.json').read_bytes() == before
