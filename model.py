@@ -389,7 +389,7 @@ class BCEHead(Head):
         self.multi_label = multi_label
 
     def loss(self, logits, labels):
-        # labels of the logits' shape, 0 and 1
+        # labels of the logits' shape, 0 and 1 or, a teacher's, between them
         if self.one_logit:
             labels = labels[:, None] if labels.dim() == 1 else labels[:, 1:]
         elif labels.dim() == 1:

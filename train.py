@@ -111,7 +111,6 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
 MAY_DIFFER = {
     'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'compile', 'deterministic', 'device',
     'threads', 'processes', 'hardware', 'torch', 'commit'}
-TAUGHT_AT_ONCE = 2000  # texts
 # the files whose change makes it another run
 CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/optim.py',
         'nanoloss/parallel.py', 'nanoloss/vocabulary.py')
@@ -205,7 +204,7 @@ def make_rare(split, meta):
 def add_taught(split, meta):
     """The training split, and behind it the unlabelled texts with what the teacher says of them ->
     the split, its labels probabilities, and the teacher's id."""
-    from predict import Classifier  # it brings what only files of texts need
+    from predict import CHUNK_SIZE, Classifier  # it brings what only files of texts need
     if oversample:
         fail('oversample goes by labels, which the unlabelled texts lack; take it for the teacher')
     if head in HEADS and not HEADS[head].soft:
@@ -222,9 +221,9 @@ def add_taught(split, meta):
         fail(f'teacher {teacher} is of another tokenizer')
 
     probs = []
-    for start in tqdm(range(0, len(unlabelled.spans), TAUGHT_AT_ONCE), 'teach', leave=False,
-                      unit_scale=TAUGHT_AT_ONCE, disable=None):
-        spans = unlabelled.spans[start:start + TAUGHT_AT_ONCE]
+    for start in tqdm(range(0, len(unlabelled.spans), CHUNK_SIZE), 'teach', leave=False,
+                      unit_scale=CHUNK_SIZE, disable=None):
+        spans = unlabelled.spans[start:start + CHUNK_SIZE]
         texts = [decode(unlabelled.tokens[a:b], classifier.encoding) for a, b in spans]
         probs.append(classifier.probs(texts))
     unlabelled = unlabelled._replace(labels=np.concatenate(probs).astype(np.float32))
