@@ -1,15 +1,16 @@
-"""The learning rates of runs/sweep.sh -> the best one of each loss, as table, figure and list.
+"""The learning rates that a loss was tried at -> the best one of each, as table, figure and list.
 
-    python runs/sweep.py out/losses    FOLDER/sweep/<loss>/<rate>/seed0 -> FOLDER/sweep.md,
+    python runs/sweep.py out/losses    FOLDER/sweep/<loss>/<rate>/seed<k> -> FOLDER/sweep.md,
                                        sweep.png and best_rates.txt; results/losses by default
 
-Best is the highest accuracy after the last epoch on val and test of imdb_dev together, which are
-both cut out of the training side of IMDB; one seed a rate, so differences of a few tenths of a
-point are chance.
+Best is the highest accuracy on val after the last epoch, the mean of the seeds. Of a data set that
+`prepare.py --dev` made, all of which is cut out of the training side, test counts with val. With a
+seed or three a rate, differences of a few tenths of a point are chance.
 """
 import json
 import sys
 from pathlib import Path
+from statistics import mean
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -22,16 +23,23 @@ matplotlib.use('agg')
 
 
 def read_accuracies(folder):
-    """The sweep's folder -> {loss: {rate: accuracy in %}}, and on how many reviews."""
+    """The sweep's folder -> {loss: {rate: mean accuracy in %}}, and on what it was taken."""
     accuracies = {}
-    n_reviews = 0
-    for path in sorted(folder.glob('*/*/seed0/result.json')):
+    judged_on = ''
+    for path in sorted(folder.glob('*/*/seed*/result.json')):
         loss, rate = path.parts[-4:-2]
+        dataset = json.loads((path.parent / 'config.json').read_text())['dataset']
+        splits = ['val', 'test'] if dataset.endswith('_dev') else ['val']
         last = json.loads(path.read_text())['last']
-        n_reviews = last['val']['n'] + last['test']['n']
-        correct = last['val']['correct'] + last['test']['correct']
-        accuracies.setdefault(loss, {})[float(rate)] = 100 * correct / n_reviews
-    return accuracies, n_reviews
+        n_reviews = sum(last[split]['n'] for split in splits)
+        correct = sum(last[split]['correct'] for split in splits)
+        accuracies.setdefault(loss, {}).setdefault(float(rate), []).append(
+            100 * correct / n_reviews)
+        judged_on = f'{" and ".join(splits)} of {dataset}, {n_reviews:,} texts'
+    for by_rate in accuracies.values():
+        for rate, runs in by_rate.items():
+            by_rate[rate] = mean(runs)
+    return accuracies, judged_on
 
 
 def find_best_rates(accuracies):
@@ -39,12 +47,11 @@ def find_best_rates(accuracies):
     return {loss: max(by_rate, key=by_rate.get) for loss, by_rate in accuracies.items()}
 
 
-def make_table(accuracies, best_rates, rates, n_reviews):
+def make_table(accuracies, best_rates, rates, judged_on):
     """A row a loss and a column a rate, the best rate in bold: Markdown."""
     header = ' | '.join(f'{rate:g}' for rate in rates)
     lines = [
-        f'Accuracy, %, on val and test of imdb_dev together, {n_reviews:,} reviews, after the last '
-        'epoch; one run each.',
+        f'Accuracy, %, on {judged_on}, after the last epoch; mean of the seeds.',
         '',
         f'| loss | {header} |',
         '| --- ' * (len(rates) + 1) + '|',
@@ -57,7 +64,7 @@ def make_table(accuracies, best_rates, rates, n_reviews):
     return '\n'.join(lines) + '\n'
 
 
-def draw(accuracies, best_rates, rates):
+def draw(accuracies, best_rates, rates, judged_on):
     """A line a loss over the rates, with a dot at the best."""
     figure = Figure(figsize=(7, 4), layout='constrained')
     ax = figure.subplots()
@@ -66,7 +73,7 @@ def draw(accuracies, best_rates, rates):
         line, = ax.plot(rates, heights, '.-', lw=1, label=loss)
         best = best_rates[loss]
         ax.plot(best, by_rate[best], 'o', color=line.get_color())
-    ax.set(xscale='log', xlabel='highest learning rate', ylabel='accuracy on imdb_dev, %')
+    ax.set(xscale='log', xlabel='highest learning rate', ylabel=f'accuracy, %, on {judged_on}')
     ax.set(xticks=rates, xticklabels=[f'{rate:g}' for rate in rates])
     ax.minorticks_off()
     ax.legend(ncols=2, fontsize=8)
@@ -76,7 +83,7 @@ def draw(accuracies, best_rates, rates):
 
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / 'results/losses'
-    accuracies, n_reviews = read_accuracies(folder / 'sweep')
+    accuracies, judged_on = read_accuracies(folder / 'sweep')
     if not accuracies:
         fail(f'{folder}/sweep: there is no finished run; bash runs/sweep.sh makes them')
     rates = sorted(next(iter(accuracies.values())))
@@ -85,11 +92,11 @@ def main():
             fail(f'{folder}/sweep/{loss}: its finished runs are not of the rates of the others')
     best_rates = find_best_rates(accuracies)
 
-    table = make_table(accuracies, best_rates, rates, n_reviews)
+    table = make_table(accuracies, best_rates, rates, judged_on)
     (folder / 'sweep.md').write_text(table, 'utf-8')
     lines = [f'{loss} {rate:g}\n' for loss, rate in best_rates.items()]
     (folder / 'best_rates.txt').write_text(''.join(lines))
-    draw(accuracies, best_rates, rates).savefig(folder / 'sweep.png', dpi=110)
+    draw(accuracies, best_rates, rates, judged_on).savefig(folder / 'sweep.png', dpi=110)
     print(table, end='')
 
 
