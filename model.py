@@ -293,8 +293,9 @@ class Head(nn.Module):
     lr_mult, wd_mult      Factors on the learning rate and the weight decay of the head's weights.
 
     What __init__ takes without a default comes from the data: n_embd, n_class, class_share (of the
-    training labels, per class) and multi_label, which only a head takes that can do several labels
-    a review. What has a default is a setting of train.py.
+    training labels, per class) and multi_label, which a head takes that does several labels a
+    review in a way of its own; of any other, `EachLabel` makes one that does. What has a default is
+    a setting of train.py.
     """
     soft = False
     calibrated = True
@@ -464,6 +465,38 @@ class SquentropyHead(Head):
         return (cross_entropy + squares).mean()
 
 
+class EachLabel(Head):
+    """Several labels a review, by the loss of a head for one: each label is a decision of its own
+    between two classes, no and yes, whose logits are -z/2 and z/2; the losses are added up.
+
+    With cross-entropy that is binary cross-entropy; with focal loss, its form for sigmoids. A
+    setting that is one a class (class_weight, alpha) has two values then, for no and for yes.
+    decision: the head that decides between no and yes; its linear layer is not used.
+    """
+
+    def __init__(self, n_embd, n_class, decision):
+        super().__init__(n_embd, n_class)
+        decision.linear = None
+        self.decision = decision
+        self.calibrated = decision.calibrated
+        self.lr_mult = decision.lr_mult
+        self.wd_mult = decision.wd_mult
+
+    def loss(self, logits, labels):
+        labels = labels.flatten()
+        if labels.is_floating_point():  # a teacher's
+            labels = torch.stack([1 - labels, labels], 1)
+        return self.decision.loss(no_and_yes(logits), labels) * logits.shape[1]
+
+    def probs(self, logits):
+        return self.decision.probs(no_and_yes(logits))[:, 1].view_as(logits)
+
+
+def no_and_yes(logits):
+    """Logits of several labels [B, n_class] -> two for each label, [B * n_class, 2]."""
+    return torch.stack([-logits, logits], 2).flatten(0, 1) / 2
+
+
 # Heads of one experiment, runs/matched.sh: why cross-entropy and its binary form differ at all
 
 class MatchedBCEHead(BCEHead):
@@ -524,18 +557,24 @@ def make_head(head, n_embd, n_class, multi_label=False, class_share=None, **sett
     if head not in HEADS:
         raise ValueError(f'there is no head {head!r}; there are {", ".join(HEADS)}')
     parameters = signature(HEADS[head]).parameters
-    if multi_label and 'multi_label' not in parameters:
-        able = [name for name in HEADS if 'multi_label' in signature(HEADS[name]).parameters]
-        raise ValueError(f'head {head} is for one label a review, these data have several; '
-                         f'take {" or ".join(able)}')
+    class_share = class_share or [1 / n_class] * n_class
+    each_label = multi_label and 'multi_label' not in parameters
     values = {
         'n_embd': n_embd,
         'n_class': n_class,
         'multi_label': multi_label,
-        'class_share': class_share or [1 / n_class] * n_class,
+        'class_share': class_share,
         **settings,
     }
-    return HEADS[head](**{key: values[key] for key in parameters if key in values})
+    if each_label:
+        yes = sum(class_share) / n_class
+        values |= {'n_class': 2, 'class_share': [1 - yes, yes]}
+    made = HEADS[head](**{key: values[key] for key in parameters if key in values})
+    if not each_label:
+        return made
+    if made.linear.out_features != 2:
+        raise ValueError(f'head {head} is for one label a review, these data have several')
+    return EachLabel(n_embd, n_class, made)
 
 
 def make_encoder(config):

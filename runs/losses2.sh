@@ -27,7 +27,11 @@ train() {  # SET LOSS RATE SETTING ...: on half of the cores
 
 losses() {  # SET: all of its runs, then its tables
     local folder=out/losses2/$1
-    for loss in ce bce smooth focal square squentropy; do
+    local losses=(ce bce smooth focal square squentropy)
+    if [ "$1" = goemotions ]; then  # of several labels a text, ce is bce
+        losses=(bce smooth focal square squentropy)
+    fi
+    for loss in "${losses[@]}"; do
         for rate in 1.5e-3 5e-3 1.5e-2; do
             train "$1" $loss $rate --n_runs=3 --out_dir="$folder/sweep/$loss/$rate"
         done
@@ -38,7 +42,7 @@ losses() {  # SET: all of its runs, then its tables
         cp -rn "$folder/sweep/$loss/$rate"/seed* "$folder/$loss"
         train "$1" "$loss" "$rate" --n_runs=6 --out_dir="$folder/$loss" < /dev/null
     done < "$folder/best_rates.txt"
-    python evaluate.py "$folder"/{ce,bce,smooth,focal,square,squentropy}
+    python evaluate.py "${losses[@]/#/$folder/}"
 }
 
 # side by side: faster than one after the other on all of the cores

@@ -214,7 +214,7 @@ def test_n_grams_leave_the_trunk_and_the_head_as_they_start():
 
 @pytest.mark.parametrize('name, n_class, multi_label', [
     *((name, 2, False) for name in HEADS if HEADS[name].soft),
-    ('ce', 4, False), ('bce', 4, False), ('bce', 2, True), ('bce', 4, True)])
+    ('ce', 4, False), ('bce', 4, False), ('bce', 2, True), ('bce', 4, True), ('ce', 4, True)])
 def test_probabilities_as_labels(name, n_class, multi_label):
     """The loss of a teacher's probabilities is its expectation over labels drawn from them."""
     torch.manual_seed(4)
@@ -401,9 +401,34 @@ def test_two_ways_to_write_a_loss_are_one():
     assert focal.item() == pytest.approx(sigmoid_focal.item(), rel=1e-12)
 
 
+def test_any_loss_does_several_labels():
+    """Label by label, as a decision between no and yes: what sums of sigmoid losses are by hand."""
+    z = torch.randn(30, 4, dtype=torch.float64)
+    y = labels_of(30, 4, True)
+    p = torch.where(y == 1, z.sigmoid(), (-z).sigmoid())  # of what each label is
+    bce = make_head('bce', 8, 4, True)
+    losses = {}
+    for name in 'ce', 'focal', 'brier', 'square', 'squentropy':
+        head = make_head(name, 8, 4, True)
+        losses[name] = head.loss(z, y).item()
+        torch.testing.assert_close(head.probs(z), bce.probs(z), rtol=1e-12, atol=0)
+    assert losses['ce'] == pytest.approx(bce.loss(z, y).item(), rel=1e-12)
+    assert losses['focal'] == pytest.approx((-(1 - p) ** 2 * p.log()).sum(1).mean().item())
+    assert losses['brier'] == pytest.approx((2 * (1 - p) ** 2).sum(1).mean().item())
+    half = torch.where(y == 1, z, -z) / 2  # the logit of what each label is; the other's is -half
+    square = ((half - 1) ** 2 + half ** 2) / 2
+    assert losses['square'] == pytest.approx(square.sum(1).mean().item())
+    squentropy = -p.log() + half ** 2
+    assert losses['squentropy'] == pytest.approx(squentropy.sum(1).mean().item())
+    # 'balanced' makes the share of yes, a third, as heavy as that of no
+    weighted = make_head('ce', 8, 4, True, class_share=[1 / 3] * 4, class_weight='balanced')
+    wanted = (torch.where(y == 1, 3.0, 1.5) / 2 * -p.log()).sum(1).mean().item()
+    assert weighted.double().loss(z, y).item() == pytest.approx(wanted, rel=1e-6)
+
+
 ALL = [(head, 2, False) for head in HEADS]
 ALL += [(head, 4, False) for head in HEADS if head != TWO_CLASSES_ONLY]
-ALL += [('bce', 2, True), ('bce', 4, True)]
+ALL += [(head, n_class, True) for head in HEADS for n_class in (2, 4) if head != TWO_CLASSES_ONLY]
 
 
 def labels_of(n, n_class, multi_label):
@@ -433,7 +458,8 @@ def test_every_loss_is_a_plain_mean_over_reviews(head, n_class, multi_label):
     """Which is what Head's contract asks for; also with class weights and uneven classes."""
     settings = {}
     if n_class == 4:
-        settings = {'class_weight': '1,2,3,9', 'alpha': '1,2,3,9', 'label_smoothing': 0.1}
+        weights = '1,9' if multi_label else '1,2,3,9'  # of no and yes, or of the classes
+        settings = {'class_weight': weights, 'alpha': weights, 'label_smoothing': 0.1}
     head = make_head(head, 4, n_class, multi_label, **settings)
     y = labels_of(11, n_class, multi_label)
     z = torch.randn(11, head.linear.out_features, generator=torch.Generator().manual_seed(0))
@@ -730,8 +756,7 @@ def test_impossible_shapes(wrong, says):
 
 IMPOSSIBLE_HEADS = [
     ({'head': 'bec'}, "no head 'bec'; there are bce, ce"),
-    ({'head': 'ce', 'multi_label': True}, 'take bce'),
-    ({'head': 'bce_matched', 'multi_label': True}, 'take bce$'),
+    ({'head': 'bce_matched', 'multi_label': True}, 'for one label a review'),
     ({'head': 'bce_matched', 'n_class': 3}, 'two classes'),
     ({'head': 'ce', 'head_settings': {'label_smoothing': 1.0}}, 'label_smoothing must be in'),
     ({'head': 'ce', 'head_settings': {'class_weight': '1,2,3'}}, '2 positive numbers'),
