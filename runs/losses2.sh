@@ -32,7 +32,7 @@ losses() {  # SET: all of its runs, then its tables
         losses=(bce smooth focal square squentropy)
     fi
     for loss in "${losses[@]}"; do
-        for rate in 1.5e-3 5e-3 1.5e-2; do
+        for rate in 0.0015 0.005 0.015; do
             train "$1" $loss $rate --n_runs=3 --out_dir="$folder/sweep/$loss/$rate"
         done
     done
