@@ -73,7 +73,8 @@ def draw(accuracies, best_rates, rates, judged_on):
         line, = ax.plot(rates, heights, '.-', lw=1, label=loss)
         best = best_rates[loss]
         ax.plot(best, by_rate[best], 'o', color=line.get_color())
-    ax.set(xscale='log', xlabel='highest learning rate', ylabel=f'accuracy, %, on {judged_on}')
+    ax.set(xscale='log', xlabel='highest learning rate', ylabel='accuracy, %',
+           title=f'On {judged_on}')
     ax.set(xticks=rates, xticklabels=[f'{rate:g}' for rate in rates])
     ax.minorticks_off()
     ax.legend(ncols=2, fontsize=8)
