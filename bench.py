@@ -360,8 +360,9 @@ def start_training(row, folder, environment, *arguments):
         launch = ['-m', 'torch.distributed.run', '--standalone',
                   f'--nproc_per_node={row.n_processes}']
     threads_each = max(1, threads // (row.n_runs * row.n_processes))
-    command = [sys.executable, *launch, 'train.py', 'config/bce.py', f'--data_dir={folder}',
-               f'--threads={threads_each}', *row.arguments, f'--out_dir={out}', *arguments]
+    command = [sys.executable, *launch, 'train.py', 'config/bce.py', '--device=cpu',
+               f'--data_dir={folder}', f'--threads={threads_each}', *row.arguments,
+               f'--out_dir={out}', *arguments]
     process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
     return Path(out), process
 
@@ -409,8 +410,9 @@ def measure_growth(n, splits, meta, folder):
     """Train for an epoch on n reviews -> speed and peak memory."""
     save_data(folder / str(n), {**splits, 'train': repeat(splits['train'], n)}, meta)
     out = folder / f'out{n}'
-    command = [sys.executable, 'train.py', 'config/bce.py', f'--data_dir={folder}',
-               f'--dataset={n}', f'--out_dir={out}', f'--threads={threads}', '--epochs=1']
+    command = [sys.executable, 'train.py', 'config/bce.py', '--device=cpu',
+               f'--data_dir={folder}', f'--dataset={n}', f'--out_dir={out}',
+               f'--threads={threads}', '--epochs=1']
     environment = {**os.environ, **HUGE_PAGES}
     subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     line = last_line(out / 'seed0/log.jsonl')

@@ -57,7 +57,10 @@ class Block(nn.Module):
         q, k, v = self.qkv(x).view(B, T, 3, self.n_head, size).permute(2, 0, 3, 1, 4)
         with torch.autocast(x.device.type, enabled=False):  # it would make softmax a float32 copy
             c = counts[:, None, :, None].to(v.dtype).expand(-1, self.n_head, -1, 1)
-            p = F.softmax((q * size ** -0.5) @ k.mT, dim=-1)  # [B, n_head, T, T]
+            scores = (q * size ** -0.5) @ k.mT  # [B, n_head, T, T]
+            if scores.dtype == torch.float16:  # a high one of padding would push all others to 0
+                scores = scores.masked_fill((counts == 0)[:, None, None], -math.inf)
+            p = F.softmax(scores, dim=-1)
             # numerator and denominator in one product; padding has c = 0, and so no part in either
             sums = p @ torch.cat([v * c, c], -1)
             y = sums[..., :-1] / sums[..., -1:]
@@ -245,7 +248,7 @@ class Encoder(nn.Module):
             x = x.masked_fill((counts == 0)[..., None], -math.inf).amax(1).to(counts.dtype)
         else:
             weights = counts / counts.sum(1, keepdim=True)  # padding weighs 0
-            x = (weights[:, None] @ x.to(counts.dtype))[:, 0]
+            x = (weights[..., None] * x).sum(1)
         if self.config.window and not self.config.n_layer:  # blocks have dropout of their own
             x = F.dropout(x, self.config.dropout, self.training)
         return x

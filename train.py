@@ -38,7 +38,8 @@ from nanoloss.configure import configure, fail
 from nanoloss.data import (
     batches, class_share, describe_data, has_changed, load_data, load_unlabelled, shuffled)
 from nanoloss.devices import (
-    autocast, choose_device, choose_dtype, hardware_name, peak_memory_mb)
+    autocast, choose_device, choose_dtype, hardware_name, peak_memory_mb, reset_peak_memory,
+    synchronize)
 from nanoloss.files import (
     claim_run, current_commit, load_checked, load_weights, locked_folder, write_file, write_json,
     write_json_lines)
@@ -377,8 +378,8 @@ class Meter:
         self.start_clock()
 
     def reset(self):
-        self.sums = torch.zeros(3, device=device)  # of losses, correct answers, gradient norms
-        self.n_steps = 0
+        # of losses, correct answers, gradient norms, and how many of these norms are finite
+        self.sums = torch.zeros(4, device=device)
         self.n_reviews = 0
         self.n_tokens = 0
         self.seconds = 0.0
@@ -393,10 +394,14 @@ class Meter:
         self.sums[:2] += torch.stack([loss * len(labels), correct])
 
     def add_step(self, grad_norm, batch):
-        self.sums[2] += grad_norm
-        self.n_steps += 1
+        # a float16 step may overflow: GradScaler leaves it out, and so is its norm
+        finite = grad_norm.isfinite()
+        self.sums[2:] += torch.stack([torch.where(finite, grad_norm, 0), finite])
         self.n_reviews += len(batch.rows)
         self.n_tokens += batch.n_tokens
+        self.stop_clock()
+
+    def stop_clock(self):
         tick = time.perf_counter()
         self.seconds += tick - self.since
         self.since = tick
@@ -408,11 +413,11 @@ class Meter:
     def means(self):
         """The training columns of log.jsonl, of all processes together."""
         sums = parallel.sum_over_processes(self.sums.clone())
-        loss, correct, norm = sums.tolist()
+        loss, correct, norm, n_norms = sums.tolist()
         return {
             'train_loss': loss / self.n_reviews,
             'train_acc': correct / self.n_reviews,
-            'grad_norm': norm / parallel.WORLD / self.n_steps,
+            'grad_norm': norm / n_norms if n_norms else None,
             'tokens_per_second': self.tokens_per_second(),
         }
 
@@ -516,6 +521,7 @@ def training_batches(split, run_seed, first_step, steps):
 def train(folder, run_seed, data, meta, config, known):
     """Train the run of one seed in its folder, from where it was saved if it was begun before."""
     torch.manual_seed(run_seed)
+    reset_peak_memory(device)
     model = make_model(config, *known)
     optimizers = make_optimizers(model)
     scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # saves small gradients
@@ -525,7 +531,9 @@ def train(folder, run_seed, data, meta, config, known):
     state |= {f'optimizer_{i}': optimizer for i, optimizer in enumerate(optimizers)}
     steps = math.ceil(len(data['train'].labels) / batch_size)  # an epoch
     load_checkpoint(folder, state, epochs * steps)
-    forward = compiled(model, parallel.data_parallel(model))
+    if compile:
+        compile_model(model)
+    forward = parallel.data_parallel(model)
 
     progress.start_clock()
     meter.start_clock()
@@ -572,24 +580,27 @@ def train(folder, run_seed, data, meta, config, known):
     finish(folder, model, data, progress)
 
 
-def compiled(model, forward):
-    """With --compile, torch.compile of all but the deferred embedding, whose lookups change it."""
-    if not compile:
-        return forward
+def compile_model(model):
+    """torch.compile, of training and evaluation; but not of a deferred embedding, whose lookups
+    change it."""
     if deferred:
         embedding = model.token_embedding
         embedding.forward = torch.compiler.disable(embedding.forward)
-    return torch.compile(forward, dynamic=True)
+    model.compile(dynamic=True)
 
 
 def stop_if_not_finite(loss, folder, step, steps):
-    """Asking a GPU for a number makes it wait, so there only every tenth step is looked at."""
+    """Asking a GPU for a number makes it wait, so there only every tenth step is looked at, and the
+    others when they are evaluated."""
     if device != 'cpu' and step % 10:
         return
     if not math.isfinite(loss.item()):
-        epoch = math.ceil(step / steps)
-        fail(f'{folder}: the loss is {loss.item()} at step {step} (epoch {epoch}); '
-             'try a lower --learning_rate or --dtype=float32')
+        fail_at_loss(loss.item(), folder, step, steps)
+
+
+def fail_at_loss(loss, folder, step, steps):
+    fail(f'{folder}: the loss is {loss} at step {step} (epoch {math.ceil(step / steps)}); '
+         'try a lower --learning_rate or --dtype=float32')
 
 
 def show_progress(folder, step, steps, meter):
@@ -604,8 +615,12 @@ def evaluate_and_log(folder, model, val, progress, meter, lr, steps):
     """Evaluate on the whole of val, add a line to log.jsonl, keep the weights that are best."""
     step = progress.step
     epoch = step // steps if step % steps == 0 else round(step / steps, 4)
+    synchronize(device)  # what a GPU has yet to do is training's time, not evaluation's
+    meter.stop_clock()
     seconds = progress.seconds()
     means = meter.means()
+    if not math.isfinite(means['train_loss']):  # a step that was not looked at
+        fail_at_loss(means['train_loss'], folder, step, steps)
     model.eval()  # brings deferred embeddings up to date, which is not evaluation's time
     started = time.perf_counter()
     figures = score(model.head, predict(model, val), val.labels)

@@ -54,8 +54,23 @@ def hardware_name(device):
     return torch.cpu.get_capabilities().get('cpu_name', device)
 
 
+def synchronize(device):
+    """Wait until the GPU has done what it was told; the CPU does it at once."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    elif device == 'mps':
+        torch.mps.synchronize()
+
+
+def reset_peak_memory(device):
+    """Forget a GPU's peak, that of the run before; a process on a CPU cannot."""
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory_mb(device):
-    """The most memory, in MB, that this process has used: of the GPU, or in all; None: unknown."""
+    """The most memory, in MB, that has been used: of the GPU since `reset_peak_memory`, or by the
+    whole process; None: unknown."""
     if device == 'cuda':
         return torch.cuda.max_memory_allocated() // 2 ** 20
     if sys.platform == 'win32':

@@ -136,6 +136,11 @@ def claim_run(folder, config, may_differ, overwrite):
         fail(f'{folder} was begun by other code: {", ".join(changed)} changed since then, if only '
              f'by a comment; put the old code back (commit {old.get("commit") or "unknown"}), or '
              f'{way_out}')
+    # what follows the device: with it, the optimizers' state would be of another kind
+    moved = old.get('device') != config.get('device')
+    if moved and differing and set(differing) <= {'dtype', 'deferred', 'max_tokens'}:
+        fail(f'{folder} was begun with --device={old.get("device")}, where {", ".join(differing)} '
+             f'were others; let it go on there, or {way_out}')
     if differing:
         key = differing[0]
         fail(f'{folder} holds a run with other {", ".join(differing)} ({key} was {old.get(key)!r}, '

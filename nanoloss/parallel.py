@@ -25,7 +25,8 @@ def start(device):
             raise ValueError(f'this machine has {torch.cuda.device_count()} GPUs, '
                              'too few for --nproc_per_node')
         torch.cuda.set_device(gpu)
-    dist.init_process_group()
+    # gradients are averaged on the GPUs, but the answers of an evaluation are summed on the CPU
+    dist.init_process_group('cpu:gloo,cuda:nccl' if device == 'cuda' else 'gloo')
     if RANK:
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (open to the end)
 

@@ -137,3 +137,20 @@ def test_measurements_are_kept_as_they_come(tmp_path, capsys):
     assert [json.loads(line) for line in lines] == [
         {'row': 'peak', 'peak': 0.4}, {'row': '2500 reviews', 'train': 1.5, 'memory': 8}]
     assert 'peak: {"peak": 0.4}' in capsys.readouterr().out
+
+
+def test_our_rows_run_where_the_peers_do(toy, tmp_path, monkeypatch):
+    """On the CPU, on a machine with a GPU, too."""
+    commands = []
+    monkeypatch.setattr(bench.subprocess, 'Popen', lambda command, **_: commands.append(command))
+    bench.start_training(bench.OURS[0], tmp_path, {})
+
+    def run(command, **_):
+        commands.append(command)
+        raise InterruptedError
+    monkeypatch.setattr(bench.subprocess, 'run', run)
+    with pytest.raises(InterruptedError):
+        bench.measure_growth(7, *toy, tmp_path)
+    for command in commands:
+        assert '--device=cpu' in command
+    assert len(commands) == 2

@@ -101,3 +101,13 @@ def test_peak_memory_is_what_the_kernel_says():
 def test_peak_memory_is_unknown_on_windows(monkeypatch):
     monkeypatch.setattr(sys, 'platform', 'win32')
     assert peak_memory_mb('cpu') is None
+
+
+def test_only_a_gpu_is_waited_for_and_forgets_its_peak(monkeypatch):
+    called = []
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda: called.append('synchronize'))
+    monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', lambda: called.append('reset'))
+    for device in 'cpu', 'cuda':
+        devices.synchronize(device)
+        devices.reset_peak_memory(device)
+        assert called == ([] if device == 'cpu' else ['synchronize', 'reset'])

@@ -302,6 +302,18 @@ def test_a_run_with_other_settings_is_refused(tmp_path, capsys):
     assert names(tmp_path) == ['ckpt.pt', 'config.json']
 
 
+def test_a_run_that_goes_on_elsewhere_is_told_where_it_can(tmp_path, capsys):
+    """What the device has chosen, another device chooses otherwise; nobody has set it."""
+    begin(tmp_path, device='cpu', deferred=True, max_tokens=8192)
+    gpu = {'device': 'cuda', 'deferred': False, 'max_tokens': 2 ** 30}
+    may_differ = (*FREE, 'device')
+    error = fails(capsys, files.claim_run, tmp_path, CONFIG | gpu, may_differ, False)
+    assert 'was begun with --device=cpu, where deferred, max_tokens were others' in error
+    longer = CONFIG | gpu | {'epochs': 4}
+    error = fails(capsys, files.claim_run, tmp_path, longer, may_differ, False)
+    assert 'with other epochs, deferred, max_tokens (epochs was 3, is 4)' in error
+
+
 @pytest.mark.parametrize('code, changed', [
     ({'train.py': 'a1', 'model.py': 'xx'}, 'model.py'),
     ({'train.py': 'x', 'model.py': 'y'}, 'train.py, model.py'),

@@ -316,6 +316,39 @@ def test_bfloat16_keeps_large_counts():
     assert errors[1] < 1.5 * errors[0]
 
 
+def test_float16_keeps_padding_out_of_the_softmax():
+    """Beside a score of padding that is far above the others, they would all be 0 in float16."""
+    torch.manual_seed(5)
+    block = Block(EncoderConfig(vocab_size=1, n_class=2, n_embd=32, n_head=1))
+    x = torch.randn(1, 6, 32)
+    x[:, 4:] = 10.0  # padding
+    counts = torch.tensor([[1.0, 2, 1, 3, 0, 0]])
+    with torch.no_grad():
+        # every query is 1 everywhere, a key is its token: a score is the sum over the square root
+        block.qkv.weight[:32] = 0.0
+        block.qkv.bias[:32] = 1.0
+        block.qkv.weight[32:64] = torch.eye(32)
+        scores = x[0].sum(1) / 32 ** 0.5
+        assert (scores[:4].max() - scores[4]).exp().half() == 0
+        alone = block.attention(x[:, :4], counts[:, :4])
+        found = block.half().attention(x.half(), counts)[:, :4]
+    torch.testing.assert_close(found.float(), alone, rtol=1e-2, atol=1e-3)
+
+
+def test_pooling_has_no_outer_product():
+    """Whose gradient torch 2.13 compiles with Triton on a GPU, and so needs a C compiler there."""
+    model = encoder().float()
+    pending = [model.pool(torch.randn(2, 5, 8, requires_grad=True), torch.ones(2, 5)).grad_fn]
+    names = set()
+    while pending:
+        node = pending.pop()
+        if node is not None:
+            names.add(node.name())
+            pending += [following for following, _ in node.next_functions]
+    assert 'SumBackward1' in names
+    assert not any('mm' in name.lower() for name in names)
+
+
 def test_logits_are_float32_under_autocast():
     model = encoder().float()
     with torch.autocast('cpu', torch.bfloat16):

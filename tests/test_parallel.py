@@ -73,6 +73,19 @@ def test_more_processes_than_gpus(monkeypatch):
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.parametrize('device, backend', [('cpu', 'gloo'), ('cuda', 'cpu:gloo,cuda:nccl')])
+def test_tensors_of_the_cpu_can_be_summed_beside_gpus(monkeypatch, device, backend):
+    """Left to itself, torch takes NCCL alone where there is a GPU, which knows no CPU."""
+    chosen = []
+    monkeypatch.setattr(parallel, 'WORLD', 2)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda gpu: None)
+    monkeypatch.setattr(parallel.dist, 'init_process_group', chosen.append)
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    parallel.start(device)
+    assert chosen == [backend]
+
+
 def test_two_processes_compute_the_gradient_of_one(tmp_path):
     """Also of a batch with one review a process, and with one review in all."""
     (tmp_path / 'two.py').write_text(f'import sys\nsys.path.insert(0, {str(ROOT)!r})\n' + TWO)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -583,6 +584,76 @@ def test_several_labels_a_review(tmp_path, capsys):
     for argv, message in mistakes:
         assert message in fails(capsys, tmp_path, tmp_path / 'other', *argv)
         assert not (tmp_path / 'other').exists()
+
+
+# What a GPU does otherwise
+
+def test_an_overflow_of_float16_is_no_gradient_norm(data, tmp_path, monkeypatch):
+    """GradScaler tries a large scale first, and leaves out the steps whose gradients overflow; the
+    log stays JSON."""
+    module = script()
+    module.device = 'cpu'
+    meter = module.Meter()
+    batch = next(batches(load_data(data / 'toy')[0]['train'], 16, 40))
+    for norm in 1.0, math.inf, 3.0, math.nan:
+        meter.add_step(torch.tensor(norm), batch)
+    assert meter.means()['grad_norm'] == 2.0
+    meter.reset()
+    meter.add_step(torch.tensor(math.inf), batch)
+    assert meter.means()['grad_norm'] is None
+
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, 'GradScaler',
+                        lambda device, enabled: scaler(device, 2.0 ** 40, enabled=enabled))
+    train(data, tmp_path, '--dtype=float16', '--epochs=1')
+    row = json.loads((tmp_path / 'seed0/log.jsonl').read_text(), parse_constant=pytest.fail)
+    assert row['grad_norm'] is None or row['grad_norm'] < 1e6
+
+
+def test_the_clock_waits_for_the_gpu(data, tmp_path, monkeypatch):
+    """What it has yet to do when an epoch ends is training, not evaluation."""
+    module = script()
+    module.synchronize = lambda device: time.sleep(0.5)
+    train(data, tmp_path, '--epochs=1', module=module)
+    log, = (tmp_path / 'seed0/log.jsonl').read_text().splitlines()
+    row = json.loads(log)
+    n_tokens = load_data(data / 'toy')[0]['train'].lengths().sum()
+    assert row['seconds'] > 0.5
+    assert row['tokens_per_second'] < n_tokens / 0.5
+
+
+def test_peak_memory_is_of_the_run(data, tmp_path):
+    module = script()
+    resets = []
+    module.reset_peak_memory = resets.append
+    train(data, tmp_path, '--epochs=1', '--n_runs=2', module=module)
+    assert resets == ['cpu', 'cpu']
+
+
+def test_a_loss_that_no_step_has_looked_at(data, tmp_path, capsys):
+    """On a GPU, one step in ten is looked at; the evaluation sees all of them."""
+    module = script()
+    module.stop_if_not_finite = lambda *args: None
+    error = fails(capsys, data, tmp_path, '--learning_rate=1e30', '--grad_clip=0',
+                  '--warmup_iters=0', module=module)
+    assert 'the loss is nan at step 14 (epoch 1); try a lower --learning_rate' in error
+    assert not (tmp_path / 'seed0/log.jsonl').exists()
+    assert not (tmp_path / 'seed0/ckpt.pt').exists()
+
+
+def test_compile_is_of_training_and_evaluation(data, tmp_path, monkeypatch):
+    modes = []
+
+    def compiled(call, **_):
+        def counted(*args):
+            modes.append(torch.is_grad_enabled())
+            return call(*args)
+        return counted
+    monkeypatch.setattr(torch, 'compile', compiled)
+    train(data, tmp_path / 'compiled', '--epochs=1', '--compile')
+    assert set(modes) == {True, False}
+    train(data, tmp_path / 'eager', '--epochs=1')
+    assert outcome(tmp_path / 'compiled/seed0') == outcome(tmp_path / 'eager/seed0')
 
 
 # Mistakes
