@@ -29,7 +29,7 @@ losses() {  # SET: all of its runs, then its tables
     local folder=out/losses2/$1
     local losses=(ce bce smooth focal square squentropy)
     if [ "$1" = goemotions ]; then  # of several labels a text, ce is bce
-        losses=(bce smooth focal square squentropy)
+        losses=(bce focal square squentropy)
     fi
     for loss in "${losses[@]}"; do
         for rate in 0.0015 0.005 0.015; do
