@@ -148,7 +148,7 @@ class NgramWeights(nn.Module):
 
     def __init__(self, n_ngrams, n_outputs):
         super().__init__()
-        # row 0 is padding; gradients are sparse: those of a batch's n-grams alone
+        # row 0 is padding; sparse: a gradient is of the batch's n-grams alone
         self.sums = nn.EmbeddingBag(n_ngrams + 1, n_outputs, mode='sum', sparse=True, padding_idx=0)
         nn.init.zeros_(self.sums.weight)
         self.register_buffer('strength', torch.zeros(n_ngrams + 1))

@@ -308,10 +308,13 @@ def make_optimizers(model):
         exclude.append(embedding.weight)
     if model.config.known_ngrams:
         weights = model.ngrams.sums.weight
+        # a batch has few of the n-grams; but to gather them, a GPU would have to be waited for
+        on_cpu = device == 'cpu'
+        model.ngrams.sums.sparse = on_cpu
         # of many classes each is rare, and seldom pulls its output up
         rate = ngram_rate * math.sqrt(weights.shape[1])
         group = {'params': [weights], 'lr_mult': rate / (learning_rate or math.inf)}
-        others.append(torch.optim.SGD([group], lr=0.0))
+        others.append(torch.optim.SGD([group], lr=0.0, fused=not on_cpu))
         exclude.append(weights)
     groups = parameter_groups(model, weight_decay, exclude)
     return [torch.optim.AdamW(groups, betas=(beta1, beta2), fused=True), *others]

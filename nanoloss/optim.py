@@ -204,6 +204,5 @@ def clip_grad_norm(optimizers, max_norm):
     norm = torch.nn.utils.get_total_norm(gradients)
     if max_norm:
         scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(scale)
+        torch._foreach_mul_(gradients, scale)  # on a GPU, one kernel for all
     return norm

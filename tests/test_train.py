@@ -17,6 +17,7 @@ from helpers import (
     ROOT, TINY, WINDOWS, fails, make_data, outcome, same, save, script, toy_reviews, train)
 
 import model as model_script
+from model import Encoder, EncoderConfig
 from nanoloss.data import Split, batches, load_data, shuffled
 from predict import Classifier
 
@@ -639,6 +640,35 @@ def test_a_loss_that_no_step_has_looked_at(data, tmp_path, capsys):
     assert 'the loss is nan at step 14 (epoch 1); try a lower --learning_rate' in error
     assert not (tmp_path / 'seed0/log.jsonl').exists()
     assert not (tmp_path / 'seed0/ckpt.pt').exists()
+
+
+def test_n_grams_step_alike_with_dense_gradients():
+    """As on a GPU, which would have to be waited for to gather sparse ones."""
+    weights = []
+    for device in 'cpu', 'cuda':
+        module = script()
+        module.device = device
+        module.deferred = False
+        torch.manual_seed(0)
+        config = EncoderConfig(vocab_size=9, n_class=3, n_layer=0, window=1, n_head=1, n_embd=4,
+                               known_ngrams=20, head='ce')
+        model = Encoder(config).double()
+        model.ngrams.strength[1:] = torch.rand(20)
+        optimizers = module.make_optimizers(model)
+        tokens = torch.tensor([[1, 2], [3, 0]])
+        ngrams = torch.tensor([[7, 3, 20], [3, 0, 0]])
+        for _ in range(3):
+            module.begin_step(optimizers, 0.1, tokens)
+            logits = model(tokens, tokens.sign(), ngrams)[-1]
+            model.head.loss(logits, torch.tensor([2, 0])).backward()
+            assert model.ngrams.sums.weight.grad.is_sparse == (device == 'cpu')
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        weights.append(model.ngrams.sums.weight)
+    torch.testing.assert_close(*weights, rtol=1e-12, atol=1e-12)
+    assert weights[0][[3, 7, 20]].all()
+    assert weights[0].count_nonzero() == 9
 
 
 def test_compile_is_of_training_and_evaluation(data, tmp_path, monkeypatch):
