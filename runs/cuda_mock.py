@@ -86,7 +86,7 @@ def count_steps(arguments, out_dir):
 
 def main():
     lines = [
-        'What a step of training asks of a GPU, counted on a mock of the CUDA runtime under PyTorch '
+        'What a step of training asks of a GPU, counted on a mock of the CUDA runtime, PyTorch '
         f'{torch.__version__} (`bash runs/cuda_mock.sh`): batches of 256 reviews, of 32 with the '
         'usual trunk; how they are made is left out. Nothing has been measured on a GPU.',
         '',

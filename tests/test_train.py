@@ -649,6 +649,7 @@ def test_n_grams_step_alike_with_dense_gradients():
         module = script()
         module.device = device
         module.deferred = False
+        module.ngram_rate = 5.0
         torch.manual_seed(0)
         config = EncoderConfig(vocab_size=9, n_class=3, n_layer=0, window=1, n_head=1, n_embd=4,
                                known_ngrams=20, head='ce')
