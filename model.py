@@ -125,15 +125,17 @@ class Windows(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.n_embd))
 
     def forward(self, x, counts):
-        """x [B, T, size * n_embd], counts [B, T] (0: padding) -> [B, T, n_embd]."""
-        x = x.masked_fill((counts == 0)[..., None], 0)
+        """x [B, T, size * n_embd], counts [B, T] (0: padding, behind the real tokens) ->
+        [B, T, n_embd]; what stands at the padding is of no use."""
+        padding = (counts == 0)[..., None]
         before = (self.size - 1) // 2
         h = self.bias
         for place, vectors in enumerate(x.chunk(self.size, dim=-1)):
             offset = place - before  # of the token whose vector is added, from the window's own
             if offset < 0:
                 vectors = F.pad(vectors[:, :offset], (0, 0, -offset, 0))
-            elif offset > 0:
+            elif offset > 0:  # the last tokens would see the padding
+                vectors = vectors.masked_fill(padding, 0)
                 vectors = F.pad(vectors[:, offset:], (0, 0, 0, offset))
             h = h + vectors
         return F.relu(h)

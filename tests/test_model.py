@@ -139,7 +139,8 @@ def test_windows_are_a_convolution_of_one_hot_tokens(window):
     before = (window - 1) // 2
     signal = F.pad(one_hot.mT, (before, window - 1 - before))
     wanted = F.conv1d(signal, kernel, model.windows.bias).relu().mT
-    torch.testing.assert_close(hidden, wanted, rtol=1e-12, atol=1e-12)
+    real = counts > 0
+    torch.testing.assert_close(hidden[real], wanted[real], rtol=1e-12, atol=1e-12)
     assert model.ordered == (window > 1)
 
 
