@@ -27,7 +27,7 @@ train() {  # SET LOSS RATE SETTING ...: on half of the cores
 
 losses() {  # SET: all of its runs, then its tables
     local folder=out/losses2/$1
-    local losses=(ce bce smooth focal square squentropy)
+    local losses=(ce bce smooth focal square squentropy) rate
     if [ "$1" = goemotions ]; then  # of several labels a text, ce is bce
         losses=(bce focal square squentropy)
     fi
@@ -43,6 +43,12 @@ losses() {  # SET: all of its runs, then its tables
         train "$1" "$loss" "$rate" --n_runs=6 --out_dir="$folder/$loss" < /dev/null
     done < "$folder/best_rates.txt"
     python evaluate.py "${losses[@]/#/$folder/}"
+
+    # is it the loss, or the n-grams' rate? The first loss again, at the rates of squentropy
+    rate=$(sed -n 's/^squentropy //p' "$folder/best_rates.txt")
+    train "$1" "${losses[0]}" "$rate" --ngram_rate="$(python -c "print(1_000 * $rate)")" \
+        --n_runs=3 --out_dir="$folder/control/${losses[0]}"
+    python evaluate.py "$folder/control/${losses[0]}" "$folder/squentropy" --out_dir="$folder/control"
 }
 
 # side by side: faster than one after the other on all of the cores
