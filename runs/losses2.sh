@@ -13,8 +13,8 @@ train() {  # SET LOSS RATE SETTING ...: on half of the cores
     if [ "$2" = smooth ]; then
         head=(--head=ce --label_smoothing=0.1)
     fi
-    # the n-grams' rate goes with the other: 50 at 5e-3, as short texts have by default. Squares pull
-    # as hard at a text that is fitted, and so SGD bears a tenth
+    # the n-grams' rate goes with the other: 50 at 0.005, as short texts have by default. Squares
+    # pull as hard at a text that is fitted, and so SGD bears a tenth
     local ratio=10_000
     if [[ $2 == squ* ]]; then
         ratio=1_000
@@ -27,7 +27,7 @@ train() {  # SET LOSS RATE SETTING ...: on half of the cores
 
 losses() {  # SET: all of its runs, then its tables
     local folder=out/losses2/$1
-    local losses=(ce bce smooth focal square squentropy) rate
+    local losses=(ce bce smooth focal square squentropy)
     if [ "$1" = goemotions ]; then  # of several labels a text, ce is bce
         losses=(bce focal square squentropy)
     fi
@@ -45,10 +45,11 @@ losses() {  # SET: all of its runs, then its tables
     python evaluate.py "${losses[@]/#/$folder/}"
 
     # is it the loss, or the n-grams' rate? The first loss again, at the rates of squentropy
+    local control=$folder/control
     rate=$(sed -n 's/^squentropy //p' "$folder/best_rates.txt")
     train "$1" "${losses[0]}" "$rate" --ngram_rate="$(python -c "print(1_000 * $rate)")" \
-        --n_runs=3 --out_dir="$folder/control/${losses[0]}"
-    python evaluate.py "$folder/control/${losses[0]}" "$folder/squentropy" --out_dir="$folder/control"
+        --n_runs=3 --out_dir="$control/${losses[0]}"
+    python evaluate.py "$control/${losses[0]}" "$folder/squentropy" --out_dir="$control"
 }
 
 # side by side: faster than one after the other on all of the cores
