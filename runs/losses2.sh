@@ -8,21 +8,23 @@ cd "$(dirname "$0")/.."
 source runs/venv.sh
 
 half=$((($(getconf _NPROCESSORS_ONLN) + 1) / 2))
+ngram_rate() {  # SET LOSS RATE: it goes with the other; 50 at 0.005, as short texts have by default
+    local ratio=10_000
+    # squares pull as hard at a text that is fitted, and so SGD bears a tenth; but 77 classes share
+    # them
+    if [[ $2 == squ* && $1 != banking77 ]]; then
+        ratio=1_000
+    fi
+    python -c "print($ratio * $3)"
+}
+
 train() {  # SET LOSS RATE SETTING ...: on half of the cores
     local head=(--head="$2")
     if [ "$2" = smooth ]; then
         head=(--head=ce --label_smoothing=0.1)
     fi
-    # the n-grams' rate goes with the other: 50 at 0.005, as short texts have by default. Squares
-    # pull as hard at a text that is fitted, and so SGD bears a tenth
-    local ratio=10_000
-    if [[ $2 == squ* ]]; then
-        ratio=1_000
-    fi
-    local ngram_rate
-    ngram_rate=$(python -c "print($ratio * $3)")
-    python train.py --dataset="$1" "${head[@]}" --learning_rate="$3" --ngram_rate="$ngram_rate" \
-        --threads=$half "${@:4}"
+    python train.py --dataset="$1" "${head[@]}" --learning_rate="$3" \
+        --ngram_rate="$(ngram_rate "$1" "$2" "$3")" --threads=$half "${@:4}"
 }
 
 losses() {  # SET: all of its runs, then its tables
@@ -47,7 +49,7 @@ losses() {  # SET: all of its runs, then its tables
     # is it the loss, or the n-grams' rate? The first loss again, at the rates of squentropy
     local control=$folder/control
     rate=$(sed -n 's/^squentropy //p' "$folder/best_rates.txt")
-    train "$1" "${losses[0]}" "$rate" --ngram_rate="$(python -c "print(1_000 * $rate)")" \
+    train "$1" "${losses[0]}" "$rate" --ngram_rate="$(ngram_rate "$1" squentropy "$rate")" \
         --n_runs=3 --out_dir="$control/${losses[0]}"
     python evaluate.py "$control/${losses[0]}" "$folder/squentropy" --out_dir="$control"
 }
