@@ -15,6 +15,7 @@ NGRAM_SIZES = {  # what an n-gram is made of: how many of them
     'tokens': (1, 2, 3),
 }
 CHUNK = 2000  # reviews whose n-grams are listed at once
+LISTED = 2 ** 24  # n-grams that are held before they are counted, 128 MB
 
 
 class Vocabulary(NamedTuple):
@@ -102,10 +103,39 @@ def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, tru
         vocabulary = vocabulary._replace(tokens=values[known].astype(np.int64))
     if ngrams != 'none':
         # a review has each of its keys once, so that counts are of reviews
-        keys = [keys for keys, _, _ in vocabulary.chunks_of_keys(split, encoding)]
-        values, counts = np.unique(np.concatenate(keys), return_counts=True)
+        values, counts = count_keys(
+            keys for keys, _, _ in vocabulary.chunks_of_keys(split, encoding))
         vocabulary = vocabulary._replace(ngrams=values[counts >= min_count])
     return vocabulary
+
+
+def count_keys(arrays):
+    """Arrays of keys, uint64 -> the distinct ones, ascending, and how often each comes.
+
+    A hundred thousand short texts have a hundred million n-grams, of which a tenth is distinct; so
+    they are never held all at once."""
+    values = np.zeros(0, np.uint64)
+    counts = np.zeros(0, np.int64)
+    listed = [values]
+    for keys in arrays:
+        listed.append(keys)
+        if sum(map(len, listed)) > LISTED:
+            values, counts = add_keys(values, counts, np.concatenate(listed))
+            listed = [values[:0]]
+    return add_keys(values, counts, np.concatenate(listed))
+
+
+def add_keys(values, counts, keys):
+    """Distinct keys, ascending, and their counts; more keys -> the same of all of them."""
+    new_values, new_counts = np.unique(keys, return_counts=True)
+    if not len(values):
+        return new_values, new_counts
+    values = np.concatenate([values, new_values])
+    counts = np.concatenate([counts, new_counts])
+    order = values.argsort(kind='stable')  # which merges what is sorted already
+    values = values[order]
+    first = np.append(True, values[1:] != values[:-1])
+    return values[first], np.add.reduceat(counts[order], np.flatnonzero(first))
 
 
 def ngram_keys(values, lengths, sizes):

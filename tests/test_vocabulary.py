@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from nanoloss import vocabulary
 from nanoloss.data import Split, shorten, spans_of
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import (
@@ -130,6 +131,21 @@ def test_keys_differ_where_n_grams_differ():
 def test_a_text_shorter_than_an_n_gram_has_none():
     keys, reviews = ngram_keys(np.array([7], np.uint8), np.array([1]), (2, 5))
     assert len(keys) == len(reviews) == 0
+
+
+@pytest.mark.parametrize('listed', [0, 7, 50, 10 ** 6])
+def test_keys_are_counted_alike_however_many_are_held(monkeypatch, listed):
+    """Also with the largest that there are, and with none at all."""
+    monkeypatch.setattr(vocabulary, 'LISTED', listed)
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 30, n).astype(np.uint64) for n in (5, 0, 40, 3, 12)]
+    arrays[2][:4] = 2 ** 64 - 1
+    wanted = sorted(Counter(np.concatenate(arrays).tolist()).items())
+    values, counts = vocabulary.count_keys(iter(arrays))
+    assert values.dtype == np.uint64
+    assert list(zip(values.tolist(), counts.tolist())) == wanted
+    values, counts = vocabulary.count_keys([])
+    assert len(values) == len(counts) == 0
 
 
 def test_find_is_a_search_one_by_one():
