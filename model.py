@@ -476,7 +476,7 @@ class EachLabel(Head):
 
     With cross-entropy that is binary cross-entropy; with focal loss, its form for sigmoids. A
     setting that is one a class (class_weight, alpha) has two values then, for no and for yes.
-    decision: the head that decides between no and yes; its linear layer is not used.
+    decision: the head that decides between no and yes; its own linear layer is taken away.
     """
 
     def __init__(self, n_embd, n_class, decision):

@@ -593,8 +593,8 @@ def compile_model(model):
 
 
 def stop_if_not_finite(loss, folder, step, steps):
-    """Asking a GPU for a number makes it wait, so there only every tenth step is looked at, and the
-    others when they are evaluated."""
+    """Asking a GPU for a number makes it wait, so there only every tenth step is looked at, and all
+    of them at the next evaluation."""
     if device != 'cpu' and step % 10:
         return
     if not math.isfinite(loss.item()):

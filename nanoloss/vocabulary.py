@@ -112,8 +112,8 @@ def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, tru
 def count_keys(arrays):
     """Arrays of keys, uint64 -> the distinct ones, ascending, and how often each comes.
 
-    A hundred thousand short texts have a hundred million n-grams, of which a tenth is distinct; so
-    they are never held all at once."""
+    A hundred thousand short texts have some hundred million n-grams, which are never held all at
+    once."""
     values = np.zeros(0, np.uint64)
     counts = np.zeros(0, np.int64)
     listed = [values]
