@@ -18,13 +18,10 @@ Notable:
 - Mixed precision: bfloat16 where the chip has it, on CPUs too, else float16 with a GradScaler, else
   float32.
 """
-import hashlib
 import math
-import os
-import re
-import signal
 import sys
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -33,18 +30,15 @@ import torch
 from tqdm import tqdm
 
 from model import HEADS, hard_labels, head_settings, is_correct, make_encoder
-from nanoloss import parallel
+from nanoloss import loop, parallel
 from nanoloss.configure import configure, fail
 from nanoloss.data import (
     batches, class_share, describe_data, has_changed, load_data, load_unlabelled, shuffled)
-from nanoloss.devices import (
-    autocast, choose_device, choose_dtype, hardware_name, peak_memory_mb, reset_peak_memory,
-    synchronize)
-from nanoloss.files import (
-    claim_run, current_commit, load_checked, load_weights, locked_folder, write_file, write_json,
-    write_json_lines)
+from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
+from nanoloss.files import load_weights, write_file, write_json, write_json_lines
+from nanoloss.loop import Meter, Progress
 from nanoloss.optim import (
-    DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups)
+    DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, scheduled_rate)
 from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import NGRAM_SIZES, learn_vocabulary, lower_case, ngram_strength
 
@@ -108,15 +102,9 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
       'learning_rate', 'ngram_rate', 'min_lr', 'min_count', 'weight_decay', 'grad_clip', 'threads',
       'ckpt_secs'], 0, math.inf),
 ]
-# what may differ between a begun run and the command that continues it
-MAY_DIFFER = {
-    'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'compile', 'deterministic', 'device',
-    'threads', 'processes', 'hardware', 'torch', 'commit'}
 # the files whose change makes it another run
-CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/optim.py',
-        'nanoloss/parallel.py', 'nanoloss/vocabulary.py')
-
-stop_signal = 0  # the signal that asked this process to stop
+CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/loop.py',
+        'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/vocabulary.py')
 
 
 # Settings, data and model
@@ -168,21 +156,11 @@ def settle_settings(config_files):
     if not out_dir:
         name = Path(config_files[-1]).stem if config_files else dataset
         out_dir = f'out/{name}'
-    try:
-        device = choose_device(device)
-        dtype = choose_dtype(dtype, device)
-        parallel.start(device)
-    except ValueError as error:
-        fail(error)
+    device, dtype = loop.start_device(device, dtype, threads, deterministic)
     if device != 'cpu' or dtype == 'float16':  # which a GradScaler would have to know of
         deferred = False
     if max_tokens == 0:
         max_tokens = 8192 if device == 'cpu' else 2 ** 30
-    if threads:
-        torch.set_num_threads(threads)
-    if deterministic:
-        os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
-        torch.use_deterministic_algorithms(True)
 
 
 def make_rare(split, meta):
@@ -232,24 +210,6 @@ def add_taught(split, meta):
     labels = split.labels if meta['multi_label'] else np.eye(len(meta['classes']))[split.labels]
     split = split._replace(labels=labels.astype(np.float32))
     return split.join(unlabelled), classifier.id
-
-
-def describe(meta):
-    """What config.json says beside the settings: on what, with which code and which data."""
-    root = Path(__file__).parent
-    # a commit would not do: it does not see what has not been committed
-    code = {}
-    for file in CODE:
-        code[file] = hashlib.sha256((root / file).read_bytes()).hexdigest()[:16]
-    return {
-        'hardware': hardware_name(device),
-        'threads': torch.get_num_threads(),
-        'processes': parallel.WORLD,
-        'torch': torch.__version__,
-        'commit': current_commit(),
-        'code': code,
-        **describe_data(meta),
-    }
 
 
 def number_data(data, meta):
@@ -320,14 +280,6 @@ def make_optimizers(model):
     return [torch.optim.AdamW(groups, betas=(beta1, beta2), fused=True), *others]
 
 
-def learning_rate_at(step, last_step):
-    """The learning rate of a step, 1 to last_step: linear warm-up, then a cosine to min_lr."""
-    if step <= warmup_iters:
-        return learning_rate * step / warmup_iters
-    progress = (step - warmup_iters) / (last_step - warmup_iters) if decay_lr else 0
-    return min_lr + (learning_rate - min_lr) * (1 + math.cos(math.pi * progress)) / 2
-
-
 # Evaluation
 
 @torch.no_grad()
@@ -372,108 +324,7 @@ def score(head, logits, labels):
     }
 
 
-class Meter:
-    """Sums over the steps of an epoch; those of tensors stay on the device, for asking a GPU for a
-    number makes it wait."""
-
-    def __init__(self):
-        self.reset()
-        self.start_clock()
-
-    def reset(self):
-        # of losses, correct answers, gradient norms, and how many of these norms are finite
-        self.sums = torch.zeros(4, device=device)
-        self.n_reviews = 0
-        self.n_tokens = 0
-        self.seconds = 0.0
-
-    def start_clock(self):
-        """The clock runs on from here: what came before, such as evaluation, was not training."""
-        self.since = time.perf_counter()
-
-    def add_part(self, loss, logits, labels, head):
-        """loss: the mean over the part's reviews; labels: as `is_correct` takes them."""
-        correct = is_correct(head.probs(logits), labels).sum()
-        self.sums[:2] += torch.stack([loss * len(labels), correct])
-
-    def add_step(self, grad_norm, batch):
-        # a float16 step may overflow: GradScaler leaves it out, and so is its norm
-        finite = grad_norm.isfinite()
-        self.sums[2:] += torch.stack([torch.where(finite, grad_norm, 0), finite])
-        self.n_reviews += len(batch.rows)
-        self.n_tokens += batch.n_tokens
-        self.stop_clock()
-
-    def stop_clock(self):
-        tick = time.perf_counter()
-        self.seconds += tick - self.since
-        self.since = tick
-
-    def tokens_per_second(self):
-        """Review tokens, before token dropout and bags."""
-        return self.n_tokens / self.seconds
-
-    def means(self):
-        """The training columns of log.jsonl, of all processes together."""
-        sums = parallel.sum_over_processes(self.sums.clone())
-        loss, correct, norm, n_norms = sums.tolist()
-        return {
-            'train_loss': loss / self.n_reviews,
-            'train_acc': correct / self.n_reviews,
-            'grad_norm': norm / n_norms if n_norms else None,
-            'tokens_per_second': self.tokens_per_second(),
-        }
-
-    def state_dict(self):
-        return vars(self)
-
-    def load_state_dict(self, state):
-        vars(self).update(state)
-
-
-# Saving and resuming
-
-class Progress:
-    """How far a run is: what is saved beside weights, optimizers and sums."""
-
-    def __init__(self):
-        self.step = 0
-        self.log = []  # the rows of log.jsonl
-        self.best_epoch = 0
-        self.best_correct = -1  # on val
-        self.seconds_before = 0.0  # of what was done until the run was interrupted
-        self.start_clock()
-
-    def start_clock(self):
-        self.started = time.perf_counter()
-        self.saved = self.started
-
-    def seconds(self):
-        """Of the whole run, evaluation included."""
-        return self.seconds_before + time.perf_counter() - self.started
-
-    def save_is_due(self, epoch_ends):
-        """After every epoch, when the last time is ckpt_secs ago, and before this process stops.
-
-        Within an epoch, each of several processes has sums of its own that only the end of the
-        epoch puts together, so there only a process on its own can save.
-        """
-        if parallel.WORLD > 1:
-            return epoch_ends
-        return epoch_ends or stop_signal or time.perf_counter() - self.saved > ckpt_secs
-
-    def state_dict(self):
-        return {
-            'step': self.step,
-            'log': self.log,
-            'best_epoch': self.best_epoch,
-            'best_correct': self.best_correct,
-            'seconds_before': self.seconds(),
-        }
-
-    def load_state_dict(self, state):
-        vars(self).update(state)
-
+# Saving
 
 def save_checkpoint(folder, state, data, meta):
     """Write ckpt.pt; state: {name: object with a state_dict}."""
@@ -484,26 +335,7 @@ def save_checkpoint(folder, state, data, meta):
         if has_changed(split, meta['sha256'][file]):  # a run on changed data is worth nothing
             fail(f'{data_dir}/{dataset}/{file} has changed; '
                  'the run goes on once the old file is back')
-    checkpoint = {name: part.state_dict() for name, part in state.items()}
-    write_file(folder / 'ckpt.pt', lambda file: torch.save(checkpoint, file))
-    state['progress'].saved = time.perf_counter()
-
-
-def load_checkpoint(folder, state, last_step):
-    """Restore what `save_checkpoint` wrote, if anything."""
-    if not (folder / 'ckpt.pt').exists():
-        return
-    try:
-        checkpoint = load_checked(folder / 'ckpt.pt', device)
-        for name, part in state.items():
-            part.load_state_dict(checkpoint[name])
-        if state['progress'].log:
-            load_checked(folder / 'best.pt')  # it will be wanted at the end
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        # RuntimeError: weights of another shape
-        fail(f'{folder} cannot go on ({type(error).__name__}: {error}); '
-             'start this run again with --overwrite')
-    print(f'{folder} goes on after step {state["progress"].step} of {last_step}')
+    loop.save_checkpoint(folder, state)
 
 
 # Training
@@ -528,12 +360,12 @@ def train(folder, run_seed, data, meta, config, known):
     model = make_model(config, *known)
     optimizers = make_optimizers(model)
     scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # saves small gradients
-    meter = Meter()
+    meter = Meter(device)
     progress = Progress()
     state = {'model': model, 'scaler': scaler, 'meter': meter, 'progress': progress}
     state |= {f'optimizer_{i}': optimizer for i, optimizer in enumerate(optimizers)}
     steps = math.ceil(len(data['train'].labels) / batch_size)  # an epoch
-    load_checkpoint(folder, state, epochs * steps)
+    loop.load_checkpoint(folder, state, epochs * steps, device)
     if compile:
         compile_model(model)
     forward = parallel.data_parallel(model)
@@ -543,7 +375,7 @@ def train(folder, run_seed, data, meta, config, known):
     for batch in training_batches(data['train'], run_seed, progress.step, steps):
         progress.step += 1
         step = progress.step
-        lr = learning_rate_at(step, epochs * steps)
+        lr = scheduled_rate(step, epochs * steps, learning_rate, min_lr, warmup_iters, decay_lr)
         begin_step(optimizers, lr, batch.tokens)
         # dropout draws from the seed and the step, so that a resumed run draws the same
         torch.manual_seed((run_seed * parallel.WORLD + parallel.RANK) * 1_000_003 + step)
@@ -553,11 +385,13 @@ def train(folder, run_seed, data, meta, config, known):
             with autocast(device, dtype), parallel.averaging(forward, last):
                 outputs = forward(part.tokens, part.counts, part.ngrams)
             losses = [model.head.loss(logits, part.labels) for logits in outputs]
-            stop_if_not_finite(losses[-1], folder, step, steps)
+            if not loop.is_finite(losses[-1], device, step):
+                fail_at_loss(losses[-1].item(), folder, step, steps)
             scaler.scale(sum(losses) * weight).backward()
             if weight:  # the last logits are the answer
                 labels = hard_labels(part.labels, model.config.multi_label)
-                meter.add_part(losses[-1].detach(), outputs[-1].detach(), labels, model.head)
+                correct = is_correct(model.head.probs(outputs[-1].detach()), labels).sum()
+                meter.add_part(losses[-1].detach(), correct, len(labels))
 
         # clip the joint norm of all gradients, step, and forget them
         for optimizer in optimizers:
@@ -567,16 +401,16 @@ def train(folder, run_seed, data, meta, config, known):
             scaler.step(optimizer)
             optimizer.zero_grad()
         scaler.update()
-        meter.add_step(grad_norm, batch)
+        meter.add_step(grad_norm, len(batch.rows), batch.n_tokens)
         show_progress(folder, step, steps, meter)
 
         # evaluate and log if due, save if due
         epoch_ends = step % steps == 0
         if epoch_ends or (eval_interval and step % eval_interval == 0):
             evaluate_and_log(folder, model, data['val'], progress, meter, lr, steps)
-        if progress.save_is_due(epoch_ends):
+        if progress.save_is_due(epoch_ends, ckpt_secs):
             save_checkpoint(folder, state, data, meta)
-        if stop_signal:
+        if loop.stop_signal:
             raise KeyboardInterrupt
         meter.start_clock()
 
@@ -592,18 +426,8 @@ def compile_model(model):
     model.compile(dynamic=True)
 
 
-def stop_if_not_finite(loss, folder, step, steps):
-    """Asking a GPU for a number makes it wait, so there only every tenth step is looked at, and all
-    of them at the next evaluation."""
-    if device != 'cpu' and step % 10:
-        return
-    if not math.isfinite(loss.item()):
-        fail_at_loss(loss.item(), folder, step, steps)
-
-
 def fail_at_loss(loss, folder, step, steps):
-    fail(f'{folder}: the loss is {loss} at step {step} (epoch {math.ceil(step / steps)}); '
-         'try a lower --learning_rate or --dtype=float32')
+    loop.fail_at_loss(loss, folder, f'step {step} (epoch {math.ceil(step / steps)})')
 
 
 def show_progress(folder, step, steps, meter):
@@ -709,10 +533,10 @@ def main(settings, config_files=()):
         data['train'], teacher_id = add_taught(data['train'], meta)
     turn_dial(data['train'])
     config = {name: globals()[name] for name in settings}  # as they have been settled
-    config.update(describe(meta))
+    config |= loop.describe_machine(device, CODE) | describe_data(meta)
     if teacher:
         config['teacher_id'] = teacher_id
-    try:
+    with loop.ending_well(out_dir):
         data, *known = number_data(data, meta)
         config['known_tokens'] = len(known[0].tokens)
         config['known_ngrams'] = len(known[0].ngrams)
@@ -723,18 +547,10 @@ def main(settings, config_files=()):
         del model
 
         for run_seed in range(seed, seed + n_runs):
-            run(run_seed, data, meta, config, known)
+            folder = Path(out_dir) / f'seed{run_seed}'
+            train_run = partial(train, folder, run_seed, data, meta, config, known)
+            loop.run(folder, {**config, 'seed': run_seed}, overwrite, train_run)
         parallel.finish()
-    except OSError as error:
-        fail(f'cannot write to {out_dir}: {error}; what was saved before stays')
-    except (MemoryError, RuntimeError) as error:
-        out_of_memory = re.search('out of memory|allocate memory|overflowed', str(error))
-        if not isinstance(error, MemoryError) and not out_of_memory:
-            raise
-        fail('out of memory; try a lower --max_tokens, --batch_size, --block_size or --n_embd')
-    except KeyboardInterrupt:
-        print('\nstopped; the same command goes on from here', file=sys.stderr)
-        sys.exit(128 + (stop_signal or signal.SIGINT))
 
 
 def introduce(model, data):
@@ -750,28 +566,7 @@ def introduce(model, data):
           f'which cuts {cut:.1%} of the training reviews')
 
 
-def run(run_seed, data, meta, config, known):
-    """The run of one seed in its folder, unless it is complete."""
-    folder = Path(out_dir) / f'seed{run_seed}'
-    with locked_folder(folder):
-        claim_run(folder, {**config, 'seed': run_seed}, MAY_DIFFER, overwrite)
-        parallel.wait()  # all processes find the folder as the first one has left it
-        if (folder / 'result.json').exists():
-            print(f'{folder} is complete already')
-        else:
-            train(folder, run_seed, data, meta, config, known)
-
-
-def request_stop(signum, frame):
-    """Finish the step, save, leave; at a second signal, leave at once."""
-    global stop_signal
-    stop_signal = signum
-    signal.signal(signum, signal.SIG_DFL)
-
-
 if __name__ == '__main__':
-    if parallel.WORLD == 1:  # torchrun stops its processes itself
-        signal.signal(signal.SIGINT, request_stop)
-        signal.signal(signal.SIGTERM, request_stop)
+    loop.stop_at_signals()
     config_files = []
     main(configure(globals(), more=head_settings, config_files=config_files), config_files)

@@ -169,6 +169,14 @@ def parameter_groups(model, weight_decay, exclude=()):
     return list(groups.values())
 
 
+def scheduled_rate(step, last_step, highest, lowest, warmup_iters, decay=True):
+    """The learning rate of a step, 1 to last_step: linear warm-up, then a cosine to the lowest."""
+    if step <= warmup_iters:
+        return highest * step / warmup_iters
+    progress = (step - warmup_iters) / (last_step - warmup_iters) if decay else 0
+    return lowest + (highest - lowest) * (1 + math.cos(math.pi * progress)) / 2
+
+
 def begin_step(optimizers, lr, tokens):
     """Set the learning rate, times each group's own factor, for the batch of these tokens.
 

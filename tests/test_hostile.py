@@ -20,6 +20,8 @@ import pytest
 from conftest import ask
 from helpers import TINY, make_data, script
 
+from nanoloss import loop
+
 FUZZ = int(os.environ.get('FUZZ', 60))
 SLOW = 20.0  # seconds: a case that takes longer hangs
 ODD = [
@@ -220,11 +222,14 @@ def stop_in_the_first_epoch(argv):
     predict = module.predict
 
     def stop_and_predict(*args):
-        module.stop_signal = 15
+        loop.stop_signal = 15
         return predict(*args)
     module.predict = stop_and_predict
-    with pytest.raises(SystemExit) as stop:
-        train(argv, module)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            train(argv, module)
+    finally:
+        loop.stop_signal = 0
     assert stop.value.code == 128 + 15
 
 

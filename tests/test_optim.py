@@ -1,6 +1,7 @@
 """nanoloss/optim.py against torch.optim.AdamW and torch.nn.utils.clip_grad_norm_. About 15 s."""
 import copy
 import io
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from model import Encoder, EncoderConfig
 from nanoloss.optim import (
-    DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups)
+    DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, scheduled_rate)
 
 BETAS = 0.9, 0.99
 DECAY = 0.3
@@ -400,3 +401,16 @@ def test_parameters_without_a_gradient_are_left_out():
     assert clip_grad_norm([optimizer], 1.0).item() == pytest.approx(5.0)
     torch.testing.assert_close(weights[0].grad, torch.tensor([0.6, 0, 0.8]))
     assert weights[1].grad is None
+
+
+# The schedule
+
+def test_the_rate_warms_up_and_follows_a_cosine():
+    rates = [scheduled_rate(step, 110, 1.0, 0.2, 10) for step in (1, 5, 10, 35, 60, 110)]
+    quarter = 0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2
+    assert rates == pytest.approx([0.1, 0.5, 1.0, quarter, 0.6, 0.2])
+
+
+def test_the_rate_stays_without_decay():
+    rates = [scheduled_rate(step, 110, 1.0, 0.2, 10, decay=False) for step in (5, 10, 11, 60, 110)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1])

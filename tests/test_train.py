@@ -18,6 +18,7 @@ from helpers import (
 
 import model as model_script
 from model import Encoder, EncoderConfig
+from nanoloss import loop
 from nanoloss.data import Split, batches, load_data, shuffled
 from predict import Classifier
 
@@ -38,30 +39,6 @@ def copy_scripts(folder, *further):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / 'nanoloss', folder / 'nanoloss',
                     ignore=shutil.ignore_patterns('__pycache__'))
-
-
-# The schedule
-
-def test_the_rate_warms_up_and_follows_a_cosine():
-    module = script()
-    module.learning_rate = 1.0
-    module.min_lr = 0.2
-    module.warmup_iters = 10
-    rates = [module.learning_rate_at(step, 110) for step in (1, 5, 10)]
-    assert rates == pytest.approx([0.1, 0.5, 1.0])
-    assert module.learning_rate_at(60, 110) == pytest.approx(0.6)  # half way
-    assert module.learning_rate_at(35, 110) == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
-    assert module.learning_rate_at(110, 110) == pytest.approx(0.2)
-
-
-def test_the_rate_stays_without_decay():
-    module = script()
-    module.learning_rate = 1.0
-    module.min_lr = 0.2
-    module.warmup_iters = 10
-    module.decay_lr = False
-    rates = [module.learning_rate_at(step, 110) for step in (5, 10, 11, 60, 110)]
-    assert rates == pytest.approx([0.5, 1, 1, 1, 1])
 
 
 # Whole runs
@@ -283,11 +260,11 @@ def test_positions_learned_and_mixed_precision(data, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys):
     module = script()
-    learning_rate_at = module.learning_rate_at
+    scheduled_rate = module.scheduled_rate
 
-    def infinite_in_the_second_epoch(step, last_step):
-        return math.inf if step == 20 else learning_rate_at(step, last_step)
-    module.learning_rate_at = infinite_in_the_second_epoch
+    def infinite_in_the_second_epoch(step, *args):
+        return math.inf if step == 20 else scheduled_rate(step, *args)
+    module.scheduled_rate = infinite_in_the_second_epoch
     error = fails(capsys, data, tmp_path, module=module)
     assert 'nan at step 21 (epoch 2)' in error
     # the last good state stays
@@ -592,15 +569,12 @@ def test_several_labels_a_review(tmp_path, capsys):
 def test_an_overflow_of_float16_is_no_gradient_norm(data, tmp_path, monkeypatch):
     """GradScaler tries a large scale first, and leaves out the steps whose gradients overflow; the
     log stays JSON."""
-    module = script()
-    module.device = 'cpu'
-    meter = module.Meter()
-    batch = next(batches(load_data(data / 'toy')[0]['train'], 16, 40))
+    meter = loop.Meter('cpu')
     for norm in 1.0, math.inf, 3.0, math.nan:
-        meter.add_step(torch.tensor(norm), batch)
+        meter.add_step(torch.tensor(norm), 16, 400)
     assert meter.means()['grad_norm'] == 2.0
     meter.reset()
-    meter.add_step(torch.tensor(math.inf), batch)
+    meter.add_step(torch.tensor(math.inf), 16, 400)
     assert meter.means()['grad_norm'] is None
 
     scaler = torch.amp.GradScaler
@@ -631,12 +605,11 @@ def test_peak_memory_is_of_the_run(data, tmp_path):
     assert resets == ['cpu', 'cpu']
 
 
-def test_a_loss_that_no_step_has_looked_at(data, tmp_path, capsys):
+def test_a_loss_that_no_step_has_looked_at(data, tmp_path, capsys, monkeypatch):
     """On a GPU, one step in ten is looked at; the evaluation sees all of them."""
-    module = script()
-    module.stop_if_not_finite = lambda *args: None
+    monkeypatch.setattr(loop, 'is_finite', lambda *args: True)
     error = fails(capsys, data, tmp_path, '--learning_rate=1e30', '--grad_clip=0',
-                  '--warmup_iters=0', module=module)
+                  '--warmup_iters=0')
     assert 'the loss is nan at step 14 (epoch 1); try a lower --learning_rate' in error
     assert not (tmp_path / 'seed0/log.jsonl').exists()
     assert not (tmp_path / 'seed0/ckpt.pt').exists()

@@ -1,0 +1,246 @@
+"""What the training loops, train.py and pretrain.py, share: where a run is and how fast, how it is
+saved and goes on, and how it stops."""
+import hashlib
+import math
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from nanoloss import parallel
+from nanoloss.configure import fail
+from nanoloss.devices import choose_device, choose_dtype, hardware_name
+from nanoloss.files import claim_run, current_commit, load_checked, locked_folder, write_file
+
+# what may differ between a begun run and the command that continues it
+MAY_DIFFER = {
+    'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'compile', 'deterministic', 'device',
+    'threads', 'processes', 'hardware', 'torch', 'commit'}
+
+stop_signal = 0  # the signal that asked this process to stop
+
+
+# Before the runs
+
+def start_device(device, dtype, threads, deterministic):
+    """Settle 'auto', and prepare the device -> device, dtype. Fails where it cannot be had."""
+    try:
+        device = choose_device(device)
+        dtype = choose_dtype(dtype, device)
+        parallel.start(device)
+    except ValueError as error:
+        fail(error)
+    if threads:
+        torch.set_num_threads(threads)
+    if deterministic:
+        os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
+        torch.use_deterministic_algorithms(True)
+    return device, dtype
+
+
+def describe_machine(device, code):
+    """What config.json says of where a run is computed and by which code, a list of files."""
+    root = Path(__file__).parents[1]
+    # a commit would not do: it does not see what has not been committed
+    checksums = {}
+    for file in code:
+        checksums[file] = hashlib.sha256((root / file).read_bytes()).hexdigest()[:16]
+    return {
+        'hardware': hardware_name(device),
+        'threads': torch.get_num_threads(),
+        'processes': parallel.WORLD,
+        'torch': torch.__version__,
+        'commit': current_commit(),
+        'code': checksums,
+    }
+
+
+def run(folder, config, overwrite, train):
+    """Call train(), which fills a run's folder, unless the run there is complete."""
+    with locked_folder(folder):
+        claim_run(folder, config, MAY_DIFFER, overwrite)
+        parallel.wait()  # all processes find the folder as the first one has left it
+        if (folder / 'result.json').exists():
+            print(f'{folder} is complete already')
+        else:
+            train()
+
+
+# While a run goes on
+
+class Progress:
+    """How far a run is: what is saved beside weights, optimizers and sums."""
+
+    def __init__(self):
+        self.step = 0
+        self.log = []  # the rows of log.jsonl
+        self.best_epoch = 0
+        self.best_correct = -1  # on val
+        self.seconds_before = 0.0  # of what was done until the run was interrupted
+        self.start_clock()
+
+    def start_clock(self):
+        self.started = time.perf_counter()
+        self.saved = self.started
+
+    def seconds(self):
+        """Of the whole run, evaluation included."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def save_is_due(self, sums_are_joined, ckpt_secs):
+        """When the last time is ckpt_secs ago, before this process stops and, of several processes,
+        whenever their sums have just been put together: in between, each has sums of its own, so
+        there only a process on its own can save."""
+        if parallel.WORLD > 1:
+            return sums_are_joined
+        return sums_are_joined or stop_signal or time.perf_counter() - self.saved > ckpt_secs
+
+    def state_dict(self):
+        return {
+            'step': self.step,
+            'log': self.log,
+            'best_epoch': self.best_epoch,
+            'best_correct': self.best_correct,
+            'seconds_before': self.seconds(),
+        }
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
+
+class Meter:
+    """Sums over the steps since the last line of the log or, in train.py, of the epoch; those of
+    tensors stay on the device, for asking a GPU for a number makes it wait."""
+
+    def __init__(self, device):
+        self.device = device
+        self.reset()
+        self.start_clock()
+
+    def reset(self):
+        # of losses, correct answers, gradient norms, and how many of these norms are finite
+        self.sums = torch.zeros(4, device=self.device)
+        self.n_answers = 0
+        self.n_tokens = 0
+        self.seconds = 0.0
+
+    def start_clock(self):
+        """The clock runs on from here: what came before, such as evaluation, was not training."""
+        self.since = time.perf_counter()
+
+    def add_part(self, loss, correct, n):
+        """loss: the mean over the part's n answers; correct: how many of them are, a tensor."""
+        self.sums[:2] += torch.stack([loss * n, correct])
+
+    def add_step(self, grad_norm, n_answers, n_tokens):
+        # a float16 step may overflow: GradScaler leaves it out, and so is its norm
+        finite = grad_norm.isfinite()
+        self.sums[2:] += torch.stack([torch.where(finite, grad_norm, 0), finite])
+        self.n_answers += n_answers
+        self.n_tokens += n_tokens
+        self.stop_clock()
+
+    def stop_clock(self):
+        tick = time.perf_counter()
+        self.seconds += tick - self.since
+        self.since = tick
+
+    def tokens_per_second(self):
+        """Review tokens, before token dropout and bags."""
+        return self.n_tokens / self.seconds
+
+    def means(self):
+        """The training columns of log.jsonl, of all processes together."""
+        sums = parallel.sum_over_processes(self.sums.clone())
+        loss, correct, norm, n_norms = sums.tolist()
+        return {
+            'train_loss': loss / self.n_answers,
+            'train_acc': correct / self.n_answers,
+            'grad_norm': norm / n_norms if n_norms else None,
+            'tokens_per_second': self.tokens_per_second(),
+        }
+
+    def state_dict(self):
+        return {key: value for key, value in vars(self).items() if key != 'device'}
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
+
+def fail_at_loss(loss, folder, where):
+    """End the program at a loss that is not finite; where: the step, as the user counts it."""
+    fail(f'{folder}: the loss is {loss} at {where}; '
+         'try a lower --learning_rate or --dtype=float32')
+
+
+# Saving and resuming
+
+def save_checkpoint(folder, state):
+    """Write ckpt.pt; state: {name: object with a state_dict}, 'progress' a Progress."""
+    checkpoint = {name: part.state_dict() for name, part in state.items()}
+    write_file(folder / 'ckpt.pt', lambda file: torch.save(checkpoint, file))
+    state['progress'].saved = time.perf_counter()
+
+
+def load_checkpoint(folder, state, last_step, device):
+    """Restore what `save_checkpoint` wrote, if anything."""
+    if not (folder / 'ckpt.pt').exists():
+        return
+    try:
+        checkpoint = load_checked(folder / 'ckpt.pt', device)
+        for name, part in state.items():
+            part.load_state_dict(checkpoint[name])
+        if state['progress'].best_epoch:
+            load_checked(folder / 'best.pt')  # it will be wanted at the end
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        # RuntimeError: weights of another shape
+        fail(f'{folder} cannot go on ({type(error).__name__}: {error}); '
+             'start this run again with --overwrite')
+    print(f'{folder} goes on after step {state["progress"].step} of {last_step}')
+
+
+# Stopping
+
+def stop_at_signals():
+    """Let SIGINT and SIGTERM ask for a stop; torchrun stops its processes itself."""
+    if parallel.WORLD == 1:
+        signal.signal(signal.SIGINT, request_stop)
+        signal.signal(signal.SIGTERM, request_stop)
+
+
+def request_stop(signum, frame):
+    """Finish the step, save, leave; at a second signal, leave at once."""
+    global stop_signal
+    stop_signal = signum
+    signal.signal(signum, signal.SIG_DFL)
+
+
+@contextmanager
+def ending_well(out_dir):
+    """What may befall the runs of out_dir, a full disk, too little memory or a signal, ends in a
+    line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        fail(f'cannot write to {out_dir}: {error}; what was saved before stays')
+    except (MemoryError, RuntimeError) as error:
+        out_of_memory = re.search('out of memory|allocate memory|overflowed', str(error))
+        if not isinstance(error, MemoryError) and not out_of_memory:
+            raise
+        fail('out of memory; try a lower --max_tokens, --batch_size, --block_size or --n_embd')
+    except KeyboardInterrupt:
+        print('\nstopped; the same command goes on from here', file=sys.stderr)
+        sys.exit(128 + (stop_signal or signal.SIGINT))
+
+
+def is_finite(loss, device, step):
+    """Whether a loss is, where it is looked at: asking a GPU for a number makes it wait, so there
+    only every tenth step is, and all of them at the next evaluation."""
+    if device != 'cpu' and step % 10:
+        return True
+    return math.isfinite(loss.item())
