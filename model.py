@@ -30,6 +30,7 @@ class Block(nn.Module):
         bias = config.bias
         self.n_head = config.n_head
         self.dropout = config.dropout
+        self.causal = config.causal
         self.norm_1 = nn.LayerNorm(n_embd, bias=bias)
         self.norm_2 = nn.LayerNorm(n_embd, bias=bias)
         self.qkv = nn.Linear(n_embd, 3 * n_embd, bias=bias)
@@ -37,11 +38,42 @@ class Block(nn.Module):
         self.up = nn.Linear(n_embd, 4 * n_embd, bias=bias)
         self.down = nn.Linear(4 * n_embd, n_embd, bias=bias)
 
-    def forward(self, x, counts):
-        """x [B, T, n_embd], counts [B, T] (0: padding) -> [B, T, n_embd]."""
-        x = x + F.dropout(self.attention(self.norm_1(x), counts), self.dropout, self.training)
+    def forward(self, x, counts=None, mask=None, past=None):
+        """x [B, T, n_embd] -> [B, T, n_embd].
+
+        counts [B, T]: 0 is padding. A causal block needs none, if what is behind the texts is of no
+        use; it takes the mask and the past of `causal_attention`.
+        """
+        if self.causal:
+            y = self.causal_attention(self.norm_1(x), mask, past)
+        else:
+            y = self.attention(self.norm_1(x), counts)
+        x = x + F.dropout(y, self.dropout, self.training)
         x = x + F.dropout(self.mlp(self.norm_2(x)), self.dropout, self.training)
         return x
+
+    def queries_keys_values(self, x):
+        """x [B, T, n_embd] -> of all heads at once, three times [B, n_head, T, size]."""
+        B, T, n_embd = x.shape
+        size = n_embd // self.n_head
+        return self.qkv(x).view(B, T, 3, self.n_head, size).permute(2, 0, 3, 1, 4)
+
+    def join_heads(self, y):
+        """[B, n_head, T, size] -> heads side by side again, [B, T, n_embd]."""
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+    def causal_attention(self, x, mask, past):
+        """Multi-head attention of each token to itself and to those before it.
+
+        mask: bool [B, 1, T, T], True where the row's token sees the column's; None: all before it.
+        past: a `Past`, which holds the keys and values of the tokens before x, and takes x's.
+        """
+        q, k, v = self.queries_keys_values(x)
+        if past is not None:
+            k, v = past.extend(k, v)
+        several = q.shape[2] > 1  # one alone, the last, sees all
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None and several)
+        return self.join_heads(y)
 
     def attention(self, x, counts):
         """Multi-head attention in which a key that stands for c equal tokens weighs c exp(score).
@@ -51,21 +83,17 @@ class Block(nn.Module):
         [T, T] tensor is needed in float32, and bf16, which would bend a log-count of 3 by half a
         percent, holds c exactly.
         """
-        B, T, n_embd = x.shape
-        size = n_embd // self.n_head
-        # all heads at once: q, k and v are [B, n_head, T, size]
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, size).permute(2, 0, 3, 1, 4)
+        q, k, v = self.queries_keys_values(x)
         with torch.autocast(x.device.type, enabled=False):  # it would make softmax a float32 copy
             c = counts[:, None, :, None].to(v.dtype).expand(-1, self.n_head, -1, 1)
-            scores = (q * size ** -0.5) @ k.mT  # [B, n_head, T, T]
+            scores = (q * q.shape[-1] ** -0.5) @ k.mT  # [B, n_head, T, T]
             if scores.dtype == torch.float16:  # a high one of padding would push all others to 0
                 scores = scores.masked_fill((counts == 0)[:, None, None], -math.inf)
             p = F.softmax(scores, dim=-1)
             # numerator and denominator in one product; padding has c = 0, and so no part in either
             sums = p @ torch.cat([v * c, c], -1)
             y = sums[..., :-1] / sums[..., -1:]
-        # heads side by side again
-        return self.proj(y.transpose(1, 2).reshape(B, T, n_embd))
+        return self.join_heads(y)
 
     def mlp(self, x):
         return self.down(F.relu(self.up(x)))
@@ -87,6 +115,7 @@ class EncoderConfig:
     dropout: float = 0.0
     bias: bool = True  # in linear layers and norms
     pos: str = 'none'  # position encoding: none or learned
+    causal: bool = False  # a token sees itself and those before it; else all of its text
     head: str = 'bce'  # a name in HEADS
     multi_label: bool = False
     class_share: list = None  # of the training labels, per class
@@ -109,6 +138,8 @@ class EncoderConfig:
             raise ValueError(f"pooling is 'mean' or 'max', not {self.pooling!r}")
         if self.window and self.pos != 'none':
             raise ValueError('windows have an order of their own; pos has to be none')
+        if self.window and self.causal:
+            raise ValueError('windows see the next token; window has to be 0 where causal is set')
 
 
 class Windows(nn.Module):
@@ -164,6 +195,29 @@ class NgramWeights(nn.Module):
         return self.sums(ngrams, per_sample_weights=strength.to(self.sums.weight.dtype))
 
 
+class Past:
+    """Keys and values of the tokens so far, of one block: with them a further token costs itself.
+
+    capacity: so many tokens at most.
+    """
+
+    def __init__(self, capacity):
+        self.capacity = capacity
+        self.length = 0
+
+    def extend(self, k, v):
+        """k and v [B, n_head, T, size] of the next tokens -> those of all tokens so far."""
+        if self.length == 0:
+            shape = *k.shape[:2], self.capacity, k.shape[3]
+            self.k = k.new_zeros(shape)
+            self.v = v.new_zeros(shape)
+        begin = self.length
+        self.length += k.shape[2]
+        self.k[:, :, begin:self.length] = k
+        self.v[:, :, begin:self.length] = v
+        return self.k[:, :, :self.length], self.v[:, :, :self.length]
+
+
 class Encoder(nn.Module):
     """Tokens -> embedding, windows -> n_layer blocks, norm -> pooled over the review -> head; with
     the n-grams' sum added to its logits.
@@ -179,7 +233,7 @@ class Encoder(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.ordered = config.pos != 'none' or config.window > 1
+        self.ordered = config.pos != 'none' or config.window > 1 or config.causal
         n_tokens = config.known_tokens + 1 if config.known_tokens else config.vocab_size
         n_places = max(1, config.window)
         self.token_embedding = nn.Embedding(n_tokens, n_places * config.n_embd)
@@ -273,6 +327,93 @@ class Encoder(nn.Module):
                 raise ValueError('it knows other tokens')
             trunk[name] = weights[name]
         self.load_state_dict(trunk, strict=False)
+
+
+class LanguageModel(Encoder):
+    """A causal encoder whose head is asked after every token which one comes next.
+
+    Its classes are the tokens: token i is class i. Number 0 begins a text, and ends the one before.
+    tied: the output layer's weights are the token embedding's (Press and Wolf 2017).
+    """
+
+    def __init__(self, config, tied):
+        super().__init__(config)
+        if tied:
+            self.head.linear.weight = self.token_embedding.weight
+
+    def forward(self, tokens, past=None):
+        """tokens int [B, T], in which a 0 begins a text -> hidden states [B, T, n_embd], each of a
+        token that sees those before it in its own text.
+
+        past: a list of a `Past` for each block, of the tokens before; then all is one text.
+        """
+        if past is None:
+            text = (tokens == 0).cumsum(1)
+            mask = (text[:, :, None] == text[:, None]).tril()[:, None]
+            column = torch.arange(tokens.shape[1], device=tokens.device)
+            begins = torch.where(tokens == 0, column, 0).cummax(1).values
+            positions = column - begins
+        else:
+            mask = None
+            first = past[0].length if past else 0
+            positions = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+        x = self.token_embedding(tokens)
+        if self.config.pos == 'learned':
+            x = x + self.positions(positions)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask=mask, past=past and past[i])
+        return self.norm(x)
+
+    def loss(self, hidden, targets):
+        """The head's mean loss, a scalar.
+
+        hidden [N, n_embd], of forward; targets int64 [N]: the token that comes next."""
+        linear = self.head.linear
+        return LossInChunks.apply(hidden, linear.weight, linear.bias, targets, self.head)
+
+
+class LossInChunks(torch.autograd.Function):
+    """A head's mean loss for [N, n_embd] hidden states, with its gradients computed on the way, so
+    that the logits, [N, outputs], need never be held at once.
+
+    They are made for ROWS answers, by one product; the loss is computed for FEW of them, which in
+    float32 still fit a core's cache (GPUs: for all), and their gradient takes their place.
+    """
+    ROWS = 1024
+    FEW = 64
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, head):
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        x, matrix, vector = [tensor.detach().to(dtype) for tensor in (hidden, weight, bias)]
+        few = LossInChunks.FEW if kind == 'cpu' else LossInChunks.ROWS
+        wide = torch.promote_types(dtype, torch.float32)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        gradients = [torch.zeros_like(tensor) for tensor in (hidden, weight, bias)]
+        with torch.autocast(kind, enabled=False):
+            for rows in torch.arange(len(x)).split(LossInChunks.ROWS):
+                chunk = slice(int(rows[0]), int(rows[-1]) + 1)
+                logits = F.linear(x[chunk], matrix, vector)
+                for z, y in zip(logits.split(few), targets[chunk].split(few)):
+                    z_wide = z.to(wide).requires_grad_()
+                    with torch.enable_grad():
+                        loss = head.loss(z_wide, y) * len(y)
+                    gradient, = torch.autograd.grad(loss, z_wide)
+                    total += loss.detach()
+                    gradients[2] += gradient.sum(0)
+                    z.copy_(gradient)
+                gradients[0][chunk] = logits @ matrix
+                gradients[1] += logits.T @ x[chunk]
+        ctx.save_for_backward(*gradients)
+        ctx.n = len(x)
+        return total / ctx.n
+
+    @staticmethod
+    def backward(ctx, gradient):
+        share = gradient / ctx.n
+        return *(share * of_sum for of_sum in ctx.saved_tensors), None, None
 
 
 # Heads
@@ -582,14 +723,25 @@ def make_head(head, n_embd, n_class, multi_label=False, class_share=None, **sett
     return EachLabel(n_embd, n_class, made)
 
 
-def make_encoder(config):
-    """The Encoder of a flat dict of settings, such as a run's config.json; it may hold more.
+def encoder_config(config):
+    """The EncoderConfig of a flat dict of settings, such as a run's config.json; it may hold more.
 
-    Raises ValueError where they do not make one.
-    """
+    Raises ValueError where there is none."""
     shape = {key: config[key] for key in EncoderConfig.__dataclass_fields__ if key in config}
     shape['head_settings'] = {key: config[key] for key in head_settings(config)}
-    return Encoder(EncoderConfig(**shape))
+    return EncoderConfig(**shape)
+
+
+def make_encoder(config):
+    """The Encoder of such settings. Raises ValueError where they do not make one."""
+    return Encoder(encoder_config(config))
+
+
+def make_language_model(config):
+    """The LanguageModel of pretrain.py's settings. Raises ValueError where they do not make one."""
+    # each token is a class, whatever the labels are
+    classes = {'n_class': config['known_tokens'] + 1, 'multi_label': False, 'class_share': None}
+    return LanguageModel(encoder_config({**config, **classes}), config['tied'])
 
 
 def hard_labels(labels, multi_label):

@@ -45,7 +45,7 @@ class Split(NamedTuple):
         return self._replace(
             tokens=np.concatenate([self.tokens, other.tokens]),
             spans=np.concatenate([self.spans, other.spans + len(self.tokens)]),
-            labels=np.concatenate([self.labels, other.labels]))
+            labels=None if self.labels is None else np.concatenate([self.labels, other.labels]))
 
 
 def load_data(folder):

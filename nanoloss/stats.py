@@ -193,14 +193,20 @@ def fit_temperature(probs, logits, labels):
     logits: float tensor [N, outputs]
     labels: int64 tensor [N] or, of several labels a review, 0 and 1 [N, classes]
     """
-    def loss(log_temperature):
-        p = probs(logits.double() / math.exp(log_temperature))
+    def loss(temperature):
+        p = probs(logits.double() / temperature)
         if labels.dim() == 1:
             p = p.gather(1, labels[:, None])
         else:
             p = torch.where(labels.bool(), p, 1 - p)
         return -p.clamp(min=torch.finfo(p.dtype).tiny).log().mean().item()
 
+    return best_temperature(loss)
+
+
+def best_temperature(loss):
+    """The number, e^-7 to e^7, at which loss(temperature) is least."""
     # by its logarithm, for to double the logits and to halve them are changes of a size
-    minimum = optimize.minimize_scalar(loss, bounds=(-7, 7), method='bounded')
+    minimum = optimize.minimize_scalar(lambda log_temperature: loss(math.exp(log_temperature)),
+                                       bounds=(-7, 7), method='bounded')
     return math.exp(minimum.x)

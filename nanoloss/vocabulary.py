@@ -1,7 +1,8 @@
 """What a model knows of its training texts: their tokens and their n-grams.
 
 A trunk of windows has vectors for the tokens that the training texts hold, and a weight for each of
-their n-grams. So its size follows the texts, not the tokenizer.
+their n-grams. So its size follows the texts, not the tokenizer. A language model, which has to say
+what comes next, spells the tokens that it does not know: byte by byte, so that no text is unknown.
 """
 from typing import NamedTuple
 
@@ -21,18 +22,20 @@ LISTED = 2 ** 24  # n-grams that are held before they are counted, 128 MB
 class Vocabulary(NamedTuple):
     """tokens int64 [n] and ngrams uint64 [m], keys of `ngram_keys`, both ascending; where one is
     empty, it is not used. ngram_kind: a name in NGRAM_SIZES, or none. block_size, truncate: what of
-    a review has n-grams, see `shorten`."""
+    a review has n-grams, see `shorten`. spell: whether tokens that are not known are replaced by
+    those of their bytes."""
     tokens: np.ndarray
     ngrams: np.ndarray
     ngram_kind: str
     block_size: int
     truncate: str
+    spell: bool = False
 
     def encode(self, split, encoding):
         """A split as the tokenizer made it -> the same in the numbers of this vocabulary.
 
-        Known token i becomes i + 1, all others 0. Known n-gram i of a review becomes i + 1, however
-        often the review has it; unknown ones are left out.
+        Known token i becomes i + 1, all others 0, or what they are spelled by. Known n-gram i of a
+        review becomes i + 1, however often the review has it; unknown ones are left out.
         """
         if len(self.ngrams):
             ids = []
@@ -43,6 +46,8 @@ class Vocabulary(NamedTuple):
                 lengths.append(np.bincount(reviews[known], minlength=n_reviews))
             offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
             split = split._replace(ngrams=np.concatenate(ids), ngram_spans=spans_of(offsets))
+        if self.spell:
+            split = spell_unknown(split, self.tokens, encoding)
         if len(self.tokens):
             places, known = find(split.tokens, self.tokens)
             split = split._replace(tokens=np.where(known, places + 1, 0).astype(np.uint32))
@@ -89,18 +94,56 @@ def lower_case(split, encoding):
     return split._replace(tokens=tokens, spans=spans_of(offsets))
 
 
-def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, truncate):
+def single_bytes(encoding):
+    """The tokens of the 256 bytes, int64 [256]."""
+    return np.array([encoding.encode_single_token(bytes([byte])) for byte in range(256)])
+
+
+def spell_unknown(split, known, encoding):
+    """A split -> the same with each token that is not known replaced by those of its bytes.
+
+    known: the known tokens, ascending, among them those of all bytes. An end of text, which stands
+    for an empty text, stays.
+    """
+    byte_tokens = single_bytes(encoding)
+    values, places = np.unique(split.tokens, return_inverse=True)
+    # what stands for each distinct token, one after another
+    spellings = []
+    for value, is_known in zip(values.tolist(), find(values, known)[1]):
+        if is_known or value == encoding.eot_token:
+            spellings.append(np.array([value]))
+        else:
+            spelling = encoding.decode_single_token_bytes(value)
+            spellings.append(byte_tokens[np.frombuffer(spelling, np.uint8)])
+    lengths = np.array([len(spelling) for spelling in spellings])
+    begins = np.cumsum(lengths) - lengths
+
+    # token i of the split becomes so many, which begin there
+    n_tokens = lengths[places]
+    ends = np.cumsum(n_tokens)
+    within = np.arange(ends[-1]) - np.repeat(ends - n_tokens, n_tokens)
+    tokens = np.concatenate(spellings)[np.repeat(begins[places], n_tokens) + within]
+    offsets = np.append(0, ends)
+    return split._replace(tokens=tokens.astype(np.uint32), spans=offsets[split.spans])
+
+
+def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, truncate,
+                     spell=False):
     """The `Vocabulary` of a training split: tokens that come min_count times, and n-grams of so
-    many texts. tokens: whether to list them; ngrams: which kind, a name in NGRAM_SIZES or 'none'.
+    many texts. tokens: whether to list them; ngrams: which kind, a name in NGRAM_SIZES or 'none';
+    spell: see `Vocabulary`.
     """
     vocabulary = Vocabulary(np.zeros(0, np.int64), np.zeros(0, np.uint64), ngrams, block_size,
-                            truncate)
+                            truncate, spell)
     if tokens:
         values, counts = np.unique(split.tokens, return_counts=True)
         known = counts >= min_count
         if not known.any():  # a few words, each of them once
             known[:] = True
-        vocabulary = vocabulary._replace(tokens=values[known].astype(np.int64))
+        values = values[known]
+        if spell:  # an end of text has a number of its own
+            values = np.union1d(values[values != encoding.eot_token], single_bytes(encoding))
+        vocabulary = vocabulary._replace(tokens=values.astype(np.int64))
     if ngrams != 'none':
         # a review has each of its keys once, so that counts are of reviews
         values, counts = count_keys(
