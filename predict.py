@@ -109,7 +109,8 @@ def vocabulary_of(run):
     tokens = weights.get('tokens', torch.zeros(0, dtype=torch.int64)).numpy()
     ngrams = weights.get('ngrams.keys', torch.zeros(0, dtype=torch.int64)).numpy()
     return Vocabulary(tokens, ngrams.view(np.uint64), run.config.get('ngrams', 'none'),
-                      run.config['block_size'], run.config['truncate'])
+                      run.config['block_size'], run.config['truncate'],
+                      run.config.get('spell', False))
 
 
 def equal(a, b):

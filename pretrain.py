@@ -221,11 +221,12 @@ def training_batches(split, run_seed, first_step, steps):
 # Evaluation
 
 @torch.no_grad()
-def hidden_states(model, split):
+def hidden_states(model, split, share_of=parallel.share_of):
     """Yield, for some of the next tokens of a split's texts after the other: the hidden states
     before them [n, n_embd], the tokens int64 [n], and the text of each, int64 [n].
 
-    A text longer than block_size is cut into pieces, which do not see each other.
+    A text longer than block_size is cut into pieces, which do not see each other. share_of: what of
+    a batch this process computes.
     """
     stream = text_stream(split, np.arange(len(split.spans)))
     # text i is stream[edges[i]:edges[i + 1]], with the 0 that begins it; the next one's ends it
@@ -241,7 +242,7 @@ def hidden_states(model, split):
 
     model.eval()
     for batch in batches(pieces, batch_size, block_size + 1, bag=False, device=device):
-        share = parallel.share_of(batch)
+        share = share_of(batch)
         if not len(share.rows):
             continue
         with autocast(device, dtype):
@@ -274,7 +275,7 @@ def answers(head, hidden, targets, temperature=1.0):
 def fit_temperature(model, split):
     """The temperature that makes FIT_TOKENS tokens of these texts likeliest."""
     from nanoloss.stats import best_temperature  # scipy takes a second to import
-    found = list(hidden_states(model, split))
+    found = list(hidden_states(model, split, share_of=lambda batch: batch))
     hidden = torch.cat([hidden for hidden, _, _ in found])[:FIT_TOKENS]
     targets = torch.cat([targets for _, targets, _ in found])[:FIT_TOKENS]
     return best_temperature(
@@ -294,7 +295,7 @@ def score(model, split, n_bytes, temperatures=(1.0,)):
         for i, temperature in enumerate(temperatures):
             found, right, loss = answers(model.head, hidden, targets, temperature)
             nll[i].index_add_(0, texts, found.cpu())
-        sums += torch.tensor([loss * len(targets), float(right.sum())])
+        sums += torch.tensor([loss * len(targets), float(right.sum())], dtype=torch.float64)
     for tensor in (tokens, nll, sums):
         parallel.sum_over_processes(tensor)
 

@@ -18,6 +18,7 @@ Notable:
 - Mixed precision: bfloat16 where the chip has it, on CPUs too, else float16 with a GradScaler, else
   float32.
 """
+import json
 import math
 import sys
 import time
@@ -49,6 +50,7 @@ dataset = 'imdb'  # made by prepare.py
 data_dir = 'data'  # the folder of data sets
 seed = 0  # of the first run
 n_runs = 1  # so many seeds, one after the other
+n_train = 0  # so many training reviews are used, drawn by the (first) seed; 0: all
 keep_frac = 1.0  # share of the last class's training reviews that is kept, to make it rare
 oversample = False  # every class is drawn equally often, reviews of a rare one several times
 teacher = ''  # a run's folder, or a group's: its probabilities label the unlabelled texts
@@ -69,6 +71,8 @@ pooling = 'max'  # over the hidden states of a review: mean or max
 block_size = 1500  # so many tokens of a review are used
 truncate = 'head'  # which: its first (head), its last (tail), or half of each (both)
 pos = 'none'  # position encoding of the transformer: none (as in the paper) or learned
+causal = False  # the transformer's tokens see those before them alone, as in a language model
+spell = False  # tokens that are not known are spelled, byte by byte, as in a language model
 bag = True  # compute each distinct token of a review once, where their order does not matter
 bias = True  # in linear layers and norms
 dropout = 0.5
@@ -98,7 +102,7 @@ threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 BOUNDS = [  # settings, the lowest value, and what they must be below
     (['n_runs', 'pool'], 1, math.inf),
     (['token_dropout', 'beta1', 'beta2'], 0, 1),
-    (['seed', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
+    (['seed', 'n_train', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
       'learning_rate', 'ngram_rate', 'min_lr', 'min_count', 'weight_decay', 'grad_clip', 'threads',
       'ckpt_secs'], 0, math.inf),
 ]
@@ -163,6 +167,17 @@ def settle_settings(config_files):
         max_tokens = 8192 if device == 'cpu' else 2 ** 30
 
 
+def draw_reviews(split):
+    """n_train of the reviews, drawn by the seed, in the order that they have."""
+    n_reviews = len(split.labels)
+    if n_train > n_reviews:
+        fail(f'n_train is {n_train:,}, but {dataset} has {n_reviews:,} training reviews')
+    if n_train == 0:
+        return split
+    drawn = np.random.default_rng(seed).choice(n_reviews, n_train, replace=False)
+    return split.take(np.sort(drawn))
+
+
 def make_rare(split, meta):
     """Keep `keep_frac` of the last class's reviews -> the split, and each class's share of what is
     drawn from it."""
@@ -212,16 +227,40 @@ def add_taught(split, meta):
     return split.join(unlabelled), classifier.id
 
 
-def number_data(data, meta):
+def load_trunk():
+    """The weights of init_from, or None. Fails where they are not to be had."""
+    if not init_from:
+        return None
+    path = Path(init_from)
+    if path.is_dir():
+        path = path / 'model.pt'
+    described = path.with_name('config.json')
+    try:
+        weights = load_weights(path)
+        config = json.loads(described.read_text()) if described.is_file() else {}
+    except (ValueError, OSError) as error:
+        fail(error)
+    for name in ('n_head', 'lower', 'causal', 'spell'):  # which the weights do not show
+        if name in config and config[name] != globals()[name]:
+            fail(f'{path} does not fit: its {name} is {config[name]}, here it is '
+                 f'{globals()[name]}; a language model wants config/finetune.py')
+    if spell and 'tokens' not in weights:
+        fail(f'{path} does not fit: it has no tokens that others are spelled by')
+    return weights
+
+
+def number_data(data, meta, trunk):
     """The data in lower case, and in the numbers of the training texts' vocabulary, where the trunk
     wants them so -> the data, the `Vocabulary`, and how much each of its n-grams says."""
     encoding = None
-    if lower or ngrams == 'chars':
+    if lower or spell or ngrams == 'chars':
         encoding = tokenizer(meta['tokenizer']['name'])
     if lower:
         data = {name: lower_case(split, encoding) for name, split in data.items()}
-    vocabulary = learn_vocabulary(data['train'], encoding, window > 0, ngrams, min_count,
-                                  block_size, truncate)
+    vocabulary = learn_vocabulary(data['train'], encoding, window > 0 or spell, ngrams, min_count,
+                                  block_size, truncate, spell)
+    if spell and trunk is not None:  # its embedding is of the tokens that it knows
+        vocabulary = vocabulary._replace(tokens=trunk['tokens'].numpy())
     data = {name: vocabulary.encode(split, encoding) for name, split in data.items()}
     strength = None
     if len(vocabulary.ngrams):
@@ -229,26 +268,22 @@ def number_data(data, meta):
     return data, vocabulary, strength
 
 
-def make_model(config, vocabulary, strength):
-    """An Encoder on the device, its weights drawn anew or, but for the head's, from init_from."""
-    path = Path(init_from)
-    if path.is_dir():
-        path = path / 'model.pt'
+def make_model(config, trunk, vocabulary, strength):
+    """An Encoder on the device, its weights drawn anew or, but for the head's, from a trunk's."""
     try:
         model = make_encoder(config)
-        weights = load_weights(path) if init_from else None
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         fail(error)
     if len(vocabulary.tokens):
         model.tokens.copy_(torch.from_numpy(vocabulary.tokens))
     if len(vocabulary.ngrams):
         model.ngrams.keys.copy_(torch.from_numpy(vocabulary.ngrams.view(np.int64)))
         model.ngrams.strength.copy_(torch.from_numpy(strength))
-    if weights is not None:
+    if trunk is not None:
         try:
-            model.load_trunk(weights)
+            model.load_trunk(trunk)
         except ValueError as error:
-            fail(f'{path} does not fit: {error}')
+            fail(f'{init_from} does not fit: {error}')
     return model.to(device, torch.float64 if dtype == 'float64' else None)
 
 
@@ -354,7 +389,9 @@ def training_batches(split, run_seed, first_step, steps):
 
 
 def train(folder, run_seed, data, meta, config, known):
-    """Train the run of one seed in its folder, from where it was saved if it was begun before."""
+    """Train the run of one seed in its folder, from where it was saved if it was begun before.
+
+    known: what `make_model` starts from beside the settings."""
     torch.manual_seed(run_seed)
     reset_peak_memory(device)
     model = make_model(config, *known)
@@ -527,6 +564,7 @@ def main(settings, config_files=()):
     global bag
     check_settings()
     data, meta = load_data(Path(data_dir) / dataset)
+    data['train'] = draw_reviews(data['train'])
     data['train'], meta['class_share'] = make_rare(data['train'], meta)
     settle_settings(config_files)
     if teacher:
@@ -537,9 +575,11 @@ def main(settings, config_files=()):
     if teacher:
         config['teacher_id'] = teacher_id
     with loop.ending_well(out_dir):
-        data, *known = number_data(data, meta)
-        config['known_tokens'] = len(known[0].tokens)
-        config['known_ngrams'] = len(known[0].ngrams)
+        trunk = load_trunk()
+        data, vocabulary, strength = number_data(data, meta, trunk)
+        config['known_tokens'] = len(vocabulary.tokens)
+        config['known_ngrams'] = len(vocabulary.ngrams)
+        known = trunk, vocabulary, strength
         model = make_model(config, *known)
         bag = bag and not model.ordered
         config['bag'] = bag

@@ -1,0 +1,466 @@
+"""pretrain.py and sample.py: language models, against brute force and closed forms. About 40 s."""
+import json
+import math
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, call
+from helpers import CLOCK, make_data, script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model import EncoderConfig, LanguageModel, LossInChunks, Past
+from nanoloss import loop
+from nanoloss.configure import read_settings
+from nanoloss.data import Split
+from nanoloss.tokenizer import tokenizer
+from nanoloss.vocabulary import learn_vocabulary
+
+TINY = ['--dataset=toy', '--n_layer=1', '--n_head=2', '--n_embd=16', '--block_size=12',
+        '--batch_size=4', '--max_iters=30', '--warmup_iters=5', '--eval_interval=10',
+        '--eval_texts=20', '--learning_rate=1e-2', '--device=cpu', '--dtype=float32', '--threads=1']
+LOSSES = [  # (head, its settings)
+    ('ce', {}), ('ce', {'label_smoothing': 0.1}), ('square', {}), ('square', {'k': 100.0}),
+    ('squentropy', {}), ('bce', {}), ('focal', {})]
+N_TOKENS = 40
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A folder of data sets with `toy`, of tokens that cl100k_base has."""
+    return make_data(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='module')
+def trained(data, tmp_path_factory):
+    """The folder of a finished run."""
+    out = tmp_path_factory.mktemp('lm')
+    pretrain(data, out)
+    return out / 'seed0'
+
+
+def pretrain(data, out, *argv, module=None):
+    """Run pretrain.py in this process -> its module."""
+    module = module or script('pretrain')
+    arguments = [*TINY, f'--data_dir={data}', f'--out_dir={out}', *argv]
+    found = module.configure(vars(module), more=module.head_settings, argv=arguments)
+    module.main(found)
+    return module
+
+
+def script_of(folder, data):
+    """pretrain.py with the settings of a run, its texts and its vocabulary."""
+    module = script('pretrain')
+    config = json.loads((folder / 'config.json').read_text())
+    for name in read_settings(vars(module)):
+        setattr(module, name, config[name])
+    module.data_dir = str(data)
+    texts, n_bytes, _, vocabulary = module.load_texts()
+    return module, config, texts, n_bytes, vocabulary
+
+
+def fails(capsys, data, out, *argv):
+    """Run pretrain.py in this process -> the one line that it ends in."""
+    with pytest.raises(SystemExit) as stop:
+        pretrain(data, out, *argv)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.count('\n') == 1
+    return error
+
+
+def outcome(folder):
+    """All that a run's numbers say, without the clock."""
+    result = json.loads((folder / 'result.json').read_text())
+    log = [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
+    for row in [result, *log]:
+        for key in CLOCK:
+            row.pop(key, None)
+    weights = torch.load(folder / 'model.pt', weights_only=True)
+    preds = np.load(folder / 'preds.npz')
+    return (result, log, {name: weight.tolist() for name, weight in weights.items()},
+            {name: preds[name].tolist() for name in preds})
+
+
+def make(pos='none', head='ce', tied=False, dtype=torch.float64, **settings):
+    """A LanguageModel with weights large enough to matter."""
+    torch.manual_seed(0)
+    config = EncoderConfig(vocab_size=N_TOKENS, n_class=N_TOKENS, block_size=16, n_layer=2,
+                           n_head=2, n_embd=8, pos=pos, causal=True, head=head,
+                           head_settings=settings)
+    model = LanguageModel(config, tied).to(dtype)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def tokens(*texts):
+    """Texts as a block: each begun by a 0; int64 [1, T]."""
+    return torch.tensor([[token for text in texts for token in (0, *text)]])
+
+
+# The model
+
+@pytest.mark.parametrize('pos', ['none', 'learned'])
+def test_a_later_token_changes_no_earlier_state(pos):
+    model = make(pos)
+    a = tokens([3, 1, 4, 1, 5, 9, 2, 6])
+    b = a.clone()
+    b[0, 5:] = torch.tensor([7, 8, 8, 7])
+    states_a, states_b = model(a), model(b)
+    assert torch.equal(states_a[:, :5], states_b[:, :5])
+    assert not torch.isclose(states_a[:, 5:], states_b[:, 5:]).all(-1).any()
+
+
+@pytest.mark.parametrize('pos', ['none', 'learned'])
+def test_a_text_does_not_depend_on_its_neighbours(pos):
+    model = make(pos)
+    alone = model(tokens([3, 1, 4, 1]))
+    between = model(tokens([2, 7], [3, 1, 4, 1], [8, 2]))
+    assert torch.allclose(between[:, 3:8], alone, rtol=1e-12, atol=1e-14)
+    # nor what is left of a text at the beginning of a block on the text behind it
+    cut = model(tokens([2, 7], [3, 1, 4, 1])[:, 1:])
+    assert torch.allclose(cut[:, 2:], alone, rtol=1e-12, atol=1e-14)
+
+
+def test_without_positions_the_order_counts_all_the_same():
+    model = make()
+    a, b = model(tokens([3, 1, 4])), model(tokens([1, 3, 4]))
+    assert not torch.allclose(a[:, -1], b[:, -1])
+
+
+def test_attention_is_that_of_a_loop():
+    block = make().blocks[0]
+    x = torch.randn(1, 5, 8, dtype=torch.float64)
+    q, k, v = block.queries_keys_values(x)
+    expected = torch.zeros_like(q)
+    for h in range(2):
+        for i in range(5):
+            scores = torch.stack([q[0, h, i] @ k[0, h, j] / math.sqrt(4) for j in range(i + 1)])
+            expected[0, h, i] = scores.softmax(0) @ v[0, h, :i + 1]
+    found = block.causal_attention(x, None, None)
+    assert torch.allclose(found, block.join_heads(expected), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize('pos', ['none', 'learned'])
+def test_token_by_token_is_all_at_once(pos):
+    model = make(pos).eval()
+    text = tokens([3, 1, 4, 1, 5, 9, 2, 6])
+    past = [Past(16) for _ in model.blocks]
+    states = [model(text[:, :3], past)]
+    for column in range(3, 9):
+        states.append(model(text[:, column:column + 1], past))
+    assert torch.allclose(torch.cat(states, 1), model(text), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize('head, settings', LOSSES)
+@pytest.mark.parametrize('tied', [False, True])
+def test_a_loss_in_chunks_is_the_whole(monkeypatch, head, settings, tied):
+    monkeypatch.setattr(LossInChunks, 'ROWS', 7)
+    monkeypatch.setattr(LossInChunks, 'FEW', 3)
+    model = make(head=head, tied=tied, **settings)
+    block = torch.randint(0, N_TOKENS, (2, 13))
+    x, y = block[:, :-1], block[:, 1:].flatten()
+    losses = []
+    gradients = []
+    for in_chunks in (True, False):
+        hidden = model(x).flatten(0, 1)
+        loss = model.loss(hidden, y) if in_chunks else model.head.loss(model.head(hidden), y)
+        gradients.append(torch.autograd.grad(3 * loss, list(model.parameters())))
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-13)
+    for a, b in zip(*gradients):
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_the_logits_are_never_whole():
+    model = make(dtype=torch.float32)
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                sizes.append((out.numel(), out.element_size()))
+            return out
+
+    n = 4 * LossInChunks.ROWS
+    hidden = torch.randn(n, 8, requires_grad=True)
+    targets = torch.randint(0, N_TOKENS, (n,))
+    with Sizes(), torch.autocast('cpu', torch.bfloat16):
+        model.loss(hidden, targets).backward()
+    assert max(numel for numel, _ in sizes) <= LossInChunks.ROWS * N_TOKENS
+    assert max(numel for numel, size in sizes if size == 4) <= n * 8  # the hidden states
+
+
+def test_a_tied_model_has_one_matrix():
+    model = make(tied=True)
+    assert model.head.linear.weight is model.token_embedding.weight
+    names = [name for name, _ in model.named_parameters()]
+    assert 'head.linear.weight' not in names
+
+
+# Spelling
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=5), st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_spelled_tokens_are_the_same_bytes(texts, min_count):
+    encoding = tokenizer()
+    rows = [encoding.encode_ordinary(text) or [encoding.eot_token] for text in texts]
+    offsets = np.cumsum([0, *map(len, rows)])
+    split = Split(np.concatenate(rows).astype(np.uint32),
+                  np.stack([offsets[:-1], offsets[1:]], 1), labels=None)
+    known = split.take(slice(1))
+    known = known._replace(tokens=known.tokens[:offsets[1]])
+    vocabulary = learn_vocabulary(known, encoding, True, 'none', min_count, 10, 'head', spell=True)
+    numbers = vocabulary.encode(split, encoding)
+    for text, (begin, end) in zip(texts, numbers.spans):
+        found = numbers.tokens[begin:end]
+        assert (found > 0).all() == bool(text)  # an empty text is an end of text
+        spelled = [encoding.decode_single_token_bytes(int(vocabulary.tokens[number - 1]))
+                   for number in found if number]
+        assert b''.join(spelled).decode() == text
+
+
+# Batches
+
+def test_blocks_hold_every_text_once_and_what_comes_next(data):
+    module = script('pretrain')
+    module.device, module.batch_size, module.block_size = 'cpu', 2, 8
+    rows = [[5, 6], [7], [0], [8, 9, 10] * 10]  # one is empty
+    offsets = np.cumsum([0, *map(len, rows)])
+    split = Split(np.concatenate(rows).astype(np.uint32),
+                  np.stack([offsets[:-1], offsets[1:]], 1), labels=None)
+    steps = module.steps_of_epoch(split)
+    assert steps == 37 // 16  # 33 tokens and the beginnings of 4 texts
+    batches = module.training_batches(split, 0, 0, steps)
+    first, second, third = [next(batches) for _ in range(3)]
+    stream = torch.cat([first.tokens.flatten(), second.tokens.flatten()])
+    targets = torch.cat([first.targets.flatten(), second.targets.flatten()])
+    assert torch.equal(stream[1:], targets[:-1])
+    text = ' '.join(map(str, stream.tolist()))
+    assert text.startswith('0 ')
+    assert {'5 6', '7', ''} & {piece.strip() for piece in re.split(r'\b0\b', text)}
+    # going on from a step gives what comes after it
+    again = module.training_batches(split, 0, 1, steps)
+    assert torch.equal(next(again).tokens, second.tokens)
+    assert torch.equal(next(again).tokens, third.tokens)
+
+
+# Evaluation
+
+def test_scores_are_those_of_a_loop(data, trained):
+    """Text by text and token by token, in pieces of a block."""
+    module, config, texts, n_bytes, vocabulary = script_of(trained, data)
+    model = module.make_model(config, vocabulary)
+    model.load_state_dict(torch.load(trained / 'model.pt', weights_only=True))
+    split = texts['test'].take(slice(8))
+    figures, n_tokens, (nll, scaled) = module.score(model, split, n_bytes['test'][:8], (1.0, 2.0))
+
+    model.eval()
+    for i, (begin, end) in enumerate(split.spans):
+        text = [0, *split.tokens[begin:end].tolist(), 0]
+        expected = np.zeros(2)
+        for j in range(1, len(text)):
+            piece = (j - 1) // module.block_size * module.block_size
+            with torch.no_grad():
+                logits = model.head(model(torch.tensor([text[piece:j]]))[0, -1:])[0]
+            expected += [-(logits / t).log_softmax(0)[text[j]].item() for t in (1, 2)]
+        assert n_tokens[i] == len(text) - 1
+        assert [nll[i], scaled[i]] == pytest.approx(expected, rel=1e-5)
+    assert figures['perplexity'] == pytest.approx(math.exp(nll.sum() / n_tokens.sum()))
+    assert figures['bits_per_byte'] == pytest.approx(
+        nll.sum() / math.log(2) / n_bytes['test'][:8].sum())
+
+
+def test_a_model_that_knows_nothing_pays_log_v_a_token(data, tmp_path):
+    pretrain(data, tmp_path, '--learning_rate=0', '--max_iters=1')
+    result, *_ = outcome(tmp_path / 'seed0')
+    n_known = json.loads((tmp_path / 'seed0/config.json').read_text())['known_tokens']
+    assert result['last']['test']['nll'] == pytest.approx(math.log(n_known + 1), rel=0.01)
+
+
+# Runs
+
+def test_a_run_learns_and_leaves_what_a_run_leaves(trained):
+    result, log, weights, preds = outcome(trained)
+    assert [row['step'] for row in log] == [10, 20, 30]
+    assert log[-1]['val_perplexity'] < log[0]['val_perplexity']
+    assert log[0]['tokens'] == 10 * 4 * 12
+    assert result['last']['test']['n'] == 70
+    assert result['last']['val']['n'] == 45  # a tenth of 50 fits the temperature
+    # in any order of the batches, at the best temperature the texts are no less likely
+    test = result['last']['test']
+    assert test['perplexity_scaled'] == pytest.approx(
+        math.exp(sum(preds['test_nll_scaled']) / sum(preds['test_tokens'])), rel=1e-5)
+    assert not (trained / 'ckpt.pt').exists()
+
+
+@pytest.mark.parametrize('head', ['squentropy', 'square'])
+def test_a_run_ends_as_if_it_had_not_been_interrupted(data, tmp_path, head):
+    argv = [f'--head={head}', '--dropout=0.1', '--dtype=bfloat16']
+    pretrain(data, tmp_path / 'a', *argv)
+    module = script('pretrain')
+    scheduled_rate = module.scheduled_rate
+
+    def stop_at_17(step, *args):
+        if step == 17:
+            loop.stop_signal = 15
+        return scheduled_rate(step, *args)
+    module.scheduled_rate = stop_at_17
+    try:
+        with pytest.raises(SystemExit) as stop:
+            pretrain(data, tmp_path / 'b', *argv, module=module)
+    finally:
+        loop.stop_signal = 0
+    assert stop.value.code == 128 + 15
+    assert torch.load(tmp_path / 'b/seed0/ckpt.pt', weights_only=True)['progress']['step'] == 17
+    pretrain(data, tmp_path / 'b', *argv)
+    assert outcome(tmp_path / 'a/seed0') == outcome(tmp_path / 'b/seed0')
+
+
+def test_two_processes_are_one(data, tmp_path):
+    """Under torchrun, each has half of the blocks."""
+    argv = [*TINY, f'--data_dir={data}', '--dtype=float64', '--max_iters=10']
+    call(tmp_path, 'pretrain.py', *argv, '--out_dir=one')
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+               ROOT / 'pretrain.py', *argv, '--out_dir=two']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = [outcome(tmp_path / name / 'seed0') for name in ('one', 'two')]
+    assert one[0]['last']['test'] == pytest.approx(two[0]['last']['test'], rel=1e-9)
+    for name, weight in one[2].items():
+        assert np.allclose(weight, two[2][name], rtol=1e-7, atol=1e-9), name
+
+
+def test_unlabelled_texts_are_learnt_from_and_val_and_test_are_not(tmp_path):
+    (tmp_path / 'texts.csv').write_text('text,label\n' + ''.join(
+        f'seen {word} {i},{i % 2}\n' for i, word in enumerate(['one', 'two', 'six'] * 20)))
+    (tmp_path / 'more.csv').write_text('text\n' + 'unlabelled giraffe here\n' * 30)
+    call(tmp_path, 'prepare.py', '--source=texts.csv', '--unlabelled=more.csv', '--name=toy')
+    call(tmp_path, 'pretrain.py', *TINY, '--max_iters=5', '--out_dir=out', '--min_count=2')
+    known = torch.load(tmp_path / 'out/seed0/model.pt', weights_only=True)['tokens'].tolist()
+    encoding = tokenizer()
+    for token in encoding.encode_ordinary(' giraffe'):
+        assert token in known
+    _, _, texts, _, _ = script_of(tmp_path / 'out/seed0', tmp_path / 'data')
+    assert len(texts['train'].spans) == 48 + 30
+
+
+# A classifier from its trunk
+
+def test_a_classifier_starts_from_the_trunk(data, trained, tmp_path):
+    from helpers import train
+    argv = [f'--init_from={trained}', '--lower=False', '--causal', '--spell',
+            '--n_head=2', '--token_dropout=0', '--block_size=40', '--epochs=1']
+    module = train(data, tmp_path / 'a', *argv, '--learning_rate=0', '--weight_decay=0')
+    trunk = torch.load(trained / 'model.pt', weights_only=True)
+    found = torch.load(tmp_path / 'a/seed0/model.pt', weights_only=True)
+    for name in ('tokens', 'token_embedding.weight', 'blocks.0.qkv.weight', 'norm.weight'):
+        assert torch.equal(found[name], trunk[name]), name
+    assert module.bag is False
+    # what predict.py makes of a text is what train.py made of it
+    from predict import Classifier
+    classifier = Classifier(tmp_path / 'a/seed0')
+    split = np.load(data / 'toy/test_tokens.npy')
+    offsets = np.load(data / 'toy/test_offsets.npy')
+    rows = [split[begin:end].astype(np.int64) for begin, end in zip(offsets[:-1], offsets[1:])]
+    probs = classifier.probs_of_tokens(rows)
+    logits = torch.from_numpy(np.load(tmp_path / 'a/seed0/preds.npz')['test_logits']).double()
+    expected = classifier.runs[0].model.head.probs(logits / classifier.runs[0].temperature)
+    assert np.allclose(probs, expected.numpy(), atol=1e-3)
+
+
+# sample.py
+
+def test_the_same_seed_gives_the_same_text(trained, tmp_path):
+    argv = ['sample.py', trained, '--n=3', '--prompt=ab']
+    a = call(tmp_path, *argv, encoding=None)
+    assert a == call(tmp_path, *argv, encoding=None)
+    texts = a.split(b'\n---\n')
+    assert len(texts) == 3
+    assert len(set(texts)) == 3
+    assert all(text.startswith(b'ab') for text in texts)
+    second, = [call(tmp_path, *argv[:2], '--n=1', '--prompt=ab', '--seed=1', encoding=None)]
+    assert second.rstrip(b'\n') == texts[1].rstrip(b'\n')
+
+
+def test_samples_are_drawn_from_the_models_distribution(trained):
+    """The first token of many texts, against the head's probabilities; and the likeliest ones."""
+    from sample import Sampler
+    sampler = Sampler(trained)
+    with torch.no_grad():
+        logits = sampler.model.head(sampler.model(torch.tensor([[0]]))[0, -1:])
+        p = sampler.model.head.probs(logits / 0.5)[0].numpy()
+    counts = np.zeros(len(p))
+    n = 2000
+    for seed in range(n):
+        counts[next(sampler.sample([], seed, temperature=0.5), 0)] += 1
+    assert abs(counts / n - p).max() < 4 * math.sqrt(0.25 / n)
+    best = int(p[1:].argmax()) + 1 if p.argmax() else 0
+    assert next(sampler.sample([], 0, temperature=0), 0) == best
+    few = {next(sampler.sample([], seed, top_k=3), 0) for seed in range(100)}
+    assert few <= set(p.argsort()[-3:].tolist())
+
+
+def test_a_text_is_no_longer_than_a_block(trained):
+    from sample import Sampler
+    sampler = Sampler(trained)
+    prompt = sampler.numbers('abc')
+    lengths = [len(list(sampler.sample(prompt, seed))) for seed in range(20)]
+    assert max(lengths) == 12 - len(prompt)
+
+
+# Bad input
+
+BAD = {
+    'a block longer than the data': (['--block_size=100000'], 'tokens to learn from'),
+    'heads that do not divide': (['--n_head=3'], 'n_embd 16 is not divisible by n_head 3'),
+    'no such head': (['--head=cee'], "there is no head 'cee'"),
+    'no steps': (['--max_iters=0'], 'max_iters must be at least 1'),
+    'no data': (['--dataset=none'], 'prepare.py'),
+}
+
+
+@pytest.mark.parametrize('argv, message', BAD.values(), ids=BAD)
+def test_bad_settings(capsys, data, tmp_path, argv, message):
+    assert message in fails(capsys, data, tmp_path / 'out', *argv)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_cut_checkpoint(capsys, data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(loop, 'stop_signal', 15)
+        pretrain(data, tmp_path)
+    capsys.readouterr()
+    checkpoint = tmp_path / 'seed0/ckpt.pt'
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:-100])
+    assert 'cannot go on' in fails(capsys, data, tmp_path)
+    assert checkpoint.read_bytes() == content[:-100]
+
+
+def test_a_trunk_that_does_not_fit(capsys, data, trained, tmp_path):
+    import helpers
+    argv = [f'--init_from={trained}', '--lower=False', '--causal', '--spell', '--n_head=2']
+    for change, message in [('--n_embd=32', 'does not fit'), ('--n_head=1', 'its n_head is 2'),
+                            ('--spell=False', 'its spell is True'), ('--lower=True', 'its lower')]:
+        error = helpers.fails(capsys, data, tmp_path / 'out', *argv, change)
+        assert message in error
+        assert not (tmp_path / 'out').exists()
+
+
+def test_sample_of_what_is_no_language_model(home, trained, tmp_path):
+    error = call(home, 'sample.py', 'out/bce/seed0', code=2)
+    assert 'it is no language model' in error
+    assert 'is missing' in call(home, 'sample.py', 'out', code=2)
+    assert 'give the folder' in call(home, 'sample.py', code=2)
+    long = 'word ' * 40
+    found = call(home, 'sample.py', trained, f'--prompt={long}', code=2)
+    assert 'of the 11 that this model can take' in found
+    assert 'not negative' in call(home, 'sample.py', trained, '--temperature=-1', code=2)
