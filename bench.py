@@ -13,7 +13,9 @@ Notable:
 - The peers (requirements-extra.txt) are trained as is usual: shuffled batches padded to their
   longest review, or batches grouped by length, torch's fused AdamW on all weights.
 """
+import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -32,10 +34,11 @@ import torch.nn as nn
 from torch.nn import functional as F
 
 from nanoloss.configure import configure, fail
-from nanoloss.data import batches, load_data
+from nanoloss.data import batches, load_data, spans_of
 from nanoloss.devices import autocast, peak_memory_mb
 from nanoloss.files import write_file, write_json_lines
 from nanoloss.tokenizer import tokenizer
+from nanoloss.vocabulary import learn_vocabulary
 
 # -----------------------------------------------------------------------------
 dataset = 'imdb'  # made by prepare.py
@@ -47,6 +50,7 @@ n_reviews = 5120  # of train, that speeds are measured on
 n_val = 1000  # of val, likewise
 sizes = '2500,8000,25000,80000,250000'  # reviews, for the cost as the data grow; '' for none
 threads = 0  # CPU threads of a row; 0: as many as there are cores
+nanogpt = '../shared/peers/nanoGPT'  # the folder of its model.py; rows without it are skipped
 child = ''  # the script calls itself with this to measure one row
 # -----------------------------------------------------------------------------
 ROOT = Path(__file__).parent
@@ -134,7 +138,26 @@ BAGS = [
 ]
 
 
-# What a child measures: the machine, a peer, or bags of words
+@dataclass
+class Language:
+    """A language model of config/lm_ce.py's shape, batch, vocabulary and precision."""
+    name: str
+    ours: bool = False
+    compile: bool = False
+    package: str = 'torch'
+
+
+LANGUAGE = [
+    Language('language model, ours: config/lm_ce.py', ours=True),
+    Language('language model, nanoGPT'),
+    Language('language model, nanoGPT with torch.compile', compile=True),
+]
+LM_MIN_COUNT = 4  # in the reviews that speeds are measured on: 13,000 tokens, as in all of IMDB
+LM_BLOCKS = 16
+LM_BLOCK_SIZE = 256
+
+
+# What a child measures: the machine, a peer, a language model, or bags of words
 
 def measure_peak():
     """The machine's peak: TFLOP/s of a product of two bfloat16 matrices."""
@@ -261,6 +284,49 @@ def measure_peer(peer):
     return measurement
 
 
+def measure_nanogpt(row):
+    """Tokens/s of nanoGPT's model in nanoGPT's training step, with bfloat16 autocast."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    spec = importlib.util.spec_from_file_location('nanogpt', Path(nanogpt) / 'model.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    data, meta = load_data(Path(data_dir) / dataset)
+    split = data['train'].take(slice(n_reviews))
+    pieces = [split.tokens[begin:end] for begin, end in split.spans]
+    split = split._replace(tokens=np.concatenate(pieces),
+                           spans=spans_of(np.cumsum([0, *split.lengths()])))
+    encoding = tokenizer()
+    vocabulary = learn_vocabulary(split, encoding, True, 'none', LM_MIN_COUNT, BLOCK_SIZE, 'head',
+                                  spell=True)
+    stream = vocabulary.encode(split, encoding).tokens.astype(np.int64)
+    config = module.GPTConfig(block_size=LM_BLOCK_SIZE, vocab_size=len(vocabulary.tokens) + 1,
+                              n_layer=4, n_head=4, n_embd=256, dropout=0.0, bias=True)
+    with contextlib.redirect_stdout(sys.stderr):
+        model = module.GPT(config)
+        optimizer = model.configure_optimizers(0.1, 2e-3, (0.9, 0.99), 'cpu')
+    if row.compile:
+        model = torch.compile(model)
+    rng = np.random.default_rng(0)
+    n_steps = 12
+    for step in range(n_steps + 3):
+        if step == 3:  # the first ones take memory, compile, choose kernels
+            start = time.perf_counter()
+        begins = rng.integers(0, len(stream) - LM_BLOCK_SIZE - 1, LM_BLOCKS)
+        x = torch.from_numpy(np.stack([stream[i:i + LM_BLOCK_SIZE] for i in begins]))
+        y = torch.from_numpy(np.stack([stream[i + 1:i + 1 + LM_BLOCK_SIZE] for i in begins]))
+        with torch.autocast('cpu', torch.bfloat16):
+            _, loss = model(x, y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    seconds = time.perf_counter() - start
+    return {'train': n_steps * LM_BLOCKS * LM_BLOCK_SIZE / seconds, 'memory': peak_memory_mb('cpu'),
+            'vocabulary': config.vocab_size}
+
+
 def decoded(split, encoding):
     """The reviews of a split as texts."""
     return [encoding.decode(split.tokens[begin:end].tolist()) for begin, end in split.spans]
@@ -312,7 +378,9 @@ def measure_as_child(name):
     """What the row of this name measures in this process."""
     if name == 'peak':
         return measure_peak()
-    row, = [row for row in (*PEERS, *BAGS) if row.name == name]
+    row, = [row for row in (*PEERS, *BAGS, *LANGUAGE) if row.name == name]
+    if row in LANGUAGE:
+        return measure_nanogpt(row)
     return measure_peer(row) if row in PEERS else measure_bag_of_words(row)
 
 
@@ -321,7 +389,8 @@ def measure_as_child(name):
 def call_child(name):
     """Measure a row in a process of its own."""
     command = [sys.executable, __file__, f'--child={name}', f'--dataset={dataset}',
-               f'--data_dir={data_dir}', f'--threads={threads}', f'--n_reviews={n_reviews}']
+               f'--data_dir={data_dir}', f'--threads={threads}', f'--n_reviews={n_reviews}',
+               f'--nanogpt={nanogpt}']
     environment = {**os.environ, **HUGE_PAGES, 'BENCH_START': str(time.time())}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -406,6 +475,21 @@ def measure_ours(row, folder):
     return measurement
 
 
+def measure_language(folder):
+    """Run pretrain.py on folder/data -> its speed and peak memory."""
+    out = tempfile.mkdtemp(dir=folder)
+    command = [sys.executable, 'pretrain.py', 'config/lm_ce.py', '--device=cpu', '--dataset=data',
+               f'--data_dir={folder}', f'--out_dir={out}', f'--threads={threads}',
+               f'--min_count={LM_MIN_COUNT}', '--max_iters=30', '--eval_interval=15',
+               '--eval_texts=1', '--final_texts=10']
+    environment = {**os.environ, **HUGE_PAGES}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    line = last_line(Path(out) / 'seed0/log.jsonl')  # of the last 15 steps
+    config = json.loads((Path(out) / 'seed0/config.json').read_text())
+    return {'train': line['tokens_per_second'], 'memory': line['peak_memory_mb'],
+            'vocabulary': config['known_tokens'] + 1}
+
+
 def measure_growth(n, splits, meta, folder):
     """Train for an epoch on n reviews -> speed and peak memory."""
     save_data(folder / str(n), {**splits, 'train': repeat(splits['train'], n)}, meta)
@@ -482,6 +566,28 @@ def bags_table(measured):
     return lines
 
 
+def language_flops(vocabulary):
+    """FLOPs that training needs per token: 3 times those of the matrix products of a forward
+    pass; a token sees half of its block, on the mean."""
+    n_embd = 256
+    layer = 24 * n_embd ** 2 + 4 * n_embd * LM_BLOCK_SIZE / 2
+    return 3 * (4 * layer + 2 * n_embd * vocabulary)
+
+
+def language_table(measured):
+    """Lines of Markdown: a row of LANGUAGE each."""
+    peak = statistics.median(column(measured['peak'], 'peak'))
+    lines = ['', '| | training, tokens/s | share of the peak | MB |', '| --- | --- | --- | --- |']
+    for row in LANGUAGE:
+        if row.name in measured:
+            values = measured[row.name]
+            speed = statistics.median(column(values, 'train'))
+            share = speed * language_flops(values[0]['vocabulary']) / peak / 1e12
+            lines.append(f'| {row.name} | {summary(column(values, "train"))} | {share:.0%} '
+                         f'| {summary(column(values, "memory"))} |')
+    return lines
+
+
 def growth_table(growth):
     """Lines of Markdown; growth: {reviews: measurement}."""
     lines = ['', '| reviews | microseconds a review token | MB |', '| --- | --- | --- |']
@@ -537,8 +643,11 @@ def report(measured, growth, split, out):
     cpu = torch.cpu.get_capabilities().get('cpu_name', 'CPU')
     lines = [f'{cpu}, {threads} threads, torch {torch.__version__}; a bfloat16 matrix product '
              f'reaches {summary(peaks, 2)} TFLOP/s. Median (lowest to highest) of {len(peaks)}.']
-    lines += speed_table(measured, split)
     has_speeds = any(row.name in measured for row in (*OURS, *PEERS))
+    if has_speeds:
+        lines += speed_table(measured, split)
+    if any(row.name in measured for row in LANGUAGE):
+        lines += language_table(measured)
     if any(row.name in measured for row in BAGS):
         lines += bags_table(measured)
     if growth:
@@ -570,10 +679,12 @@ class Log:
 def choose_rows():
     """The rows that are asked for and whose package is installed."""
     rows = []
-    for row in (*OURS, *PEERS, *BAGS):
+    for row in (*OURS, *PEERS, *BAGS, *LANGUAGE):
         if not re.search(only, row.name):
             continue
-        if find_spec(row.package):
+        if row in LANGUAGE and not row.ours and not (Path(nanogpt) / 'model.py').is_file():
+            print(f'skipped: {row.name} (no model.py in --nanogpt={nanogpt})')
+        elif find_spec(row.package):
             rows.append(row)
         else:
             print(f'skipped: {row.name} ({row.package} is not installed; '
@@ -585,7 +696,9 @@ def measure_turn(rows, turn, folder):
     """Measure the peak and every row once; yield (name, measurement)."""
     yield 'peak', call_child('peak')
     for row in rows:
-        if row in OURS and not (turn and row.once):
+        if row in LANGUAGE and row.ours:
+            yield row.name, measure_language(folder)
+        elif row in OURS and not (turn and row.once):
             yield row.name, measure_ours(row, folder)
         elif row not in OURS:
             yield row.name, call_child(row.name)

@@ -234,6 +234,8 @@ def read_run(folder):
     """A run's folder -> Run. Raises ValueError, saying why the run does not count."""
     if not (folder / 'result.json').exists():
         raise ValueError('is not finished (it has no result.json)')
+    if '"perplexity"' in (folder / 'result.json').read_text():
+        raise ValueError('is a language model, of pretrain.py, not a classifier')
     try:
         return read_finished_run(folder)
     except Exception as error:  # a damaged file can raise anything; the other runs still count

@@ -84,6 +84,8 @@ def load_run(folder, which):
     Raises FileNotFoundError where the run is not finished and, as a damaged file can, anything."""
     config = json.loads((folder / 'config.json').read_text())
     result = json.loads((folder / 'result.json').read_text())
+    if 'tied' in config:
+        raise ValueError('it is a language model, of pretrain.py, not a classifier')
     weights = load_weights(folder / WEIGHTS[which])
 
     # config.json may be damaged: compare before memory is taken for the model that it describes

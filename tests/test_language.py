@@ -464,3 +464,8 @@ def test_sample_of_what_is_no_language_model(home, trained, tmp_path):
     found = call(home, 'sample.py', trained, f'--prompt={long}', code=2)
     assert 'of the 11 that this model can take' in found
     assert 'not negative' in call(home, 'sample.py', trained, '--temperature=-1', code=2)
+
+
+def test_a_language_model_is_no_classifier(trained, tmp_path):
+    for script_name in 'evaluate.py', 'predict.py':
+        assert 'is a language model' in call(tmp_path, script_name, trained.parent, code=2)

@@ -1,0 +1,366 @@
+"""The tables and figures of runs/language.sh, from the runs in FOLDER (out/language).
+
+    python runs/language.py rates FOLDER      rates/<loss>/<rate>/seed0 -> rates.md, best_rates.txt
+    python runs/language.py runs FOLDER       runs/<loss>/seed<k> -> runs.md, language.png
+    python runs/language.py texts RUNS        a loss's runs -> a sample.jsonl in each, 30 texts as
+                                              it was trained and 30 at the fitted temperature
+    python runs/language.py samples FOLDER    their texts -> samples.md
+    python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md
+
+Bits per byte are those of 1,000 texts of test, or of what the tables say. Intervals are 95 %.
+"""
+import json
+import math
+import sys
+from pathlib import Path
+from statistics import mean
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from nanoloss.configure import fail  # noqa: E402
+from nanoloss.data import load_data, load_unlabelled  # noqa: E402
+from nanoloss.figures import COLORS, STYLE  # noqa: E402
+from nanoloss.files import write_json_lines  # noqa: E402
+from nanoloss.stats import (  # noqa: E402
+    calibration_error, confidence_bins, half_interval, interval)
+from nanoloss.tokenizer import tokenizer  # noqa: E402
+from nanoloss.vocabulary import ngram_keys  # noqa: E402
+
+matplotlib.use('agg')
+
+LOSSES = {  # their names in config/lm_*.py, and what the tables call them
+    'ce': 'cross-entropy',
+    'smooth': 'label smoothing 0.1',
+    'squentropy': 'squentropy',
+    'square': 'square, k = 1',
+    'square_k100': 'square, k = 100',
+}
+PROMPTS = '', 'This film', 'I was', 'The acting', 'If you'
+SAMPLES = 6  # texts a prompt
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def finished(folder):
+    """The folders of a group's finished runs."""
+    return sorted(path.parent for path in folder.glob('seed*/result.json'))
+
+
+def table(header, rows):
+    """Lines of Markdown."""
+    lines = ['| ' + ' | '.join(header) + ' |', '| --- ' * len(header) + '|']
+    lines += ['| ' + ' | '.join(row) + ' |' for row in rows]
+    return '\n'.join(lines) + '\n'
+
+
+def write(path, text):
+    path.write_text(text, 'utf-8')
+    print(text, end='')
+
+
+# 1. The rate of each loss
+
+def rates(folder):
+    """The rate at which a loss has the fewest bits per byte after its temperature has been fitted:
+    on val and test of imdb_dev, all of which is cut out of the training side."""
+    bits = {}
+    for path in sorted(folder.glob('rates/*/*/seed0/result.json')):
+        loss, rate = path.parts[-4:-2]
+        last = read_json(path)['last']
+        bits.setdefault(loss, {})[rate] = mean(
+            last[split]['bits_per_byte_scaled'] for split in ('val', 'test'))
+    if not bits:
+        fail(f'{folder}/rates: there is no finished run')
+    columns = sorted({rate for by_rate in bits.values() for rate in by_rate}, key=float)
+    rows = []
+    best = {}
+    for loss in LOSSES:
+        by_rate = bits.get(loss, {})
+        if not by_rate:
+            continue
+        best[loss] = min(by_rate, key=by_rate.get)
+        cells = []
+        for rate in columns:
+            text = f'{by_rate[rate]:.3f}' if rate in by_rate else ''
+            cells.append(f'**{text}**' if rate == best[loss] else text)
+        rows.append([LOSSES[loss], *cells])
+    header = ['bits per byte, after temperature', *columns]
+    write(folder / 'rates.md', table(header, rows))
+    lines = [f'{loss} {rate}\n' for loss, rate in best.items()]
+    (folder / 'best_rates.txt').write_text(''.join(lines))
+
+
+# 2. The runs
+
+def bits_of_texts(runs, key):
+    """Of each run and text of test, so that the mean over texts is the bits per byte of all of
+    them: [runs, texts]."""
+    rows = []
+    for run in runs:
+        preds = np.load(run / 'preds.npz')
+        rows.append(preds[key] / math.log(2) / preds['test_bytes'].mean())
+    return np.array(rows, float)
+
+
+def with_interval(estimate, low_high, digits=3):
+    if low_high is None:
+        return f'{estimate:+.{digits}f}'
+    low, high = low_high
+    return f'{estimate:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})'
+
+
+def run_row(loss, runs, of_ce):
+    """A loss's row; of_ce: cross-entropy's bits, before and after the temperature."""
+    results = [read_json(run / 'result.json')['last'] for run in runs]
+    tests = [result['test'] for result in results]
+    cells = [
+        f'{LOSSES[loss]} ({len(runs)})',
+        f'{mean(test["perplexity"] for test in tests):,.0f}',
+        f'{mean(test["bits_per_byte"] for test in tests):.3f}',
+        f'{mean(result["temperature"] for result in results):.2f}',
+        f'{mean(test["perplexity_scaled"] for test in tests):,.0f}',
+        f'{mean(test["bits_per_byte_scaled"] for test in tests):.3f}',
+    ]
+    if loss == 'ce':
+        return [*cells, '', '', '']
+    gaps = []
+    for key, ce in of_ce.items():
+        # `interval` is in points
+        found = interval(bits_of_texts(runs, key) / 100, ce / 100)
+        gaps.append(found['estimate'])
+        cells.append(with_interval(found['estimate'], found['both']))
+    return [*cells, f'{1 - gaps[1] / gaps[0]:.0%}']
+
+
+def runs(folder):
+    """Perplexity before and after the temperature, the distance to cross-entropy, the texts."""
+    groups = {loss: finished(folder / 'runs' / loss) for loss in LOSSES}
+    groups = {loss: found for loss, found in groups.items() if found}
+    if 'ce' not in groups:
+        fail(f'{folder}/runs/ce: there is no finished run')
+    keys = 'test_nll', 'test_nll_scaled'
+    of_ce = {key: bits_of_texts(groups['ce'], key) for key in keys}
+    header = ['loss (seeds)', 'perplexity', 'bits per byte', 'temperature', 'perplexity after',
+              'bits per byte after', 'bits, minus cross-entropy', 'the same after',
+              'of it, only temperature']
+    rows = [run_row(loss, found, of_ce) for loss, found in groups.items()]
+    text = table(header, rows)
+
+    header = ['perplexity of a text, after temperature', '10 %', 'median', '90 %',
+              'correlation with cross-entropy']
+    rows = []
+    for loss, found in groups.items():
+        by_text = text_perplexities(found)
+        tenth, median, most = np.quantile(by_text, [0.1, 0.5, 0.9])
+        same = np.corrcoef(np.log(by_text), np.log(text_perplexities(groups['ce'])))[0, 1]
+        rows.append([LOSSES[loss], f'{tenth:.0f}', f'{median:.0f}', f'{most:.0f}', f'{same:.3f}'])
+    write(folder / 'runs.md', text + '\n' + table(header, rows))
+    with matplotlib.rc_context(STYLE):
+        draw(groups).savefig(folder / 'language.png', dpi=110)
+
+
+def text_perplexities(found):
+    """Of each text of test, the perplexity by the mean of the runs' losses."""
+    losses = []
+    for run in found:
+        preds = np.load(run / 'preds.npz')
+        losses.append(preds['test_nll_scaled'] / preds['test_tokens'])
+    return np.exp(np.mean(losses, 0))
+
+
+def draw(groups):
+    """Bits per byte over the tokens that have been learnt from, and the distribution over texts."""
+    figure = Figure(figsize=(9.5, 3.8))
+    left, right = figure.subplots(1, 2)
+    for color, (loss, found) in zip(COLORS, groups.items()):
+        curves = []
+        for run in found:
+            lines = (run / 'log.jsonl').read_text().splitlines()
+            log = [json.loads(line) for line in lines]
+            curves.append([row['val_bits_per_byte'] for row in log])
+        millions = [row['tokens'] / 1e6 for row in log]
+        left.plot(millions, np.mean(curves, 0), '.-', lw=1, color=color, label=LOSSES[loss])
+        by_text = np.sort(text_perplexities(found))
+        right.plot(by_text, np.linspace(0, 100, len(by_text)), lw=1, color=color)
+    left.set(xlabel='million tokens', title='Bits per byte of val, as trained')
+    left.legend(fontsize=8)
+    right.set(xscale='log', xlabel='perplexity', title='Texts of test up to a perplexity, %, '
+              'after temperature')
+    return figure
+
+
+# 3. What the models write
+
+def texts(folder):
+    """The same prompts and seeds for all runs; as trained, and at the fitted temperature."""
+    from sample import Sampler
+    for run in finished(folder):
+        sampler = Sampler(run)
+        lines = []
+        for kind, temperature in (('as trained', 1.0), ('scaled', sampler.fitted)):
+            for prompt in PROMPTS:
+                for seed in range(SAMPLES):
+                    numbers = sampler.sample(sampler.numbers(prompt), seed, temperature)
+                    content = b''.join(sampler.bytes_of(number) for number in numbers)
+                    lines.append({'kind': kind, 'prompt': prompt, 'seed': seed,
+                                  'text': content.decode(errors='replace')})
+        write_json_lines(run / 'samples.jsonl', lines)
+        print(f'{run}: {len(lines)} texts')
+
+
+class Trigrams:
+    """What judges the samples: trigrams, pairs and single tokens of the training texts, mixed with
+    fixed weights. None of the language models is one."""
+    WEIGHTS = {1: 0.1, 2: 0.3, 3: 0.6}
+
+    def __init__(self, texts):
+        self.n_tokens = sum(map(len, texts))
+        self.counts = {size: count(texts, size) for size in (1, 2, 3, 5)}
+
+    def look_up(self, text, size):
+        """How often each n-gram of a text comes in the training texts."""
+        keys, counts = self.counts[size]
+        found = keys_of([text], size)
+        places = np.searchsorted(keys, found).clip(max=len(keys) - 1)
+        return np.where(keys[places] == found, counts[places], 0)
+
+    def nll(self, text):
+        """Nats of the tokens from the third on, [n - 2]."""
+        one, two, three = [self.look_up(text, size) for size in (1, 2, 3)]
+        p = self.WEIGHTS[1] * (one[2:] + 1) / (self.n_tokens + 100_257)
+        p = p + self.WEIGHTS[2] * two[1:] / np.maximum(one[1:-1], 1)
+        p = p + self.WEIGHTS[3] * three / np.maximum(two[:-1], 1)
+        return -np.log(p)
+
+
+def keys_of(texts, size):
+    """The keys of the n-grams of some texts, each [n] of tokens."""
+    lengths = np.array([len(text) for text in texts])
+    return ngram_keys(np.concatenate(texts), lengths, (size,))[0]
+
+
+def count(texts, size):
+    return np.unique(keys_of(texts, size), return_counts=True)
+
+
+def figures_of_texts(texts, judge):
+    """Texts as tokens -> [figures]: see `samples`."""
+    long = [text for text in texts if len(text) >= 5]
+    everything = keys_of(long, 2)
+    repeated = []
+    copied = []
+    for text in long:
+        fours = keys_of([text], 4)
+        repeated.append(1 - len(np.unique(fours)) / len(fours))
+        copied.append((judge.look_up(text, 5) > 0).mean())
+    nll = np.concatenate([judge.nll(text) for text in long])
+    return [mean(len(text) for text in texts), 100 * len(np.unique(everything)) / len(everything),
+            100 * mean(repeated), 100 * mean(copied), math.exp(nll.mean())]
+
+
+def samples(folder):
+    """Figures of the texts, the mean over runs, and those of as many texts of val."""
+    data, meta = load_data(ROOT / 'data' / 'imdb')
+    encoding = tokenizer()
+    learnt = data['train']
+    if 'unlabelled' in meta:
+        learnt = learnt._replace(labels=None).join(
+            load_unlabelled(ROOT / 'data' / 'imdb', meta))
+    judge = Trigrams([learnt.tokens[begin:end] for begin, end in learnt.spans])
+    n = len(PROMPTS) * SAMPLES
+    val = data['val'].take(slice(n))
+    real = [val.tokens[begin:min(end, begin + 200)] for begin, end in val.spans]
+    rows = [['reviews of val, their first 200 tokens', '', *cells([figures_of_texts(real, judge)])]]
+    examples = []
+    for loss in LOSSES:
+        found = sorted((folder / 'runs' / loss).glob('seed*/samples.jsonl'))
+        for kind in ('as trained', 'scaled'):
+            by_run = []
+            for path in found:
+                lines = [json.loads(line) for line in path.read_text().splitlines()]
+                lines = [line for line in lines if line['kind'] == kind]
+                tokens = [encoding.encode_ordinary(line['prompt'] + line['text'])
+                          for line in lines]
+                by_run.append(figures_of_texts([np.array(t) for t in tokens], judge))
+                if path == found[0]:
+                    line = lines[SAMPLES]  # the second prompt's first
+                    words = ' '.join((line['prompt'] + line['text']).split())[:300]
+                    examples.append(f'- {LOSSES[loss]}, {kind}: {words}')
+            if by_run:
+                rows.append([LOSSES[loss], kind, *cells(by_run)])
+    header = ['texts of', '', 'tokens a text', 'different pairs, %', 'fours said before, %',
+              'fives of the training texts, %', 'perplexity under trigrams']
+    write(folder / 'samples.md', table(header, rows) + '\n' + '\n'.join(examples) + '\n')
+
+
+def cells(by_run):
+    """The mean of the runs' figures, and half its interval where there are several."""
+    found = []
+    for values in zip(*by_run):
+        text = f'{mean(values):,.1f}'
+        if len(values) > 1:
+            text += f' ± {half_interval(values):,.1f}'
+        found.append(text)
+    return found
+
+
+# 4. What a trunk is worth
+
+def trunk(folder):
+    """Accuracy, steps to 85 % on val and calibration of the classifiers."""
+    rows = []
+    sizes = sorted((path.name for path in (folder / 'trunk').glob('*')), key=int)
+    for size in sizes:
+        for start in ('none', *LOSSES):
+            found = finished(folder / 'trunk' / size / start)
+            if found:
+                rows.append(trunk_row(size, start, found))
+    header = ['labelled reviews', 'trunk of (seeds)', 'accuracy on test, %',
+              'the same, interval', 'steps to 85 % on val', 'calibration error, points']
+    write(folder / 'trunk.md', table(header, rows))
+
+
+def trunk_row(size, start, found):
+    """The row of a group of classifiers."""
+    right = []
+    steps = []
+    errors = []
+    for run in found:
+        preds = np.load(run / 'preds.npz')
+        logits = preds['test_logits'].astype(np.float64)
+        labels = preds['test_labels']
+        p = 1 / (1 + np.exp(-logits[:, 0]))
+        right.append((p > 0.5) == labels)
+        temperature = read_json(run / 'result.json')['last']['temperature']
+        p = 1 / (1 + np.exp(-logits[:, 0] / temperature))
+        bins = confidence_bins(np.stack([1 - p, p], 1), labels)
+        errors.append(calibration_error(bins))
+        log = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
+        reached = [row['step'] for row in log if row['val_acc'] >= 0.85]
+        steps.append(str(reached[0]) if reached else 'never')
+    found_interval = interval(np.array(right))
+    between = ''
+    if found_interval['both']:
+        between = '{:.2f} to {:.2f}'.format(*found_interval['both'])
+    name = LOSSES.get(start, 'none')
+    return [f'{int(size):,}', f'{name} ({len(found)})', f'{found_interval["estimate"]:.2f}',
+            between, ', '.join(steps), f'{mean(errors):.1f}']
+
+
+PARTS = {'rates': rates, 'runs': runs, 'texts': texts, 'samples': samples, 'trunk': trunk}
+
+
+def main():
+    if len(sys.argv) != 3 or sys.argv[1] not in PARTS:
+        fail(f'usage: python runs/language.py {"|".join(PARTS)} FOLDER')
+    PARTS[sys.argv[1]](Path(sys.argv[2]))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Does the loss of a language model matter, for its perplexity, its text and the classifier that
+# starts from it? Five losses at three rates on imdb_dev, three seeds of each at its best rate on
+# imdb, samples, and classifiers on few labels:
+#   bash runs/language.sh PATH/aclImdb_v1.tar.gz [UNLABELLED]
+# UNLABELLED is an archive with aclImdb/train/unsup, the same one if it is whole. Runs have a core
+# each, two at a time: three to four hours on 2 cores. The runs of ours are in results/language.
+set -euo pipefail
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then
+    echo 'usage: bash runs/language.sh PATH/aclImdb_v1.tar.gz [UNLABELLED]' >&2
+    exit 2
+fi
+archive=$(realpath "$1")
+unlabelled=$(realpath "${2:-$1}")
+cd "$(dirname "$0")/.."
+source runs/venv.sh
+export OMP_NUM_THREADS=1
+source=(--source="$archive" --unlabelled="$unlabelled" --name=imdb)
+[ -f data/imdb/meta.json ] || python prepare.py "${source[@]}"
+[ -f data/imdb_dev/meta.json ] || python prepare.py "${source[@]}" --dev
+
+losses='ce smooth squentropy square square_k100'
+in_pairs() {  # lines of arguments of python -> these commands, two at a time
+    xargs -P 2 -L 1 python
+}
+
+# 1. the rate of each loss, on 1 million tokens
+for loss in $losses; do
+    for rate in 1e-3 3e-3 1e-2; do
+        echo pretrain.py config/lm_$loss.py --dataset=imdb_dev --learning_rate=$rate \
+            --max_iters=250 --warmup_iters=50 --eval_interval=125 --final_texts=300 --threads=1 \
+            --out_dir=out/language/rates/$loss/$rate
+    done
+done | in_pairs
+python runs/language.py rates out/language
+
+# 2. three seeds of each at its best rate, on 2.5 million tokens
+for seed in 0 1 2; do
+    while read -r loss rate; do
+        echo pretrain.py config/lm_$loss.py --learning_rate=$rate --max_iters=600 \
+            --eval_interval=100 --threads=1 --seed=$seed --out_dir=out/language/runs/$loss
+    done < out/language/best_rates.txt
+done | in_pairs
+python runs/language.py runs out/language
+
+# 3. 100 texts of each run, and what they are like
+for loss in $losses; do
+    echo runs/language.py texts out/language/runs/$loss
+done | in_pairs
+python runs/language.py samples out/language
+
+# 4. classifiers from each trunk, and from none, on 500 and 5,000 labelled reviews, drawn by the seed
+classifier() {  # NAME SEED REVIEWS SETTING ...
+    echo train.py config/finetune.py --dataset=imdb --n_train=$3 --seed=$2 --threads=1 "${@:4}" \
+        --out_dir=out/language/trunk/$3/$1
+}
+for seed in 0 1 2 3 4; do
+    for n in 500 5000; do
+        classifier none $seed $n
+        for loss in $losses; do
+            classifier $loss $seed $n --init_from=out/language/runs/$loss/seed$((seed % 3))
+        done
+    done
+done | in_pairs
+python runs/language.py trunk out/language

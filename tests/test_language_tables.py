@@ -1,0 +1,81 @@
+"""runs/language.py, against counts by hand. A few seconds."""
+import importlib.util
+import json
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+spec = importlib.util.spec_from_file_location('language', ROOT / 'runs/language.py')
+language = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(language)
+
+TEXTS = [np.array(text, np.uint32) for text in ([1, 2, 3, 1, 2, 3, 4], [2, 3, 1, 2], [5, 1, 2, 3])]
+
+
+def write_run(folder, nll, tokens, n_bytes, **last):
+    """A finished run of pretrain.py, as far as the tables look at it."""
+    folder.mkdir(parents=True)
+    scaled = np.array(nll) * 0.9
+    test = {}
+    for suffix, values in (('', np.array(nll)), ('_scaled', scaled)):
+        test[f'perplexity{suffix}'] = math.exp(values.sum() / sum(tokens))
+        test[f'bits_per_byte{suffix}'] = values.sum() / math.log(2) / sum(n_bytes)
+    result = {'last': {'temperature': 1.5, 'val': test, 'test': test, **last}}
+    (folder / 'result.json').write_text(json.dumps(result))
+    np.savez(folder / 'preds.npz', test_nll=nll, test_nll_scaled=scaled, test_tokens=tokens,
+             test_bytes=n_bytes)
+    rows = [{'tokens': 1000 * i, 'val_bits_per_byte': 3 - i} for i in (1, 2)]
+    (folder / 'log.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def test_trigrams_are_counted_by_hand():
+    judge = language.Trigrams(TEXTS)
+    by_hand = Counter()
+    for text in TEXTS:
+        for size in (1, 2, 3):
+            for i in range(len(text) - size + 1):
+                by_hand[tuple(text[i:i + size].tolist())] += 1
+    text = np.array([1, 2, 3, 4, 9], np.uint32)
+    expected = []
+    for i in range(2, 5):
+        a, b, c = text[i - 2:i + 1].tolist()
+        p = 0.1 * (by_hand[c,] + 1) / (15 + 100_257)
+        p += 0.3 * by_hand[b, c] / max(by_hand[b,], 1)
+        p += 0.6 * by_hand[a, b, c] / max(by_hand[a, b], 1)
+        expected.append(-math.log(p))
+    assert judge.nll(text) == pytest.approx(expected)
+
+
+def test_figures_of_texts_by_hand():
+    judge = language.Trigrams(TEXTS)
+    texts = [np.array([1, 2, 3, 1, 2, 3, 1], np.uint32), np.array([7, 8], np.uint32)]
+    length, pairs, repeated, copied, _ = language.figures_of_texts(texts, judge)
+    assert length == 4.5
+    assert pairs == pytest.approx(100 * 3 / 6)  # 12, 23, 31 of six, of the text that is long enough
+    assert repeated == pytest.approx(100 * 1 / 4)  # 1231 comes twice
+    assert copied == pytest.approx(100 * 2 / 3)  # 12312 and 23123, not 31231
+
+
+def test_the_tables(tmp_path):
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(20, 90, 40)
+    n_bytes = 4 * tokens
+    for loss, level in (('ce', 4.0), ('squentropy', 4.4)):
+        for seed in range(3):
+            nll = tokens * (level + 0.02 * rng.normal(size=40))
+            write_run(tmp_path / f'runs/{loss}/seed{seed}', nll, tokens, n_bytes)
+        for rate in ('1e-3', '3e-3'):
+            nll = tokens * (level + (rate == '1e-3'))
+            write_run(tmp_path / f'rates/{loss}/{rate}/seed0', nll, tokens, n_bytes)
+    language.rates(tmp_path)
+    assert (tmp_path / 'best_rates.txt').read_text() == 'ce 3e-3\nsquentropy 3e-3\n'
+    language.runs(tmp_path)
+    row = [line for line in (tmp_path / 'runs.md').read_text().splitlines()
+           if line.startswith('| squentropy (3)')][0].split(' | ')
+    # 0.4 nats a token of 4 bytes; a tenth less with the temperature
+    assert float(row[6].split()[0]) == pytest.approx(0.4 / 4 / math.log(2), abs=0.01)
+    assert row[8].rstrip(' |') == '10%'
+    assert (tmp_path / 'language.png').stat().st_size > 5000
