@@ -36,7 +36,7 @@ from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchr
 from nanoloss.files import write_file, write_json, write_json_lines
 from nanoloss.loop import Meter, Progress
 from nanoloss.optim import begin_step, clip_grad_norm, parameter_groups, scheduled_rate
-from nanoloss.tokenizer import tokenizer
+from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import learn_vocabulary, lower_case
 
 # -----------------------------------------------------------------------------
@@ -148,9 +148,8 @@ def load_texts():
 
 def bytes_of_texts(split, encoding):
     """The length of each text in bytes, int64 [texts]."""
-    sizes = [len(encoding.decode_bytes(split.tokens[begin:end].tolist()))
-             for begin, end in split.spans]
-    return np.array(sizes)
+    texts = [decode(split.tokens[begin:end], encoding) for begin, end in split.spans]
+    return np.array([len(text.encode()) for text in texts])
 
 
 def make_model(config, vocabulary):
@@ -278,8 +277,11 @@ def fit_temperature(model, split):
     found = list(hidden_states(model, split, share_of=lambda batch: batch))
     hidden = torch.cat([hidden for hidden, _, _ in found])[:FIT_TOKENS]
     targets = torch.cat([targets for _, targets, _ in found])[:FIT_TOKENS]
-    return best_temperature(
-        lambda temperature: float(answers(model.head, hidden, targets, temperature)[0].mean()))
+
+    def loss(temperature):
+        return float(answers(model.head, hidden, targets, temperature)[0].mean())
+    # the logits of a square loss are as small as the probabilities of the tokens
+    return best_temperature(loss, widest=14)
 
 
 def score(model, split, n_bytes, temperatures=(1.0,)):

@@ -204,9 +204,9 @@ def fit_temperature(probs, logits, labels):
     return best_temperature(loss)
 
 
-def best_temperature(loss):
-    """The number, e^-7 to e^7, at which loss(temperature) is least."""
+def best_temperature(loss, widest=7):
+    """The number, e^-widest to e^widest, at which loss(temperature) is least."""
     # by its logarithm, for to double the logits and to halve them are changes of a size
     minimum = optimize.minimize_scalar(lambda log_temperature: loss(math.exp(log_temperature)),
-                                       bounds=(-7, 7), method='bounded')
+                                       bounds=(-widest, widest), method='bounded')
     return math.exp(minimum.x)

@@ -7,7 +7,7 @@
     python runs/language.py samples FOLDER    their texts -> samples.md
     python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md
 
-Bits per byte are those of 1,000 texts of test, or of what the tables say. Intervals are 95 %.
+Bits per byte are those of 500 texts of test, or of what the tables say. Intervals are 95 %.
 """
 import json
 import math
@@ -34,6 +34,7 @@ matplotlib.use('agg')
 
 LOSSES = {  # their names in config/lm_*.py, and what the tables call them
     'ce': 'cross-entropy',
+    'ce_positions': 'cross-entropy, learned positions',
     'smooth': 'label smoothing 0.1',
     'squentropy': 'squentropy',
     'square': 'square, k = 1',

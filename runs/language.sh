@@ -34,11 +34,15 @@ for loss in $losses; do
 done | in_pairs
 python runs/language.py rates out/language
 
-# 2. three seeds of each at its best rate, on 2.5 million tokens
+# 2. three seeds of each at its best rate, on 2 million tokens; and cross-entropy with positions
 for seed in 0 1 2; do
     while read -r loss rate; do
-        echo pretrain.py config/lm_$loss.py --learning_rate=$rate --max_iters=600 \
-            --eval_interval=100 --threads=1 --seed=$seed --out_dir=out/language/runs/$loss
+        command="pretrain.py config/lm_$loss.py --learning_rate=$rate --max_iters=500 \
+            --eval_interval=100 --final_texts=500 --threads=1 --seed=$seed"
+        echo $command --out_dir=out/language/runs/$loss
+        if [ $loss = ce ]; then
+            echo $command --pos=learned --out_dir=out/language/runs/ce_positions
+        fi
     done < out/language/best_rates.txt
 done | in_pairs
 python runs/language.py runs out/language
