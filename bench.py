@@ -413,6 +413,7 @@ def save_data(folder, splits, meta):
             file = f'{name}_{key}.npy'
             np.save(folder / file, array)
             checksums[file] = hashlib.sha256(array).hexdigest()
+    meta = {key: value for key, value in meta.items() if key != 'unlabelled'}
     (folder / 'meta.json').write_text(json.dumps({**meta, 'sha256': checksums}))
 
 
