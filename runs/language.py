@@ -5,6 +5,7 @@
     python runs/language.py texts RUNS        a loss's runs -> a sample.jsonl in each, 30 texts as
                                               it was trained and 30 at the fitted temperature
     python runs/language.py samples FOLDER    their texts -> samples.md
+    python runs/language.py cost FOLDER       what a token of a sample costs -> cost.md
     python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md
 
 Bits per byte are those of 500 texts of test, or of what the tables say. Intervals are 95 %.
@@ -12,6 +13,7 @@ Bits per byte are those of 500 texts of test, or of what the tables say. Interva
 import json
 import math
 import sys
+import time
 from pathlib import Path
 from statistics import mean
 
@@ -311,6 +313,45 @@ def cells(by_run):
     return found
 
 
+def cost(folder):
+    """Milliseconds a token by its place in the text, with the keys and values of those before it
+    kept and without."""
+    import torch
+
+    from model import Past
+    from sample import Sampler
+    sampler = Sampler(finished(folder / 'runs' / 'ce')[0])
+    model = sampler.model
+    block_size = sampler.config['block_size']
+    seconds = {'kept': [], 'not kept': []}
+    with torch.inference_mode():
+        for _ in range(3):
+            past = [Past(block_size) for _ in model.blocks]
+            kept = []
+            anew = []
+            given = torch.zeros(1, block_size, dtype=torch.int64)
+            given[0, 1:] = torch.randint(1, sampler.config['known_tokens'], (block_size - 1,))
+            for place in range(block_size):
+                start = time.perf_counter()
+                model.head(model(given[:, place:place + 1], past)[:, -1])
+                kept.append(time.perf_counter() - start)
+                start = time.perf_counter()
+                model.head(model(given[:, :place + 1])[:, -1])
+                anew.append(time.perf_counter() - start)
+            seconds['kept'].append(kept)
+            seconds['not kept'].append(anew)
+    rows = []
+    for begin in range(0, block_size, block_size // 4):
+        row = [f'{begin + 1} to {begin + block_size // 4}']
+        for times in seconds.values():
+            part = np.array(times)[:, begin:begin + block_size // 4]
+            row.append(f'{1000 * np.median(part):.2f}')
+        rows.append(row)
+    header = ['milliseconds a token, by its place', 'keys and values kept', 'not kept']
+    threads = f'{torch.get_num_threads()} threads, median\n'
+    write(folder / 'cost.md', table(header, rows) + '\n' + threads)
+
+
 # 4. What a trunk is worth
 
 def trunk(folder):
@@ -354,7 +395,8 @@ def trunk_row(size, start, found):
             between, ', '.join(steps), f'{mean(errors):.1f}']
 
 
-PARTS = {'rates': rates, 'runs': runs, 'texts': texts, 'samples': samples, 'trunk': trunk}
+PARTS = {'rates': rates, 'runs': runs, 'texts': texts, 'samples': samples, 'cost': cost,
+         'trunk': trunk}
 
 
 def main():

@@ -52,10 +52,15 @@ for loss in $losses; do
     echo runs/language.py texts out/language/runs/$loss
 done | in_pairs
 python runs/language.py samples out/language
+python runs/language.py cost out/language
 
 # 4. classifiers from each trunk, and from none, on 500 and 5,000 labelled reviews, drawn by the seed
 classifier() {  # NAME SEED REVIEWS SETTING ...
-    echo train.py config/finetune.py --dataset=imdb --n_train=$3 --seed=$2 --threads=1 "${@:4}" \
+    local length='--epochs=5 --batch_size=8'
+    if [ $3 = 5000 ]; then
+        length='--epochs=3 --batch_size=32'
+    fi
+    echo train.py config/finetune.py --n_train=$3 $length --seed=$2 --threads=1 "${@:4}" \
         --out_dir=out/language/trunk/$3/$1
 }
 for seed in 0 1 2 3 4; do
