@@ -30,7 +30,7 @@ import torch
 
 from model import head_settings, make_language_model
 from nanoloss import loop, parallel
-from nanoloss.configure import configure, fail
+from nanoloss.configure import check_bounds, configure, fail
 from nanoloss.data import Split, batches, describe_data, load_data, load_unlabelled
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
 from nanoloss.files import write_file, write_json, write_json_lines
@@ -100,16 +100,6 @@ ROWS = 256  # next tokens whose logits are computed at once in an evaluation
 
 
 # Settings, data and model
-
-def check_settings():
-    """What a number cannot be."""
-    for names, lowest, below in BOUNDS:
-        for name in names:
-            value = globals()[name]
-            if not lowest <= value < below:
-                limit = '' if below == math.inf else f' and below {below}'
-                fail(f'{name} must be at least {lowest}{limit}, not {value}')
-
 
 def settle_settings(config_files):
     """Replace '', 0 and 'auto' by what they stand for, and prepare the device."""
@@ -459,7 +449,7 @@ def finish(folder, model, texts, n_bytes, progress):
 # The command
 
 def main(settings, config_files=()):
-    check_settings()
+    check_bounds(globals(), BOUNDS)
     settle_settings(config_files)
     texts, n_bytes, meta, vocabulary = load_texts()
     steps = steps_of_epoch(texts['train'])
@@ -475,11 +465,8 @@ def main(settings, config_files=()):
         model = make_model(config, vocabulary)
         introduce(model, texts, vocabulary, steps)
         del model
-        for run_seed in range(seed, seed + n_runs):
-            folder = Path(out_dir) / f'seed{run_seed}'
-            train_run = partial(train, folder, run_seed, texts, n_bytes, config, vocabulary)
-            loop.run(folder, {**config, 'seed': run_seed}, overwrite, train_run)
-        parallel.finish()
+        loop.run_seeds(config, partial(train, texts=texts, n_bytes=n_bytes, config=config,
+                                       vocabulary=vocabulary))
 
 
 def introduce(model, texts, vocabulary, steps):

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from model import HEADS, hard_labels, head_settings, is_correct, make_encoder
 from nanoloss import loop, parallel
-from nanoloss.configure import configure, fail
+from nanoloss.configure import check_bounds, configure, fail
 from nanoloss.data import (
     batches, class_share, describe_data, has_changed, load_data, load_unlabelled, shuffled)
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
@@ -115,12 +115,7 @@ CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nano
 
 def check_settings():
     """What a number or a word cannot be."""
-    for names, lowest, below in BOUNDS:
-        for name in names:
-            value = globals()[name]
-            if not lowest <= value < below:
-                limit = '' if below == math.inf else f' and below {below}'
-                fail(f'{name} must be at least {lowest}{limit}, not {value}')
+    check_bounds(globals(), BOUNDS)
     if not 0 < keep_frac <= 1:
         fail(f'keep_frac must be in (0, 1], not {keep_frac}')
     if truncate not in ('head', 'tail', 'both'):
@@ -586,11 +581,7 @@ def main(settings, config_files=()):
         introduce(model, data)
         del model
 
-        for run_seed in range(seed, seed + n_runs):
-            folder = Path(out_dir) / f'seed{run_seed}'
-            train_run = partial(train, folder, run_seed, data, meta, config, known)
-            loop.run(folder, {**config, 'seed': run_seed}, overwrite, train_run)
-        parallel.finish()
+        loop.run_seeds(config, partial(train, data=data, meta=meta, config=config, known=known))
 
 
 def introduce(model, data):

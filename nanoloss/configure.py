@@ -67,6 +67,17 @@ def configure(namespace, more=None, positional=None, config_files=None, argv=Non
     return settings
 
 
+def check_bounds(settings, bounds):
+    """Fail where a number is out of bounds: [(settings' names, the lowest value, what they must be
+    below)]."""
+    for names, lowest, below in bounds:
+        for name in names:
+            value = settings[name]
+            if not lowest <= value < below:
+                limit = '' if below == math.inf else f' and below {below}'
+                fail(f'{name} must be at least {lowest}{limit}, not {value}')
+
+
 def read_settings(namespace):
     """The names that a script assigns between its dashed rules -> {name: the comment beside it}.
 

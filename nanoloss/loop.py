@@ -60,15 +60,19 @@ def describe_machine(device, code):
     }
 
 
-def run(folder, config, overwrite, train):
-    """Call train(), which fills a run's folder, unless the run there is complete."""
-    with locked_folder(folder):
-        claim_run(folder, config, MAY_DIFFER, overwrite)
-        parallel.wait()  # all processes find the folder as the first one has left it
-        if (folder / 'result.json').exists():
-            print(f'{folder} is complete already')
-        else:
-            train()
+def run_seeds(config, train):
+    """Call train(folder, seed), which fills a run's folder, for each seed of these settings, unless
+    its run is complete."""
+    for seed in range(config['seed'], config['seed'] + config['n_runs']):
+        folder = Path(config['out_dir']) / f'seed{seed}'
+        with locked_folder(folder):
+            claim_run(folder, {**config, 'seed': seed}, MAY_DIFFER, config['overwrite'])
+            parallel.wait()  # all processes find the folder as the first one has left it
+            if (folder / 'result.json').exists():
+                print(f'{folder} is complete already')
+            else:
+                train(folder, seed)
+    parallel.finish()
 
 
 # While a run goes on

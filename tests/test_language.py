@@ -469,3 +469,10 @@ def test_sample_of_what_is_no_language_model(home, trained, tmp_path):
 def test_a_language_model_is_no_classifier(trained, tmp_path):
     for script_name in 'evaluate.py', 'predict.py':
         assert 'is a language model' in call(tmp_path, script_name, trained.parent, code=2)
+
+
+@pytest.mark.parametrize('path', sorted(ROOT.glob('config/*.py')), ids=lambda path: path.stem)
+def test_every_config_file_is_of_its_script(path):
+    module = script('pretrain' if path.stem.startswith('lm') else 'train')
+    settings = module.configure(vars(module), more=module.head_settings, argv=[str(path)])
+    module.check_bounds(settings, module.BOUNDS)
