@@ -564,6 +564,22 @@ def test_several_labels_a_review(tmp_path, capsys):
         assert not (tmp_path / 'other').exists()
 
 
+def test_few_reviews_are_drawn_by_the_seed(data, tmp_path, capsys):
+    split = load_data(data / 'toy')[0]['train']
+    module = script()
+    assert module.draw_reviews(split) is split
+    module.n_train = 50
+    drawn = []
+    for module.seed in (0, 0, 1):
+        few = module.draw_reviews(split)
+        assert len(few.labels) == len(few.spans) == 50
+        assert (np.diff(few.spans[:, 0]) > 0).all()  # each once, in the order that they have
+        drawn.append(few.spans.tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+    error = fails(capsys, data, tmp_path, '--n_train=211')
+    assert 'n_train is 211, but toy has 210 training reviews' in error
+
+
 # What a GPU does otherwise
 
 def test_an_overflow_of_float16_is_no_gradient_norm(data, tmp_path, monkeypatch):
