@@ -42,6 +42,11 @@ LOSSES = {  # their names in config/lm_*.py, and what the tables call them
     'square': 'square, k = 1',
     'square_k100': 'square, k = 100',
 }
+STARTS = {  # of the classifiers
+    'default': "train.py's default, windows and n-grams",
+    'none': 'random weights',
+    **LOSSES,
+}
 PROMPTS = '', 'This film', 'I was', 'The acting', 'If you'
 SAMPLES = 6  # texts a prompt
 
@@ -359,7 +364,7 @@ def trunk(folder):
     rows = []
     sizes = sorted((path.name for path in (folder / 'trunk').glob('*')), key=int)
     for size in sizes:
-        for start in ('none', *LOSSES):
+        for start in STARTS:
             found = finished(folder / 'trunk' / size / start)
             if found:
                 rows.append(trunk_row(size, start, found))
@@ -390,8 +395,7 @@ def trunk_row(size, start, found):
     between = ''
     if found_interval['both']:
         between = '{:.2f} to {:.2f}'.format(*found_interval['both'])
-    name = LOSSES.get(start, 'none')
-    return [f'{int(size):,}', f'{name} ({len(found)})', f'{found_interval["estimate"]:.2f}',
+    return [f'{int(size):,}', f'{STARTS[start]} ({len(found)})', f'{found_interval["estimate"]:.2f}',
             between, ', '.join(steps), f'{mean(errors):.1f}']
 
 

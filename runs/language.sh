@@ -54,7 +54,8 @@ done | in_pairs
 python runs/language.py samples out/language
 python runs/language.py cost out/language
 
-# 4. classifiers from each trunk, and from none, on 500 and 5,000 labelled reviews, drawn by the seed
+# 4. classifiers from each trunk and from none, and train.py's default, on 500 and 5,000 labelled
+# reviews, drawn by the seed
 classifier() {  # NAME SEED REVIEWS SETTING ...
     local length='--epochs=5 --batch_size=8'
     if [ $3 = 5000 ]; then
@@ -65,6 +66,8 @@ classifier() {  # NAME SEED REVIEWS SETTING ...
 }
 for seed in 0 1 2 3 4; do
     for n in 500 5000; do
+        echo train.py --dataset=imdb --n_train=$n --seed=$seed --threads=1 \
+            --out_dir=out/language/trunk/$n/default
         classifier none $seed $n
         for loss in $losses; do
             classifier $loss $seed $n --init_from=out/language/runs/$loss/seed$((seed % 3))
