@@ -2,8 +2,8 @@
 
     python runs/language.py rates FOLDER      rates/<loss>/<rate>/seed0 -> rates.md, best_rates.txt
     python runs/language.py runs FOLDER       runs/<loss>/seed<k> -> runs.md, language.png
-    python runs/language.py texts RUNS        a loss's runs -> a sample.jsonl in each, 30 texts as
-                                              it was trained and 30 at the fitted temperature
+    python runs/language.py texts RUNS        a loss's runs -> a samples.jsonl in each, 20 texts as
+                                              it was trained and 20 at the fitted temperature
     python runs/language.py samples FOLDER    their texts -> samples.md
     python runs/language.py cost FOLDER       what a token of a sample costs -> cost.md
     python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md
@@ -48,7 +48,7 @@ STARTS = {  # of the classifiers
     **LOSSES,
 }
 PROMPTS = '', 'This film', 'I was', 'The acting', 'If you'
-SAMPLES = 6  # texts a prompt
+SAMPLES = 4  # texts a prompt
 
 
 def read_json(path):
@@ -391,11 +391,11 @@ def trunk_row(size, start, found):
         log = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
         reached = [row['step'] for row in log if row['val_acc'] >= 0.85]
         steps.append(str(reached[0]) if reached else 'never')
-    found_interval = interval(np.array(right))
+    accuracy = interval(np.array(right))
     between = ''
-    if found_interval['both']:
-        between = '{:.2f} to {:.2f}'.format(*found_interval['both'])
-    return [f'{int(size):,}', f'{STARTS[start]} ({len(found)})', f'{found_interval["estimate"]:.2f}',
+    if accuracy['both']:
+        between = '{:.2f} to {:.2f}'.format(*accuracy['both'])
+    return [f'{int(size):,}', f'{STARTS[start]} ({len(found)})', f'{accuracy["estimate"]:.2f}',
             between, ', '.join(steps), f'{mean(errors):.1f}']
 
 

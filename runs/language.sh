@@ -47,7 +47,7 @@ for seed in 0 1 2; do
 done | in_pairs
 python runs/language.py runs out/language
 
-# 3. 100 texts of each run, and what they are like
+# 3. 40 texts of each run, and what they are like
 for loss in $losses; do
     echo runs/language.py texts out/language/runs/$loss
 done | in_pairs
