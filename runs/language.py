@@ -131,7 +131,7 @@ def run_row(loss, runs, of_ce):
         f'{LOSSES[loss]} ({len(runs)})',
         f'{mean(test["perplexity"] for test in tests):,.0f}',
         f'{mean(test["bits_per_byte"] for test in tests):.3f}',
-        f'{mean(result["temperature"] for result in results):.2f}',
+        f'{mean(result["temperature"] for result in results):.2g}',
         f'{mean(test["perplexity_scaled"] for test in tests):,.0f}',
         f'{mean(test["bits_per_byte_scaled"] for test in tests):.3f}',
     ]
@@ -193,7 +193,14 @@ def draw(groups):
             log = [json.loads(line) for line in lines]
             curves.append([row['val_bits_per_byte'] for row in log])
         millions = [row['tokens'] / 1e6 for row in log]
-        left.plot(millions, np.mean(curves, 0), '.-', lw=1, color=color, label=LOSSES[loss])
+        curve = np.mean(curves, 0)
+        if loss == 'ce':
+            lowest = curve[-1]
+        label = LOSSES[loss]
+        if curve[-1] > 1.5 * lowest:  # which would press all others together
+            left.plot([], [], '.-', color=color, label=f'{label}: {curve[-1]:.1f} at the end')
+        else:
+            left.plot(millions, curve, '.-', lw=1, color=color, label=label)
         by_text = np.sort(text_perplexities(found))
         right.plot(by_text, np.linspace(0, 100, len(by_text)), lw=1, color=color)
     left.set(xlabel='million tokens', title='Bits per byte of val, as trained')
