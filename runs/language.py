@@ -213,14 +213,15 @@ def draw(groups):
 # 3. What the models write
 
 def texts(folder):
-    """The same prompts and seeds for all runs; as trained, and at the fitted temperature."""
+    """The same prompts and seeds for all runs; as trained, and at the fitted temperature. No two
+    texts of a run have a seed in common: they would draw the same words."""
     from sample import Sampler
     for run in finished(folder):
         sampler = Sampler(run)
         lines = []
         for kind, temperature in (('as trained', 1.0), ('scaled', sampler.fitted)):
-            for prompt in PROMPTS:
-                for seed in range(SAMPLES):
+            for i, prompt in enumerate(PROMPTS):
+                for seed in range(SAMPLES * i, SAMPLES * (i + 1)):
                     numbers = sampler.sample(sampler.numbers(prompt), seed, temperature)
                     content = b''.join(sampler.bytes_of(number) for number in numbers)
                     lines.append({'kind': kind, 'prompt': prompt, 'seed': seed,
