@@ -82,10 +82,11 @@ def train(data, out, *argv, module=None):
     return module
 
 
-def fails(capsys, *args, **kwargs):
-    """Run train.py in this process as `train` does -> the one line that it ends in."""
+def fails(capsys, *args, run=train, **kwargs):
+    """Run train.py in this process as `train` does, or another script so -> the one line that it
+    ends in."""
     with pytest.raises(SystemExit) as stop:
-        train(*args, **kwargs)
+        run(*args, **kwargs)
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert error.count('\n') == 1

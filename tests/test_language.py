@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, call
-from helpers import CLOCK, make_data, script
+from helpers import CLOCK, fails, make_data, script, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -62,16 +62,6 @@ def script_of(folder, data):
     module.data_dir = str(data)
     texts, n_bytes, _, vocabulary = module.load_texts()
     return module, config, texts, n_bytes, vocabulary
-
-
-def fails(capsys, data, out, *argv):
-    """Run pretrain.py in this process -> the one line that it ends in."""
-    with pytest.raises(SystemExit) as stop:
-        pretrain(data, out, *argv)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert error.count('\n') == 1
-    return error
 
 
 def outcome(folder):
@@ -355,7 +345,6 @@ def test_unlabelled_texts_are_learnt_from_and_val_and_test_are_not(tmp_path):
 # A classifier from its trunk
 
 def test_a_classifier_starts_from_the_trunk(data, trained, tmp_path):
-    from helpers import train
     argv = [f'--init_from={trained}', '--lower=False', '--causal', '--spell',
             '--n_head=2', '--token_dropout=0', '--block_size=40', '--epochs=1']
     module = train(data, tmp_path / 'a', *argv, '--learning_rate=0', '--weight_decay=0')
@@ -429,7 +418,7 @@ BAD = {
 
 @pytest.mark.parametrize('argv, message', BAD.values(), ids=BAD)
 def test_bad_settings(capsys, data, tmp_path, argv, message):
-    assert message in fails(capsys, data, tmp_path / 'out', *argv)
+    assert message in fails(capsys, data, tmp_path / 'out', *argv, run=pretrain)
     assert not (tmp_path / 'out').exists()
 
 
@@ -441,16 +430,15 @@ def test_a_cut_checkpoint(capsys, data, tmp_path, monkeypatch):
     checkpoint = tmp_path / 'seed0/ckpt.pt'
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[:-100])
-    assert 'cannot go on' in fails(capsys, data, tmp_path)
+    assert 'cannot go on' in fails(capsys, data, tmp_path, run=pretrain)
     assert checkpoint.read_bytes() == content[:-100]
 
 
 def test_a_trunk_that_does_not_fit(capsys, data, trained, tmp_path):
-    import helpers
     argv = [f'--init_from={trained}', '--lower=False', '--causal', '--spell', '--n_head=2']
     for change, message in [('--n_embd=32', 'does not fit'), ('--n_head=1', 'its n_head is 2'),
                             ('--spell=False', 'its spell is True'), ('--lower=True', 'its lower')]:
-        error = helpers.fails(capsys, data, tmp_path / 'out', *argv, change)
+        error = fails(capsys, data, tmp_path / 'out', *argv, change)
         assert message in error
         assert not (tmp_path / 'out').exists()
 
