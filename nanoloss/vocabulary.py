@@ -136,7 +136,9 @@ def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, tru
     vocabulary = Vocabulary(np.zeros(0, np.int64), np.zeros(0, np.uint64), ngrams, block_size,
                             truncate, spell)
     if tokens:
-        values, counts = np.unique(split.tokens, return_counts=True)
+        # a split may be some of the reviews of an array
+        used = [split.tokens[begin:end] for begin, end in split.spans]
+        values, counts = np.unique(np.concatenate(used), return_counts=True)
         known = counts >= min_count
         if not known.any():  # a few words, each of them once
             known[:] = True

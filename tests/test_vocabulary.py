@@ -176,3 +176,11 @@ def test_strength_is_the_root_mean_square_of_log_ratios(several):
             q = (present[~target, gram].sum() + 1) / ((~target).sum() + 2)
             squares += math.log(p / q) ** 2
         assert strength[gram + 1] == pytest.approx(math.sqrt(squares / 3), rel=1e-5)
+
+
+def test_tokens_are_those_of_the_reviews_that_are_taken():
+    split = Split(np.array([5, 6, 6, 7, 8, 8], np.uint32), np.array([[0, 3], [3, 4], [4, 6]]),
+                  labels=np.array([0, 1, 0]))
+    for rows, expected in (([0, 1, 2], [6, 8]), ([0, 1], [6]), ([2], [8])):
+        found = learn_vocabulary(split.take(np.array(rows)), None, True, 'none', 2, 10, 'head')
+        assert found.tokens.tolist() == expected
