@@ -97,9 +97,12 @@ class Progress:
         return self.seconds_before + time.perf_counter() - self.started
 
     def save_is_due(self, sums_are_joined, ckpt_secs):
-        """When the last time is ckpt_secs ago, before this process stops and, of several processes,
-        whenever their sums have just been put together: in between, each has sums of its own, so
-        there only a process on its own can save."""
+        """After an epoch or an evaluation, when the last time is ckpt_secs ago, and before this
+        process stops.
+
+        In between, each of several processes has sums of its own, so there only a process on its
+        own can save. sums_are_joined: whether they have just been put together.
+        """
         if parallel.WORLD > 1:
             return sums_are_joined
         return sums_are_joined or stop_signal or time.perf_counter() - self.saved > ckpt_secs

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, call
-from helpers import CLOCK, fails, make_data, script, train
+from helpers import fails, make_data, outcome, script, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -62,19 +62,6 @@ def script_of(folder, data):
     module.data_dir = str(data)
     texts, n_bytes, _, vocabulary = module.load_texts()
     return module, config, texts, n_bytes, vocabulary
-
-
-def outcome(folder):
-    """All that a run's numbers say, without the clock."""
-    result = json.loads((folder / 'result.json').read_text())
-    log = [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
-    for row in [result, *log]:
-        for key in CLOCK:
-            row.pop(key, None)
-    weights = torch.load(folder / 'model.pt', weights_only=True)
-    preds = np.load(folder / 'preds.npz')
-    return (result, log, {name: weight.tolist() for name, weight in weights.items()},
-            {name: preds[name].tolist() for name in preds})
 
 
 def make(pos='none', head='ce', tied=False, dtype=torch.float64, **settings):
