@@ -113,8 +113,8 @@ def settle_settings(config_files):
 
 
 def load_texts():
-    """The texts to learn from, those of val and test, meta.json, and the `Vocabulary` in whose
-    numbers they are; and, before they are numbered, the bytes of each text of val and test."""
+    """The texts to learn from and those of val and test, numbered; the length in bytes of each text
+    of val and test; meta.json; and the `Vocabulary` of the numbers."""
     global min_count
     folder = Path(data_dir) / dataset
     data, meta = load_data(folder)
