@@ -265,8 +265,12 @@ def fit_temperature(model, split):
     """The temperature that makes FIT_TOKENS tokens of these texts likeliest."""
     from nanoloss.stats import best_temperature  # scipy takes a second to import
     found = list(hidden_states(model, split, share_of=lambda batch: batch))
-    hidden = torch.cat([hidden for hidden, _, _ in found])[:FIT_TOKENS]
-    targets = torch.cat([targets for _, targets, _ in found])[:FIT_TOKENS]
+    hidden = torch.cat([hidden for hidden, _, _ in found])
+    targets = torch.cat([targets for _, targets, _ in found])
+    # drawn, as the batches begin with the shortest pieces of text
+    drawn = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))[:FIT_TOKENS]
+    hidden = hidden[drawn]
+    targets = targets[drawn]
 
     def loss(temperature):
         return float(answers(model.head, hidden, targets, temperature)[0].mean())
