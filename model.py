@@ -41,11 +41,11 @@ class Block(nn.Module):
     def forward(self, x, counts=None, mask=None, past=None):
         """x [B, T, n_embd] -> [B, T, n_embd].
 
-        counts [B, T]: 0 is padding. A causal block needs none, if what is behind the texts is of no
-        use; it takes the mask and the past of `causal_attention`.
+        counts [B, T]: 0 is padding. A language model needs none, as what is behind the texts is of
+        no use; it gives the mask and the past of `masked_attention`.
         """
-        if self.causal:
-            y = self.causal_attention(self.norm_1(x), mask, past)
+        if self.causal or mask is not None:
+            y = self.masked_attention(self.norm_1(x), mask, past)
         else:
             y = self.attention(self.norm_1(x), counts)
         x = x + F.dropout(y, self.dropout, self.training)
@@ -62,10 +62,11 @@ class Block(nn.Module):
         """[B, n_head, T, size] -> heads side by side again, [B, T, n_embd]."""
         return self.proj(y.transpose(1, 2).flatten(2))
 
-    def causal_attention(self, x, mask, past):
-        """Multi-head attention of each token to itself and to those before it.
+    def masked_attention(self, x, mask, past):
+        """Multi-head attention of each token to those that the mask lets it see.
 
-        mask: bool [B, 1, T, T], True where the row's token sees the column's; None: all before it.
+        mask: bool [B, 1, T, T], True where the row's token sees the column's; None: itself and all
+        before it.
         past: a `Past`, which holds the keys and values of the tokens before x, and takes x's.
         """
         q, k, v = self.queries_keys_values(x)
@@ -339,7 +340,8 @@ class Encoder(nn.Module):
 
 
 class LanguageModel(Encoder):
-    """A causal encoder whose head is asked after every token which one comes next.
+    """An encoder whose head is asked for tokens: a causal one after every token for the next, any
+    other for those that have been left out of the text (Devlin and others 2019).
 
     Its classes are the tokens: token i is class i. Number 0 begins a text, and ends the one before.
     tied: the output layer's weights are the token embedding's (Press and Wolf 2017).
@@ -350,15 +352,22 @@ class LanguageModel(Encoder):
         if tied:
             self.head.linear.weight = self.token_embedding.weight
 
-    def forward(self, tokens, past=None):
+    def forward(self, tokens, left_out=None, past=None):
         """tokens int [B, T], in which a 0 begins a text -> hidden states [B, T, n_embd], each of a
-        token that sees those before it in its own text.
+        token that sees its own text: what stands before it or, in a model that is not causal, all.
 
+        left_out: bool [B, T], tokens that none sees; their vectors are 0. None: all are there.
         past: a list of a `Past` for each block, of the tokens before; then all is one text.
         """
         if past is None:
             text = (tokens == 0).cumsum(1)
-            mask = (text[:, :, None] == text[:, None]).tril()[:, None]
+            mask = text[:, :, None] == text[:, None]
+            if self.config.causal:
+                mask = mask.tril()
+            if left_out is not None:  # each sees itself, so that none is left with nothing to see
+                itself = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
+                mask = mask & (~left_out[:, None] | itself)
+            mask = mask[:, None]
             column = torch.arange(tokens.shape[1], device=tokens.device)
             begins = torch.where(tokens == 0, column, 0).cummax(1).values
             positions = column - begins
@@ -367,6 +376,8 @@ class LanguageModel(Encoder):
             first = past[0].length if past else 0
             positions = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         x = self.token_embedding(tokens)
+        if left_out is not None:
+            x = x.masked_fill(left_out[..., None], 0)
         if self.config.pos == 'learned':
             x = x + self.positions(positions)
         x = F.dropout(x, self.config.dropout, self.training)

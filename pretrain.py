@@ -15,6 +15,8 @@ Notable:
   tokenizer's vocabulary, and nothing is unknown. What texts cost is told in bits per byte, too,
   which compares across vocabularies.
 - Any head is a loss per token. The logits of a step are never held whole (`LossInChunks`).
+- With --masked=0.4 it is not the next token that is to be predicted, but those 40 % that each text
+  is seen without: the trunk then reads a text in both directions, or as a bag, as train.py's does.
 - How a run is saved, goes on and stops is train.py's way, by the same code (nanoloss/loop.py).
 """
 import math
@@ -60,6 +62,7 @@ n_head = 4
 n_embd = 256
 block_size = 256  # tokens that are seen at most
 pos = 'none'  # position encoding: none (attention to what came before tells positions) or learned
+masked = 0.0  # this share of the tokens is left out and predicted; 0: always the next token is
 bias = True  # in linear layers and norms
 dropout = 0.0
 tied = False  # one matrix for the token embedding and the output layer
@@ -85,7 +88,7 @@ threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 BOUNDS = [  # settings, the lowest value, and what they must be below
     (['n_runs', 'batch_size', 'max_iters', 'eval_interval', 'eval_texts'], 1, math.inf),
     (['final_texts'], 10, math.inf),
-    (['beta1', 'beta2'], 0, 1),
+    (['beta1', 'beta2', 'masked'], 0, 1),
     (['seed', 'max_tokens', 'warmup_iters', 'learning_rate', 'min_lr', 'min_count', 'weight_decay',
       'grad_clip', 'threads', 'ckpt_secs'], 0, math.inf),
 ]
@@ -158,11 +161,20 @@ class Blocks(NamedTuple):
     """A batch: tokens that stand one after another in their texts, and for each the next one."""
     rows: np.ndarray  # int64 [B]: which blocks of the batch
     tokens: torch.Tensor  # int64 [B, block_size]
-    targets: torch.Tensor  # int64 [B, block_size]
+    next_tokens: torch.Tensor  # int64 [B, block_size]
+    left_out: torch.Tensor  # bool [B, block_size], as many in each block, to be predicted; or None
 
     def take(self, rows):
         """The same with these blocks only."""
-        return Blocks(self.rows[rows], self.tokens[rows], self.targets[rows])
+        left_out = None if self.left_out is None else self.left_out[rows]
+        return Blocks(self.rows[rows], self.tokens[rows], self.next_tokens[rows], left_out)
+
+    def answers(self, hidden):
+        """Hidden states [B, block_size, n_embd] -> those from which a token is to be predicted
+        [n, n_embd], and these tokens, int64 [n]."""
+        if self.left_out is None:
+            return hidden.flatten(0, 1), self.next_tokens.flatten()
+        return hidden[self.left_out], self.tokens[self.left_out]
 
     def parts(self, max_tokens):
         """Yield consecutive parts of at most max_tokens tokens, at least a block each."""
@@ -202,22 +214,42 @@ def training_batches(split, run_seed, first_step, steps):
         steps_done = first_step % steps if epoch == first_step // steps + 1 else 0
         for step in range(steps_done, steps):
             window = stream[step * size:(step + 1) * size + 1].astype(np.int64)
-            window = torch.from_numpy(window).to(device)
-            shape = batch_size, block_size
-            yield Blocks(np.arange(batch_size), window[:-1].view(shape), window[1:].view(shape))
+            tokens = window[:-1].reshape(batch_size, block_size)
+            next_tokens = torch.from_numpy(window[1:].reshape(batch_size, block_size)).to(device)
+            left_out = None
+            if masked:
+                left_out = draw_left_out(tokens, np.random.default_rng([run_seed, epoch, step]))
+                left_out = torch.from_numpy(left_out).to(device)
+            yield Blocks(np.arange(batch_size), torch.from_numpy(tokens).to(device), next_tokens,
+                         left_out)
+
+
+def draw_left_out(tokens, rng):
+    """Which tokens of some blocks [B, T] are left out: a share of `masked`, of each block as many,
+    so that the parts of a batch weigh by their blocks; the beginning of a text last of all."""
+    order = np.where(tokens == 0, 1, rng.random(tokens.shape)).argsort(1)
+    left_out = np.zeros(tokens.shape, bool)
+    n = max(1, round(masked * tokens.shape[1]))
+    np.put_along_axis(left_out, order[:, :n], True, 1)
+    return left_out
 
 
 # Evaluation
 
 @torch.no_grad()
 def hidden_states(model, split, share_of=parallel.share_of):
-    """Yield, for some of the next tokens of a split's texts after the other: the hidden states
-    before them [n, n_embd], the tokens int64 [n], and the text of each, int64 [n].
+    """Yield, for some of the tokens that are to be predicted of a split's texts after the other:
+    the hidden states that they are predicted from [n, n_embd], the tokens int64 [n], and the text
+    of each, int64 [n].
 
-    A text longer than block_size is cut into pieces, which do not see each other. share_of: what of
-    a batch this process computes.
+    A text longer than block_size is cut into pieces, which do not see each other. What is left out
+    is always the same. share_of: what of a batch this process computes.
     """
     stream = text_stream(split, np.arange(len(split.spans)))
+    gaps = np.random.default_rng(0).random(len(stream)) < masked
+    gaps &= stream > 0
+    if masked and not gaps.any():
+        fail(f'masked={masked} leaves no token of {len(split.spans)} texts out; try a higher one')
     # text i is stream[edges[i]:edges[i + 1]], with the 0 that begins it; the next one's ends it
     edges = np.append(np.flatnonzero(stream[:-1] == 0), len(stream) - 1)
     spans = []
@@ -234,11 +266,22 @@ def hidden_states(model, split, share_of=parallel.share_of):
         share = share_of(batch)
         if not len(share.rows):
             continue
+        tokens, targets = share.tokens[:, :-1], share.tokens[:, 1:]
+        asked = share.counts[:, 1:] > 0
+        left_out = None
+        if masked:
+            targets = tokens
+            columns = pieces.spans[share.rows, :1] + np.arange(tokens.shape[1])
+            # what is behind a piece belongs to other texts
+            left_out = torch.from_numpy(gaps[columns.clip(max=len(gaps) - 1)]).to(device)
+            left_out &= asked
+            asked = left_out
+            if not asked.any():
+                continue
         with autocast(device, dtype):
-            hidden = model(share.tokens[:, :-1])
-        real = share.counts[:, 1:] > 0
-        texts = text[share.rows][:, None].expand(real.shape).to(device)
-        yield hidden[real], share.tokens[:, 1:][real], texts[real]
+            hidden = model(tokens, left_out)
+        texts = text[share.rows][:, None].expand(asked.shape).to(device)
+        yield hidden[asked], targets[asked], texts[asked]
     model.train()
 
 
@@ -307,8 +350,17 @@ def score(model, split, n_bytes, temperatures=(1.0,)):
     for suffix, row in zip(('', '_scaled'), nll.sum(1).tolist()):
         figures[f'nll{suffix}'] = row / n_tokens
         figures[f'perplexity{suffix}'] = math.exp(row / n_tokens)
-        figures[f'bits_per_byte{suffix}'] = row / math.log(2) / figures['n_bytes']
+        if not masked:  # else these are not all tokens of the texts
+            figures[f'bits_per_byte{suffix}'] = row / math.log(2) / figures['n_bytes']
     return figures, tokens.numpy(), nll.numpy()
+
+
+def describe(figures, suffix=''):
+    """What the tokens of some texts cost, in a few words."""
+    text = f'perplexity {figures[f"perplexity{suffix}"]:.1f}'
+    if not masked:
+        text += f', {figures[f"bits_per_byte{suffix}"]:.3f} bits/byte'
+    return text
 
 
 # Training
@@ -346,8 +398,8 @@ def train(folder, run_seed, texts, n_bytes, config, vocabulary):
         # forward and backward over the parts of the batch; their gradients add up to the batch's
         for part, weight, last in parallel.parts_of_share(batch, max_tokens):
             with autocast(device, dtype), parallel.averaging(forward, last):
-                hidden = forward(part.tokens)
-                loss = model.loss(hidden.flatten(0, 1), part.targets.flatten())
+                hidden = forward(part.tokens, part.left_out)
+                loss = model.loss(*part.answers(hidden))
             if not loop.is_finite(loss, device, step):
                 loop.fail_at_loss(loss.item(), folder, f'step {step}')
             scaler.scale(loss * weight).backward()
@@ -404,7 +456,7 @@ def evaluate_and_log(folder, model, val, n_bytes, progress, meter, lr):
         'train_loss': means['train_loss'],
         'val_loss': figures['loss'],
         'val_perplexity': figures['perplexity'],
-        'val_bits_per_byte': figures['bits_per_byte'],
+        'val_bits_per_byte': figures.get('bits_per_byte'),
         'val_acc': figures['accuracy'],
         'lr': lr,
         'grad_norm': means['grad_norm'],
@@ -416,9 +468,8 @@ def evaluate_and_log(folder, model, val, n_bytes, progress, meter, lr):
     write_json_lines(folder / 'log.jsonl', progress.log)
     start_of_line = '\r' if sys.stdout.isatty() else ''
     print(f'{start_of_line}{folder}  step {step}/{max_iters}  train loss {means["train_loss"]:.4f}'
-          f'  val loss {figures["loss"]:.4f}  perplexity {figures["perplexity"]:.1f}  '
-          f'{figures["bits_per_byte"]:.3f} bits/byte  {means["tokens_per_second"]:,.0f} tokens/s  '
-          f'{seconds:.0f} s', flush=True)
+          f'  val loss {figures["loss"]:.4f}  {describe(figures)}  '
+          f'{means["tokens_per_second"]:,.0f} tokens/s  {seconds:.0f} s', flush=True)
     meter.reset()
 
 
@@ -445,9 +496,8 @@ def finish(folder, model, texts, n_bytes, progress):
     if parallel.RANK == 0:
         (folder / 'ckpt.pt').unlink(missing_ok=True)
     test = result['last']['test']
-    print(f'{folder}  done  test perplexity {test["perplexity"]:.1f}, at temperature '
-          f'{temperature:.2f} {test["perplexity_scaled"]:.1f}; {test["bits_per_byte"]:.3f} and '
-          f'{test["bits_per_byte_scaled"]:.3f} bits/byte  {result["seconds"]:.0f} s')
+    print(f'{folder}  done  test {describe(test)}; at temperature {temperature:.2f} '
+          f'{describe(test, "_scaled")}  {result["seconds"]:.0f} s')
 
 
 # The command
@@ -460,7 +510,7 @@ def main(settings, config_files=()):
     config = {name: globals()[name] for name in settings}  # as they have been settled
     config |= loop.describe_machine(device, CODE) | describe_data(meta)
     config |= {
-        'causal': True,
+        'causal': not masked,
         'spell': True,
         'known_tokens': len(vocabulary.tokens),
         'unlabelled': meta.get('unlabelled', {}).get('sha256'),
@@ -476,8 +526,8 @@ def main(settings, config_files=()):
 def introduce(model, texts, vocabulary, steps):
     """Say what is trained on what."""
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f'language model, {head} head, {n_parameters:,} parameters, {device}, {dtype}, '
-          f'{torch.get_num_threads()} threads')
+    print(f'{"masked " if masked else ""}language model, {head} head, {n_parameters:,} parameters, '
+          f'{device}, {dtype}, {torch.get_num_threads()} threads')
     print(f'{dataset}: {len(texts["train"].spans):,} texts, {len(texts["train"].tokens):,} tokens, '
           f'{len(vocabulary.tokens):,} of them different (min_count {min_count}: rarer ones are '
           f'spelled)')

@@ -47,6 +47,8 @@ class Sampler:
             self.config = json.loads((folder / 'config.json').read_text())
             if 'known_tokens' not in self.config or 'tied' not in self.config:
                 raise ValueError('it is no language model; pretrain.py makes them')
+            if self.config.get('masked'):
+                raise ValueError('a masked language model fills gaps, it does not write on')
             result = json.loads((folder / 'result.json').read_text())
             weights = load_weights(folder / 'model.pt')
             # config.json may be damaged: compare before memory is taken for what it describes
@@ -96,7 +98,7 @@ class Sampler:
         past = [Past(block_size) for _ in self.model.blocks]
         given = torch.tensor([[0, *prompt]], device=self.device)
         for _ in range(block_size - len(prompt)):
-            hidden = self.model(given, past)[:, -1]
+            hidden = self.model(given, past=past)[:, -1]
             logits = self.model.head(hidden).float().cpu()
             if temperature == 0:
                 number = int(logits.argmax())

@@ -346,7 +346,7 @@ def cost(folder):
             given[0, 1:] = torch.randint(1, sampler.config['known_tokens'], (block_size - 1,))
             for place in range(block_size):
                 start = time.perf_counter()
-                model.head(model(given[:, place:place + 1], past)[:, -1])
+                model.head(model(given[:, place:place + 1], past=past)[:, -1])
                 kept.append(time.perf_counter() - start)
                 start = time.perf_counter()
                 model.head(model(given[:, :place + 1])[:, -1])

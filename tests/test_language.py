@@ -64,11 +64,11 @@ def script_of(folder, data):
     return module, config, texts, n_bytes, vocabulary
 
 
-def make(pos='none', head='ce', tied=False, dtype=torch.float64, **settings):
+def make(pos='none', head='ce', tied=False, dtype=torch.float64, causal=True, **settings):
     """A LanguageModel with weights large enough to matter."""
     torch.manual_seed(0)
     config = EncoderConfig(vocab_size=N_TOKENS, n_class=N_TOKENS, block_size=16, n_layer=2,
-                           n_head=2, n_embd=8, pos=pos, causal=True, head=head,
+                           n_head=2, n_embd=8, pos=pos, causal=causal, head=head,
                            head_settings=settings)
     model = LanguageModel(config, tied).to(dtype)
     for parameter in model.parameters():
@@ -111,6 +111,47 @@ def test_without_positions_the_order_counts_all_the_same():
     assert not torch.allclose(a[:, -1], b[:, -1])
 
 
+@pytest.mark.parametrize('pos', ['none', 'learned'])
+def test_what_is_left_out_is_seen_by_none(pos):
+    model = make(pos, causal=False)
+    text = tokens([2, 7], [3, 1, 4, 1, 5], [8, 2])
+    left_out = torch.zeros_like(text, dtype=torch.bool)
+    left_out[0, [1, 5, 7]] = True
+    states = model(text, left_out)
+    others = text.clone()
+    others[left_out] = torch.tensor([9, 9, 6])
+    assert torch.equal(model(others, left_out), states)
+    # but the rest of its text is, on both sides; and no other text
+    for place in (4, 8):
+        other = text.clone()
+        other[0, place] = 6
+        changed = ~torch.isclose(model(other, left_out), states).all(-1)[0]
+        assert changed.nonzero()[:, 0].tolist() == [3, 4, 5, 6, 7, 8]
+    # a text of which nothing is left, as at the edge of a block, has states all the same
+    all_of_it = torch.ones(1, 3, dtype=torch.bool)
+    assert model(torch.tensor([[5, 1, 2]]), all_of_it).isfinite().all()
+
+
+def test_without_positions_gaps_are_filled_from_a_bag():
+    """Gaps of a text are all alike, and see the tokens that are left as a bag, each once with its
+    count, and themselves, a zero vector."""
+    model = make(causal=False).eval()
+    text = tokens([3, 1, 4, 1, 5, 1, 9])
+    left_out = torch.zeros_like(text, dtype=torch.bool)
+    left_out[0, [3, 5]] = True
+    states = model(text, left_out)
+    assert torch.allclose(states[0, 3], states[0, 5], rtol=1e-12, atol=1e-14)
+
+    rest = model.token_embedding(torch.tensor([[0, 3, 1, 9]]))
+    gap = torch.zeros_like(rest[:, :1])
+    counts = torch.tensor([[1, 1, 3, 1, 1]], dtype=rest.dtype)  # the last is the gap
+    for block in model.blocks:
+        with_gap = block(torch.cat([rest, gap], 1), counts)
+        rest = block(rest, counts[:, :-1])
+        gap = with_gap[:, -1:]
+    assert torch.allclose(model.norm(gap)[0, 0], states[0, 3], rtol=1e-12, atol=1e-14)
+
+
 def test_attention_is_that_of_a_loop():
     block = make().blocks[0]
     x = torch.randn(1, 5, 8, dtype=torch.float64)
@@ -120,7 +161,7 @@ def test_attention_is_that_of_a_loop():
         for i in range(5):
             scores = torch.stack([q[0, h, i] @ k[0, h, j] / math.sqrt(4) for j in range(i + 1)])
             expected[0, h, i] = scores.softmax(0) @ v[0, h, :i + 1]
-    found = block.causal_attention(x, None, None)
+    found = block.masked_attention(x, None, None)
     assert torch.allclose(found, block.join_heads(expected), rtol=1e-12, atol=1e-14)
 
 
@@ -129,9 +170,9 @@ def test_token_by_token_is_all_at_once(pos):
     model = make(pos).eval()
     text = tokens([3, 1, 4, 1, 5, 9, 2, 6])
     past = [Past(16) for _ in model.blocks]
-    states = [model(text[:, :3], past)]
+    states = [model(text[:, :3], past=past)]
     for column in range(3, 9):
-        states.append(model(text[:, column:column + 1], past))
+        states.append(model(text[:, column:column + 1], past=past))
     assert torch.allclose(torch.cat(states, 1), model(text), rtol=1e-12, atol=1e-14)
 
 
@@ -218,7 +259,7 @@ def test_blocks_hold_every_text_once_and_what_comes_next(data):
     batches = module.training_batches(split, 0, 0, steps)
     first, second, third = [next(batches) for _ in range(3)]
     stream = torch.cat([first.tokens.flatten(), second.tokens.flatten()])
-    targets = torch.cat([first.targets.flatten(), second.targets.flatten()])
+    targets = torch.cat([first.next_tokens.flatten(), second.next_tokens.flatten()])
     assert torch.equal(stream[1:], targets[:-1])
     text = ' '.join(map(str, stream.tolist()))
     assert text.startswith('0 ')
@@ -227,6 +268,32 @@ def test_blocks_hold_every_text_once_and_what_comes_next(data):
     again = module.training_batches(split, 0, 1, steps)
     assert torch.equal(next(again).tokens, second.tokens)
     assert torch.equal(next(again).tokens, third.tokens)
+
+
+def test_what_is_left_out_of_a_batch(data):
+    module = script('pretrain')
+    module.device, module.batch_size, module.block_size, module.masked = 'cpu', 4, 20, 0.3
+    row = np.arange(1, 40)
+    split = Split(np.tile(row, 8).astype(np.uint32),
+                  np.array([[39 * i, 39 * (i + 1)] for i in range(8)]), labels=None)
+    steps = module.steps_of_epoch(split)
+    found = [batch for batch, _ in zip(module.training_batches(split, 0, 0, steps), range(200))]
+    left_out = torch.stack([batch.left_out for batch in found])
+    beginnings = torch.stack([batch.tokens for batch in found]) == 0
+    assert (left_out.sum(-1) == 6).all()  # of each block as many
+    assert not (left_out & beginnings).any()
+    # each place equally often (but for the first, where most of these texts begin), anew each epoch
+    share = left_out.float().mean((0, 1))[1:]
+    assert share.min() > 0.2
+    assert share.max() < 0.4
+    assert not torch.equal(left_out[0], left_out[steps])
+    again = next(module.training_batches(split, 0, 7, steps))
+    assert torch.equal(again.left_out, left_out[7])
+    hidden = torch.arange(80.).view(4, 20, 1)
+    states, targets = found[0].answers(hidden)
+    places = states[:, 0].long()
+    assert targets.tolist() == found[0].tokens.flatten()[places].tolist()
+    assert places.tolist() == left_out[0].flatten().nonzero()[:, 0].tolist()
 
 
 # Evaluation
@@ -255,6 +322,37 @@ def test_scores_are_those_of_a_loop(data, trained):
         nll.sum() / math.log(2) / n_bytes['test'][:8].sum())
 
 
+@pytest.mark.parametrize('pos', ['none', 'learned'])
+def test_scores_of_gaps_are_those_of_a_loop(data, tmp_path, pos):
+    """Piece by piece, each alone in its batch."""
+    pretrain(data, tmp_path, '--masked=0.3', f'--pos={pos}')
+    run = tmp_path / 'seed0'
+    module, config, texts, n_bytes, vocabulary = script_of(run, data)
+    model = module.make_model(config, vocabulary)
+    model.load_state_dict(torch.load(run / 'model.pt', weights_only=True))
+    split = texts['test'].take(slice(8))
+    figures, n_tokens, (nll,) = module.score(model, split, n_bytes['test'][:8])
+    assert 'bits_per_byte' not in figures  # which is for whole texts
+
+    model.eval()
+    stream = module.text_stream(split, range(8))
+    gaps = (np.random.default_rng(0).random(len(stream)) < 0.3) & (stream > 0)
+    beginnings = [*np.flatnonzero(stream == 0)]
+    for i, (begin, end) in enumerate(zip(beginnings[:-1], beginnings[1:])):
+        expected = 0
+        for first in range(begin, end, module.block_size):
+            piece = slice(first, min(first + module.block_size, end))
+            x = torch.from_numpy(stream[piece].astype(np.int64))[None]
+            left_out = torch.from_numpy(gaps[piece])[None]
+            with torch.no_grad():
+                logits = model.head(model(x, left_out))
+            nats = -logits.log_softmax(-1)[left_out].gather(1, x[left_out][:, None])
+            expected += float(nats.sum())
+        assert n_tokens[i] == gaps[begin:end].sum()
+        assert nll[i] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert figures['perplexity'] == pytest.approx(math.exp(nll.sum() / n_tokens.sum()))
+
+
 def test_a_model_that_knows_nothing_pays_log_v_a_token(data, tmp_path):
     pretrain(data, tmp_path, '--learning_rate=0', '--max_iters=1')
     result, *_ = outcome(tmp_path / 'seed0')
@@ -278,9 +376,10 @@ def test_a_run_learns_and_leaves_what_a_run_leaves(trained):
     assert not (trained / 'ckpt.pt').exists()
 
 
-@pytest.mark.parametrize('head', ['squentropy', 'square'])
-def test_a_run_ends_as_if_it_had_not_been_interrupted(data, tmp_path, head):
-    argv = [f'--head={head}', '--dropout=0.1', '--dtype=bfloat16']
+@pytest.mark.parametrize('argv', [['--head=squentropy'], ['--head=square'], ['--masked=0.3']],
+                         ids=' '.join)
+def test_a_run_ends_as_if_it_had_not_been_interrupted(data, tmp_path, argv):
+    argv = [*argv, '--dropout=0.1', '--dtype=bfloat16']
     pretrain(data, tmp_path / 'a', *argv)
     module = script('pretrain')
     scheduled_rate = module.scheduled_rate
@@ -301,9 +400,10 @@ def test_a_run_ends_as_if_it_had_not_been_interrupted(data, tmp_path, head):
     assert outcome(tmp_path / 'a/seed0') == outcome(tmp_path / 'b/seed0')
 
 
-def test_two_processes_are_one(data, tmp_path):
+@pytest.mark.parametrize('masked', [0, 0.3])
+def test_two_processes_are_one(data, tmp_path, masked):
     """Under torchrun, each has half of the blocks."""
-    argv = [*TINY, f'--data_dir={data}', '--dtype=float64', '--max_iters=10']
+    argv = [*TINY, f'--data_dir={data}', '--dtype=float64', '--max_iters=10', f'--masked={masked}']
     call(tmp_path, 'pretrain.py', *argv, '--out_dir=one')
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
                ROOT / 'pretrain.py', *argv, '--out_dir=two']
@@ -350,6 +450,18 @@ def test_a_classifier_starts_from_the_trunk(data, trained, tmp_path):
     logits = torch.from_numpy(np.load(tmp_path / 'a/seed0/preds.npz')['test_logits']).double()
     expected = classifier.runs[0].model.head.probs(logits / classifier.runs[0].temperature)
     assert np.allclose(probs, expected.numpy(), atol=1e-3)
+
+
+def test_a_bag_starts_from_a_masked_language_model(data, tmp_path):
+    pretrain(data, tmp_path / 'gaps', '--masked=0.4')
+    argv = [f'--init_from={tmp_path}/gaps/seed0', '--lower=False', '--spell', '--n_head=2',
+            '--window=0', '--n_layer=1', '--n_embd=16', '--epochs=1']
+    module = train(data, tmp_path / 'a', *argv, '--learning_rate=0', '--weight_decay=0')
+    trunk = torch.load(tmp_path / 'gaps/seed0/model.pt', weights_only=True)
+    found = torch.load(tmp_path / 'a/seed0/model.pt', weights_only=True)
+    assert torch.equal(found['blocks.0.qkv.weight'], trunk['blocks.0.qkv.weight'])
+    assert module.bag is True
+    assert 'fills gaps' in call(tmp_path, 'sample.py', 'gaps/seed0', code=2)
 
 
 # sample.py
@@ -400,6 +512,7 @@ BAD = {
     'no such head': (['--head=cee'], "there is no head 'cee'"),
     'no steps': (['--max_iters=0'], 'max_iters must be at least 1'),
     'no data': (['--dataset=none'], 'prepare.py'),
+    'everything left out': (['--masked=1'], 'masked must be'),
 }
 
 
