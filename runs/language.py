@@ -1,7 +1,8 @@
 """The tables and figures of runs/language.sh, from the runs in FOLDER (out/language).
 
     python runs/language.py rates FOLDER      rates/<loss>/<rate>/seed0 -> rates.md, best_rates.txt
-    python runs/language.py runs FOLDER       runs/<loss>/seed<k> -> runs.md, language.png
+    python runs/language.py runs FOLDER       runs/<loss>/seed<k> -> runs.md, runs.png
+    python runs/language.py long FOLDER       the same of long/<loss>/seed<k>, longer runs
     python runs/language.py texts RUNS        a loss's runs -> a samples.jsonl in each, 20 texts as
                                               it was trained and 20 at the fitted temperature
     python runs/language.py samples FOLDER    their texts -> samples.md
@@ -14,6 +15,7 @@ import json
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -41,6 +43,7 @@ LOSSES = {  # their names in config/lm_*.py, and what the tables call them
     'squentropy': 'squentropy',
     'square': 'square, k = 1',
     'square_k100': 'square, k = 100',
+    'masked': 'cross-entropy, tokens left out',
 }
 STARTS = {  # of the classifiers
     'default': "train.py's default, windows and n-grams",
@@ -146,12 +149,15 @@ def run_row(loss, runs, of_ce):
     return [*cells, f'{1 - gaps[1] / gaps[0]:.0%}']
 
 
-def runs(folder):
+def runs(folder, part='runs'):
     """Perplexity before and after the temperature, the distance to cross-entropy, the texts."""
-    groups = {loss: finished(folder / 'runs' / loss) for loss in LOSSES}
-    groups = {loss: found for loss, found in groups.items() if found}
+    groups = {}
+    for loss in LOSSES:
+        found = finished(folder / part / loss)
+        if found and loss != 'masked':  # which is asked for other tokens
+            groups[loss] = found
     if 'ce' not in groups:
-        fail(f'{folder}/runs/ce: there is no finished run')
+        fail(f'{folder}/{part}/ce: there is no finished run')
     keys = 'test_nll', 'test_nll_scaled'
     of_ce = {key: bits_of_texts(groups['ce'], key) for key in keys}
     header = ['loss (seeds)', 'perplexity', 'bits per byte', 'temperature', 'perplexity after',
@@ -168,9 +174,9 @@ def runs(folder):
         tenth, median, most = np.quantile(by_text, [0.1, 0.5, 0.9])
         same = np.corrcoef(np.log(by_text), np.log(text_perplexities(groups['ce'])))[0, 1]
         rows.append([LOSSES[loss], f'{tenth:.0f}', f'{median:.0f}', f'{most:.0f}', f'{same:.3f}'])
-    write(folder / 'runs.md', text + '\n' + table(header, rows))
+    write(folder / f'{part}.md', text + '\n' + table(header, rows))
     with matplotlib.rc_context(STYLE):
-        draw(groups).savefig(folder / 'language.png', dpi=110)
+        draw(groups).savefig(folder / f'{part}.png', dpi=110)
 
 
 def text_perplexities(found):
@@ -407,8 +413,8 @@ def trunk_row(size, start, found):
             between, ', '.join(steps), f'{mean(errors):.1f}']
 
 
-PARTS = {'rates': rates, 'runs': runs, 'texts': texts, 'samples': samples, 'cost': cost,
-         'trunk': trunk}
+PARTS = {'rates': rates, 'runs': runs, 'long': partial(runs, part='long'), 'texts': texts,
+         'samples': samples, 'cost': cost, 'trunk': trunk}
 
 
 def main():
