@@ -5,6 +5,7 @@
     python prepare.py --source=sample                     the small set in this repository
     python prepare.py --source=my.csv --text=body --label=stars --group=author
     python prepare.py --source=my.csv --unlabelled=more.csv     and texts for a teacher (train.py)
+    python prepare.py --source=my.csv --label=            texts alone, for a language model
 
 Notable:
 - Reviews have one canonical order, by the hash of label and text: IMDB is the same, bit for bit,
@@ -38,7 +39,7 @@ source = 'imdb'  # imdb (the hub), sample, an aclImdb archive or folder, a .csv 
 name = ''  # of the data set, data/<name>; '' means imdb, sample, or the name of the file
 data_dir = 'data'  # the folder of data sets
 text = 'text'  # column of your file: the review
-label = 'label'  # column: its class, a string or an integer
+label = 'label'  # column: its class, a string or an integer; '' for none (pretrain.py needs none)
 label_sep = ''  # what stands between the labels of one review, such as ;  '' if each has one
 group = ''  # column: what a split must not cut, such as the movie; '' for none
 val_source = ''  # a file of its own for val; '' takes val_frac of the source
@@ -195,6 +196,8 @@ def check_none_is_missing(path, column, values):
 
 def read_labels(path, data, column):
     """The label of each row; several in one spelling: sorted, each once, joined by label_sep."""
+    if not column:
+        return [''] * len(data)
     cells = read_cells(path, data, column)
     if not label_sep:
         check_none_is_missing(path, column, cells)
@@ -217,9 +220,7 @@ def read_files(cache):
         text_column = 'review'
         label_column = 'label'
         group_column = 'movie'
-    columns = [text_column, label_column]
-    if group_column:
-        columns.append(group_column)
+    columns = [column for column in (text_column, label_column, group_column) if column]
 
     sides = []
     labels = []
@@ -322,6 +323,8 @@ def integers_first(class_name):
 
 def number_labels(cells):
     """Labels as text -> (names of the classes, uint8 [reviews] or 0 and 1 [reviews, classes])."""
+    if not label:
+        return [], np.zeros(len(cells), np.uint8)
     label_lists = []
     for cell in cells:
         if label_sep:
@@ -669,7 +672,8 @@ def write_data_set(folder, reviews, dropped, more=None):
 
 def print_table(folder, meta, columns, group_word):
     """group_word: what the source's groups are, in the plural."""
-    print(f'{folder}: {", ".join(meta["classes"])}; tokens of {encoding}')
+    classes = ', '.join(meta['classes']) or 'no classes'
+    print(f'{folder}: {classes}; tokens of {encoding}')
     print(f'{"":6}{"reviews":>10}{"tokens":>13}{group_word:>9}   over {block_size} tokens')
     for side in SPLITS:
         counts = meta['splits'][side]
@@ -695,6 +699,8 @@ def main(cache):
     """cache: a folder for what is read of files, so that their texts need not fit into memory."""
     imdb = source == 'imdb' or Path(source).is_dir() or is_archive(source)
     folder = data_set_folder(imdb)
+    if not label and (imdb or source == 'sample' or label_sep):
+        fail('an empty --label goes with a file of your own, and without --label_sep')
     if imdb and (val_source or test_source):
         fail('--val_source and --test_source go with a file of your own; '
              'the split of IMDB is official')

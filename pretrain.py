@@ -120,7 +120,7 @@ def load_texts():
     of val and test; meta.json; and the `Vocabulary` of the numbers."""
     global min_count
     folder = Path(data_dir) / dataset
-    data, meta = load_data(folder)
+    data, meta = load_data(folder, labelled=False)
     meta['class_share'] = None  # labels play no part
     texts = {name: split._replace(labels=None) for name, split in data.items()}
     if 'unlabelled' in meta:

@@ -1,5 +1,6 @@
 # The size of the study of squentropy on short stories, for a GPU: nanoGPT's 124M shape, 16 layers,
-# its rate and its dropout. data/stories is made by prepare.py from a file of one's own.
+# its rate and its dropout. data/stories is made from a file of texts:
+#   python prepare.py --source=stories.parquet --label= --name=stories
 out_dir = 'out/lm/stories'
 dataset = 'stories'
 head = 'squentropy'

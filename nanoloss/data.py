@@ -48,9 +48,9 @@ class Split(NamedTuple):
             labels=None if self.labels is None else np.concatenate([self.labels, other.labels]))
 
 
-def load_data(folder):
+def load_data(folder, labelled=True):
     """data/<name> -> ({split name: Split}, its meta.json). Every byte is checked; what is wrong
-    ends in `fail`."""
+    ends in `fail`. labelled: whether classes are wanted."""
     remedy = f'make it with: python prepare.py --source=... --name={folder.name}'
     splits = {}
     try:
@@ -64,6 +64,9 @@ def load_data(folder):
         fail(f'no data in {folder} ({error.filename} is missing); {remedy}')
     except Exception as error:  # a damaged file can raise anything
         fail(f'{folder} is damaged ({type(error).__name__}: {error}); {remedy}')
+    if labelled and not meta['classes']:
+        fail(f'{folder} has no classes, only texts: it is for pretrain.py; '
+             f'{remedy} --label=COLUMN')
     meta['multi_label'] = splits['train'].labels.ndim == 2
     return splits, meta
 
@@ -74,7 +77,7 @@ def load_split(folder, name, meta):
                                for column in ('tokens', 'offsets', 'labels')]
     n_class = len(meta['classes'])
     if labels.ndim == 1:
-        labels_fit = labels.max() < n_class
+        labels_fit = labels.max() < max(1, n_class)
     else:
         labels_fit = labels.shape[1] == n_class
     vocabulary_fits = type(meta['vocab_size']) is int and meta['vocab_size'] <= 2 ** 32

@@ -429,6 +429,21 @@ def test_unlabelled_texts_are_learnt_from_and_val_and_test_are_not(tmp_path):
     assert len(texts['train'].spans) == 48 + 30
 
 
+def test_texts_without_any_labels(tmp_path):
+    (tmp_path / 'stories.csv').write_text('text\n' + ''.join(
+        f'Once there was a {word} that was {i} years old.\n'
+        for i, word in enumerate(['dog', 'cat', 'fox'] * 20)))
+    done = call(tmp_path, 'prepare.py', '--source=stories.csv', '--label=')
+    assert 'no classes' in done
+    arguments = [*TINY, '--dataset=stories', '--max_iters=5', '--out_dir=out']
+    assert 'done' in call(tmp_path, 'pretrain.py', *arguments)
+    for script_name in 'train.py', 'baseline.py':
+        error = call(tmp_path, script_name, '--dataset=stories', code=2)
+        assert 'has no classes, only texts' in error
+    assert 'without --label_sep' in call(tmp_path, 'prepare.py', '--source=stories.csv', '--label=',
+                                         '--label_sep=;', code=2)
+
+
 # A classifier from its trunk
 
 def test_a_classifier_starts_from_the_trunk(data, trained, tmp_path):
