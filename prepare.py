@@ -220,7 +220,7 @@ def read_files(cache):
         text_column = 'review'
         label_column = 'label'
         group_column = 'movie'
-    columns = [column for column in (text_column, label_column, group_column) if column]
+    columns = [text_column, *filter(None, [label_column, group_column])]
 
     sides = []
     labels = []
