@@ -162,19 +162,26 @@ class Blocks(NamedTuple):
     rows: np.ndarray  # int64 [B]: which blocks of the batch
     tokens: torch.Tensor  # int64 [B, block_size]
     next_tokens: torch.Tensor  # int64 [B, block_size]
-    left_out: torch.Tensor  # bool [B, block_size], as many in each block, to be predicted; or None
+    gaps: torch.Tensor = None  # int64 [B, n]: columns that are left out and predicted; None: none
 
     def take(self, rows):
         """The same with these blocks only."""
-        left_out = None if self.left_out is None else self.left_out[rows]
-        return Blocks(self.rows[rows], self.tokens[rows], self.next_tokens[rows], left_out)
+        gaps = None if self.gaps is None else self.gaps[rows]
+        return Blocks(self.rows[rows], self.tokens[rows], self.next_tokens[rows], gaps)
+
+    def left_out(self):
+        """Which tokens are, bool [B, block_size], or None."""
+        if self.gaps is None:
+            return None
+        return torch.zeros_like(self.tokens, dtype=torch.bool).scatter(1, self.gaps, True)
 
     def answers(self, hidden):
         """Hidden states [B, block_size, n_embd] -> those from which a token is to be predicted
         [n, n_embd], and these tokens, int64 [n]."""
-        if self.left_out is None:
+        if self.gaps is None:
             return hidden.flatten(0, 1), self.next_tokens.flatten()
-        return hidden[self.left_out], self.tokens[self.left_out]
+        columns = self.gaps[..., None].expand(-1, -1, hidden.shape[-1])
+        return hidden.gather(1, columns).flatten(0, 1), self.tokens.gather(1, self.gaps).flatten()
 
     def parts(self, max_tokens):
         """Yield consecutive parts of at most max_tokens tokens, at least a block each."""
@@ -216,22 +223,20 @@ def training_batches(split, run_seed, first_step, steps):
             window = stream[step * size:(step + 1) * size + 1].astype(np.int64)
             tokens = window[:-1].reshape(batch_size, block_size)
             next_tokens = torch.from_numpy(window[1:].reshape(batch_size, block_size)).to(device)
-            left_out = None
+            gaps = None
             if masked:
-                left_out = draw_left_out(tokens, np.random.default_rng([run_seed, epoch, step]))
-                left_out = torch.from_numpy(left_out).to(device)
+                gaps = draw_gaps(tokens, np.random.default_rng([run_seed, epoch, step]))
+                gaps = torch.from_numpy(gaps).to(device)
             yield Blocks(np.arange(batch_size), torch.from_numpy(tokens).to(device), next_tokens,
-                         left_out)
+                         gaps)
 
 
-def draw_left_out(tokens, rng):
-    """Which tokens of some blocks [B, T] are left out: a share of `masked`, of each block as many,
-    so that the parts of a batch weigh by their blocks; the beginning of a text last of all."""
+def draw_gaps(tokens, rng):
+    """The columns of blocks [B, T] that are left out, int64 [B, n]: a share of `masked`, of each
+    block as many, so that the parts of a batch weigh by their blocks; a beginning last of all."""
     order = np.where(tokens == 0, 1, rng.random(tokens.shape)).argsort(1)
-    left_out = np.zeros(tokens.shape, bool)
     n = max(1, round(masked * tokens.shape[1]))
-    np.put_along_axis(left_out, order[:, :n], True, 1)
-    return left_out
+    return np.sort(order[:, :n], 1)
 
 
 # Evaluation
@@ -398,7 +403,7 @@ def train(folder, run_seed, texts, n_bytes, config, vocabulary):
         # forward and backward over the parts of the batch; their gradients add up to the batch's
         for part, weight, last in parallel.parts_of_share(batch, max_tokens):
             with autocast(device, dtype), parallel.averaging(forward, last):
-                hidden = forward(part.tokens, part.left_out)
+                hidden = forward(part.tokens, part.left_out())
                 loss = model.loss(*part.answers(hidden))
             if not loop.is_finite(loss, device, step):
                 loop.fail_at_loss(loss.item(), folder, f'step {step}')

@@ -47,14 +47,21 @@ for seed in 0 1 2; do
 done | in_pairs
 python runs/language.py runs out/language
 
-# 3. 40 texts of each run, and what they are like
+# 3. cross-entropy, squentropy and, as a bag, cross-entropy of what is left out, on 14 million tokens
+for loss in ce squentropy masked; do
+    echo pretrain.py config/lm_$loss.py --learning_rate=3e-3 --final_texts=500 --threads=1 \
+        --out_dir=out/language/long/$loss
+done | in_pairs
+python runs/language.py long out/language
+
+# 4. 40 texts of each run, and what they are like
 for loss in $losses; do
     echo runs/language.py texts out/language/runs/$loss
 done | in_pairs
 python runs/language.py samples out/language
 python runs/language.py cost out/language
 
-# 4. classifiers from each trunk and from none, and train.py's default, on 500 and 5,000 labelled
+# 5. classifiers from each trunk and from none, and train.py's default, on 500 and 5,000 labelled
 # reviews, drawn by the seed
 classifier() {  # NAME SEED REVIEWS SETTING ...
     local length='--epochs=5 --batch_size=8'

@@ -278,7 +278,7 @@ def test_what_is_left_out_of_a_batch(data):
                   np.array([[39 * i, 39 * (i + 1)] for i in range(8)]), labels=None)
     steps = module.steps_of_epoch(split)
     found = [batch for batch, _ in zip(module.training_batches(split, 0, 0, steps), range(200))]
-    left_out = torch.stack([batch.left_out for batch in found])
+    left_out = torch.stack([batch.left_out() for batch in found])
     beginnings = torch.stack([batch.tokens for batch in found]) == 0
     assert (left_out.sum(-1) == 6).all()  # of each block as many
     assert not (left_out & beginnings).any()
@@ -288,7 +288,7 @@ def test_what_is_left_out_of_a_batch(data):
     assert share.max() < 0.4
     assert not torch.equal(left_out[0], left_out[steps])
     again = next(module.training_batches(split, 0, 7, steps))
-    assert torch.equal(again.left_out, left_out[7])
+    assert torch.equal(again.left_out(), left_out[7])
     hidden = torch.arange(80.).view(4, 20, 1)
     states, targets = found[0].answers(hidden)
     places = states[:, 0].long()
