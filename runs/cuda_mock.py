@@ -1,4 +1,4 @@
-"""train.py on a CUDA that computes nothing -> what a step of training asks of a GPU.
+"""train.py and pretrain.py on a CUDA that computes nothing -> what a step asks of a GPU.
 
     bash runs/cuda_mock.sh                     -> results/gpu/counts.md
 
@@ -18,12 +18,17 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # where train.py finds its modules
 
-ROWS = [  # arguments of train.py
-    ['config/bce.py'],
-    ['config/bce.py', '--dtype=float16'],
-    [],
-    ['--dtype=float16'],
-    ['--ngrams=none', '--head=ce'],
+SHORT = '--max_iters=24', '--eval_interval=24', '--final_texts=10'
+ROWS = [  # a script, what the table shows of its arguments, and the others
+    ('train', ['config/bce.py'], ['--epochs=2']),
+    ('train', ['config/bce.py', '--dtype=float16'], ['--epochs=2']),
+    ('train', [], ['--epochs=2']),
+    ('train', ['--dtype=float16'], ['--epochs=2']),
+    ('train', ['--ngrams=none', '--head=ce'], ['--epochs=2']),
+    ('pretrain', ['config/lm_ce.py'], SHORT),
+    ('pretrain', ['config/lm_ce.py', '--dtype=float16'], SHORT),
+    ('pretrain', ['config/lm_squentropy.py', '--pos=learned', '--tied'], SHORT),
+    ('pretrain', ['config/lm_masked.py'], SHORT),
 ]
 FIRST_STEP = 5  # the first ones choose kernels and make the optimizer's state
 COLUMNS = {  # what the mock counts, by its own names
@@ -46,41 +51,51 @@ def read_counts():
     return collections.Counter({name: int(n) for n, name in pairs})
 
 
-def load_train():
-    """A fresh copy of train.py, for its settings are its globals."""
-    spec = importlib.util.spec_from_file_location('train', ROOT / 'train.py')
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
-    return train
+def load(script):
+    """A fresh copy of a script, for its settings are its globals."""
+    spec = importlib.util.spec_from_file_location(script, ROOT / f'{script}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def count_steps(arguments, out_dir):
-    """Two epochs on the sample set -> what a step asks for, {name: mean}; how batches are made is
-    left out."""
-    train = load_train()
-    make = train.batches
-    steps = []  # what each has asked for; the last one of an epoch with its evaluation
-
-    def batches(*args, **kwargs):
+def made_on_cpu(batches):
+    """The same batches, made on the CPU and moved."""
+    def moved(*args, **kwargs):
         kwargs.pop('device', None)
-        training = len(args) > 6
-        for batch in list(make(*(args[:-1] if training else args), **kwargs)):
-            moved = {}
+        in_order = len(args) > 9  # train.py gives the device as the last of ten
+        for batch in list(batches(*(args[:-1] if in_order else args), **kwargs)):
+            fields = {}
             for name in ('tokens', 'counts', 'labels', 'ngrams'):
                 if getattr(batch, name) is not None:
-                    moved[name] = getattr(batch, name).to('cuda')
+                    fields[name] = getattr(batch, name).to('cuda')
+            yield batch._replace(**fields)
+    return moved
+
+
+def counted(training_batches, steps):
+    """The same batches; `steps` gets what is asked for between one and the next."""
+    def generator(*args):
+        for batch in training_batches(*args):
             before = read_counts()
-            yield batch._replace(**moved)
-            if training:
-                steps.append(read_counts() - before)
+            yield batch
+            steps.append(read_counts() - before)
+    return generator
 
-    train.batches = batches
-    train.fail_at_loss = lambda *args: None
-    settings = train.configure(vars(train), more=train.head_settings, argv=[
-        *arguments, '--dataset=sample', '--device=cuda', '--epochs=2', f'--out_dir={out_dir}'])
-    train.main(settings)
 
-    chosen = steps[FIRST_STEP:len(steps) // 2 - 1]
+def count_steps(script, arguments, out_dir):
+    """A run on the sample set -> what a step asks for, {name: mean}; how batches are made and
+    evaluations are left out."""
+    module = load(script)
+    steps = []
+    module.batches = made_on_cpu(module.batches)
+    module.training_batches = counted(module.training_batches, steps)
+    module.loop.fail_at_loss = lambda *args: None
+    settings = module.configure(vars(module), more=module.head_settings, argv=[
+        *arguments, '--dataset=sample', '--device=cuda', f'--out_dir={out_dir}'])
+    module.main(settings)
+
+    chosen = steps[FIRST_STEP:len(steps) // 2 - 1]  # before the first evaluation
     return {name: n / len(chosen) for name, n in sum(chosen, collections.Counter()).items()}
 
 
@@ -88,16 +103,17 @@ def main():
     lines = [
         'What a step of training asks of a GPU, counted on a mock of the CUDA runtime, PyTorch '
         f'{torch.__version__} (`bash runs/cuda_mock.sh`): batches of 256 reviews, of 32 with the '
-        'usual trunk; how they are made is left out. Nothing has been measured on a GPU.',
+        'usual trunk, of 16 blocks of a language model; how they are made is left out. Nothing has '
+        'been measured on a GPU.',
         '',
-        '| train.py --dataset=sample | ' + ' | '.join(COLUMNS) + ' |',
+        '| on the sample set | ' + ' | '.join(COLUMNS) + ' |',
         '| --- ' * (len(COLUMNS) + 1) + '|',
     ]
-    for arguments in ROWS:
+    for script, arguments, others in ROWS:
         with tempfile.TemporaryDirectory() as folder:
-            step = count_steps(arguments, folder)
+            step = count_steps(script, [*arguments, *others], folder)
         cells = [f'{sum(step.get(name, 0) for name in names):.0f}' for names in COLUMNS.values()]
-        lines.append(f'| {" ".join(arguments)} | {" | ".join(cells)} |')
+        lines.append(f'| {" ".join([f"{script}.py", *arguments])} | {" | ".join(cells)} |')
     table = '\n'.join(lines)
     print(table)
     Path(sys.argv[1]).write_text(table + '\n')

@@ -119,11 +119,15 @@ def bits_of_texts(runs, key):
     return np.array(rows, float)
 
 
-def with_interval(estimate, low_high, digits=3):
-    if low_high is None:
-        return f'{estimate:+.{digits}f}'
-    low, high = low_high
-    return f'{estimate:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})'
+def distance(bits, of_ce):
+    """The mean of the first minus that of the second, both [runs, texts], and its interval: for
+    other seeds and other texts or, where there is one run of either, for other texts."""
+    found = interval(bits / 100, of_ce / 100)  # which is in points
+    if found['both']:
+        return found['estimate'], *found['both']
+    by_text = bits.mean(0) - of_ce.mean(0)
+    half = 1.96 * by_text.std(ddof=1) / math.sqrt(len(by_text))
+    return found['estimate'], found['estimate'] - half, found['estimate'] + half
 
 
 def run_row(loss, runs, of_ce):
@@ -142,10 +146,9 @@ def run_row(loss, runs, of_ce):
         return [*cells, '', '', '']
     gaps = []
     for key, ce in of_ce.items():
-        # `interval` is in points
-        found = interval(bits_of_texts(runs, key) / 100, ce / 100)
-        gaps.append(found['estimate'])
-        cells.append(with_interval(found['estimate'], found['both']))
+        estimate, low, high = distance(bits_of_texts(runs, key), ce)
+        gaps.append(estimate)
+        cells.append(f'{estimate:+.3f} ({low:+.3f} to {high:+.3f})')
     return [*cells, f'{1 - gaps[1] / gaps[0]:.0%}']
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from conftest import ROOT
+from scipy import stats
 
 spec = importlib.util.spec_from_file_location('language', ROOT / 'runs/language.py')
 language = importlib.util.module_from_spec(spec)
@@ -57,6 +58,15 @@ def test_figures_of_texts_by_hand():
     assert pairs == pytest.approx(100 * 3 / 6)  # 12, 23, 31 of six, of the text that is long enough
     assert repeated == pytest.approx(100 * 1 / 4)  # 1231 comes twice
     assert copied == pytest.approx(100 * 2 / 3)  # 12312 and 23123, not 31231
+
+
+def test_the_distance_of_single_runs_is_that_of_pairs():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 1, 400))
+    estimate, low, high = language.distance(a, b)
+    pairs = stats.ttest_rel(a[0], b[0]).confidence_interval()
+    assert estimate == pytest.approx((a - b).mean())
+    assert [low, high] == pytest.approx([pairs.low, pairs.high], abs=1e-3)
 
 
 def test_the_tables(tmp_path):
