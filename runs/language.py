@@ -2,10 +2,10 @@
 
     python runs/language.py rates FOLDER      rates/<loss>/<rate>/seed0 -> rates.md, best_rates.txt
     python runs/language.py runs FOLDER       runs/<loss>/seed<k> -> runs.md, runs.png
-    python runs/language.py long FOLDER       the same of long/<loss>/seed<k>, longer runs
+    python runs/language.py long FOLDER       the same of longer ones, long/ -> long.md, long.png
     python runs/language.py texts RUNS        a loss's runs -> a samples.jsonl in each, 20 texts as
                                               it was trained and 20 at the fitted temperature
-    python runs/language.py samples FOLDER    their texts -> samples.md
+    python runs/language.py samples FOLDER    the texts of runs/ and long/ -> samples.md
     python runs/language.py cost FOLDER       what a token of a sample costs -> cost.md
     python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md
 
@@ -16,6 +16,7 @@ import math
 import sys
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -303,8 +304,9 @@ def samples(folder):
     real = [val.tokens[begin:min(end, begin + 200)] for begin, end in val.spans]
     rows = [['reviews of val, their first 200 tokens', '', *cells([figures_of_texts(real, judge)])]]
     examples = []
-    for loss in LOSSES:
-        found = sorted((folder / 'runs' / loss).glob('seed*/samples.jsonl'))
+    for part, loss in product(('runs', 'long'), LOSSES):
+        found = sorted((folder / part / loss).glob('seed*/samples.jsonl'))
+        name = LOSSES[loss] if part == 'runs' else f'{LOSSES[loss]}, longer'
         for kind in ('as trained', 'scaled'):
             by_run = []
             for path in found:
@@ -316,9 +318,9 @@ def samples(folder):
                 if path == found[0]:
                     line = lines[SAMPLES]  # the second prompt's first
                     words = ' '.join((line['prompt'] + line['text']).split())[:300]
-                    examples.append(f'- {LOSSES[loss]}, {kind}: {words}')
+                    examples.append(f'- {name}, {kind}: {words}')
             if by_run:
-                rows.append([LOSSES[loss], kind, *cells(by_run)])
+                rows.append([name, kind, *cells(by_run)])
     header = ['texts of', '', 'tokens a text', 'different pairs, %', 'fours said before, %',
               'fives of the training texts, %', 'perplexity under trigrams']
     write(folder / 'samples.md', table(header, rows) + '\n' + '\n'.join(examples) + '\n')
