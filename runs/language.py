@@ -44,11 +44,12 @@ LOSSES = {  # their names in config/lm_*.py, and what the tables call them
     'squentropy': 'squentropy',
     'square': 'square, k = 1',
     'square_k100': 'square, k = 100',
-    'masked': 'cross-entropy, tokens left out',
+    'masked': 'cross-entropy of what is left out, as a bag',
 }
 STARTS = {  # of the classifiers
     'default': "train.py's default, windows and n-grams",
     'none': 'random weights',
+    'none_bag': 'random weights, as a bag',
     **LOSSES,
 }
 PROMPTS = '', 'This film', 'I was', 'The acting', 'If you'

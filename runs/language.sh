@@ -61,8 +61,8 @@ done | in_pairs
 python runs/language.py samples out/language
 python runs/language.py cost out/language
 
-# 5. classifiers from each trunk and from none, and train.py's default, on 500 and 5,000 labelled
-# reviews, drawn by the seed
+# 5. classifiers from each of the longer trunks and from none, of causal transformers and of bags,
+# and train.py's default, on 500 and 5,000 labelled reviews, drawn by the seed
 classifier() {  # NAME SEED REVIEWS SETTING ...
     local length='--epochs=5 --batch_size=8'
     if [ $3 = 5000 ]; then
@@ -76,9 +76,10 @@ for seed in 0 1 2 3 4; do
         echo train.py --dataset=imdb --n_train=$n --seed=$seed --threads=1 \
             --out_dir=out/language/trunk/$n/default
         classifier none $seed $n
-        for loss in $losses; do
-            classifier $loss $seed $n --init_from=out/language/runs/$loss/seed$((seed % 3))
-        done
+        classifier ce $seed $n --init_from=out/language/long/ce/seed0
+        classifier squentropy $seed $n --init_from=out/language/long/squentropy/seed0
+        classifier none_bag $seed $n --causal=False
+        classifier masked $seed $n --causal=False --init_from=out/language/long/masked/seed0
     done
 done | in_pairs
 python runs/language.py trunk out/language
