@@ -37,7 +37,7 @@ from nanoloss.data import (
     batches, class_share, describe_data, has_changed, load_data, load_unlabelled, shuffled)
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
 from nanoloss.files import load_weights, write_file, write_json, write_json_lines
-from nanoloss.loop import Meter, Progress
+from nanoloss.loop import Best, Meter, Progress
 from nanoloss.optim import (
     DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, scheduled_rate)
 from nanoloss.tokenizer import decode, tokenizer
@@ -394,7 +394,8 @@ def train(folder, run_seed, data, meta, config, known):
     scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # saves small gradients
     meter = Meter(device)
     progress = Progress()
-    state = {'model': model, 'scaler': scaler, 'meter': meter, 'progress': progress}
+    best = Best()
+    state = {'model': model, 'scaler': scaler, 'meter': meter, 'progress': progress, 'best': best}
     state |= {f'optimizer_{i}': optimizer for i, optimizer in enumerate(optimizers)}
     steps = math.ceil(len(data['train'].labels) / batch_size)  # an epoch
     loop.load_checkpoint(folder, state, epochs * steps, device)
@@ -439,14 +440,14 @@ def train(folder, run_seed, data, meta, config, known):
         # evaluate and log if due, save if due
         epoch_ends = step % steps == 0
         if epoch_ends or (eval_interval and step % eval_interval == 0):
-            evaluate_and_log(folder, model, data['val'], progress, meter, lr, steps)
+            evaluate_and_log(folder, model, data['val'], progress, best, meter, lr, steps)
         if progress.save_is_due(epoch_ends, ckpt_secs):
             save_checkpoint(folder, state, data, meta)
         if loop.stop_signal:
             raise KeyboardInterrupt
         meter.start_clock()
 
-    finish(folder, model, data, progress)
+    finish(folder, model, data, progress, best)
 
 
 def compile_model(model):
@@ -470,7 +471,7 @@ def show_progress(folder, step, steps, meter):
               f'{meter.tokens_per_second():,.0f} tokens/s\033[K', end='', flush=True)
 
 
-def evaluate_and_log(folder, model, val, progress, meter, lr, steps):
+def evaluate_and_log(folder, model, val, progress, best, meter, lr, steps):
     """Evaluate on the whole of val, add a line to log.jsonl, keep the weights that are best."""
     step = progress.step
     epoch = step // steps if step % steps == 0 else round(step / steps, 4)
@@ -500,10 +501,8 @@ def evaluate_and_log(folder, model, val, progress, meter, lr, steps):
         'peak_memory_mb': peak_memory_mb(device),
         'eval_tokens_per_second': val_tokens / eval_seconds,
     })
-    if figures['correct'] > progress.best_correct:
-        progress.best_correct = figures['correct']
-        progress.best_epoch = epoch
-        write_file(folder / 'best.pt', lambda file: torch.save(model.state_dict(), file))
+    if figures['correct'] > best.correct:
+        best.keep(model, epoch, figures['correct'])
     write_json_lines(folder / 'log.jsonl', progress.log)
 
     start_of_line = '\r' if sys.stdout.isatty() else ''
@@ -515,7 +514,7 @@ def evaluate_and_log(folder, model, val, progress, meter, lr, steps):
         meter.reset()
 
 
-def finish(folder, model, data, progress):
+def finish(folder, model, data, progress, best):
     """The final figures: of the last epoch, the headline, and of the best on val. result.json is
     written last and says that the run is complete."""
     from nanoloss.stats import fit_temperature  # scipy takes a second to import
@@ -533,11 +532,12 @@ def finish(folder, model, data, progress):
         arrays[f'{name}_labels'] = np.array(data[name].labels)
     write_file(folder / 'preds.npz', lambda file: np.savez_compressed(file, **arrays))
     write_file(folder / 'model.pt', lambda file: torch.save(model.state_dict(), file))
+    write_file(folder / 'best.pt', lambda file: torch.save(best.weights, file))
 
     result = {'head': head, 'seed': int(folder.name.removeprefix('seed'))}
-    for which, epoch in (('last', epochs), ('best', progress.best_epoch)):
+    for which, epoch in (('last', epochs), ('best', best.epoch)):
         if epoch != epochs:  # else the weights are those of the last epoch
-            model.load_state_dict(load_weights(folder / 'best.pt', device))
+            model.load_state_dict(best.weights)
             logits = {name: predict(model, split) for name, split in splits.items()}
         result[which] = {'epoch': epoch}
         for name, split in splits.items():

@@ -83,8 +83,6 @@ class Progress:
     def __init__(self):
         self.step = 0
         self.log = []  # the rows of log.jsonl
-        self.best_epoch = 0
-        self.best_correct = -1  # on val
         self.seconds_before = 0.0  # of what was done until the run was interrupted
         self.start_clock()
 
@@ -97,24 +95,41 @@ class Progress:
         return self.seconds_before + time.perf_counter() - self.started
 
     def save_is_due(self, sums_are_joined, ckpt_secs):
-        """After an epoch or an evaluation, when the last time is ckpt_secs ago, and before this
-        process stops.
+        """When the last time is ckpt_secs ago, and before this process stops.
 
-        In between, each of several processes has sums of its own, so there only a process on its
-        own can save. sums_are_joined: whether they have just been put together.
+        Each of several processes has sums of its own, until an epoch or an evaluation ends: only
+        then they can be saved. sums_are_joined: whether they have just been put together.
         """
-        if parallel.WORLD > 1:
-            return sums_are_joined
-        return sums_are_joined or stop_signal or time.perf_counter() - self.saved > ckpt_secs
+        if parallel.WORLD > 1 and not sums_are_joined:
+            return False
+        return stop_signal or time.perf_counter() - self.saved > ckpt_secs
 
     def state_dict(self):
         return {
             'step': self.step,
             'log': self.log,
-            'best_epoch': self.best_epoch,
-            'best_correct': self.best_correct,
             'seconds_before': self.seconds(),
         }
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
+
+class Best:
+    """The weights that are best on val so far; they stay on the device until they are saved."""
+
+    def __init__(self):
+        self.epoch = 0
+        self.correct = -1  # of the answers on val
+        self.weights = {}
+
+    def keep(self, model, epoch, correct):
+        self.epoch = epoch
+        self.correct = correct
+        self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def state_dict(self):
+        return dict(vars(self))
 
     def load_state_dict(self, state):
         vars(self).update(state)
@@ -202,8 +217,6 @@ def load_checkpoint(folder, state, last_step, device):
         checkpoint = load_checked(folder / 'ckpt.pt', device)
         for name, part in state.items():
             part.load_state_dict(checkpoint[name])
-        if state['progress'].best_epoch:
-            load_checked(folder / 'best.pt')  # it will be wanted at the end
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         # RuntimeError: weights of another shape
         fail(f'{folder} cannot go on ({type(error).__name__}: {error}); '
