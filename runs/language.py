@@ -7,6 +7,7 @@
                                               it was trained and 20 at the fitted temperature
     python runs/language.py samples FOLDER    the texts of runs/ and long/ -> samples.md
     python runs/language.py cost FOLDER       what a token of a sample costs -> cost.md
+    python runs/language.py tune FOLDER       tune/<reviews>/<start>/<setting>/seed0 -> tune.md
     python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md
 
 Bits per byte are those of 500 texts of test, or of what the tables say. Intervals are 95 %.
@@ -379,6 +380,17 @@ def cost(folder):
 
 # 4. What a trunk is worth
 
+def tune(folder):
+    """Accuracy on val of imdb_dev after the last epoch of each setting that was tried."""
+    rows = []
+    for run in sorted((folder / 'tune').glob('*/*/*/seed0')):
+        size, start, setting = run.parts[-4:-1]
+        accuracy = read_json(run / 'result.json')['last']['val']['accuracy']
+        rows.append([f'{int(size):,}', STARTS[start], setting, f'{100 * accuracy:.1f}'])
+    header = ['labelled reviews', 'trunk of', 'rate', 'accuracy on val of imdb_dev, %']
+    write(folder / 'tune.md', table(header, rows))
+
+
 def trunk(folder):
     """Accuracy, steps to 85 % on val and calibration of the classifiers."""
     rows = []
@@ -420,7 +432,7 @@ def trunk_row(size, start, found):
 
 
 PARTS = {'rates': rates, 'runs': runs, 'long': partial(runs, part='long'), 'texts': texts,
-         'samples': samples, 'cost': cost, 'trunk': trunk}
+         'samples': samples, 'cost': cost, 'tune': tune, 'trunk': trunk}
 
 
 def main():

@@ -61,25 +61,37 @@ done | in_pairs
 python runs/language.py samples out/language
 python runs/language.py cost out/language
 
-# 5. classifiers from each of the longer trunks and from none, of causal transformers and of bags,
-# and train.py's default, on 500 and 5,000 labelled reviews, drawn by the seed
-classifier() {  # NAME SEED REVIEWS SETTING ...
+# 5. classifiers on 500 and 5,000 labelled reviews, drawn by the seed, from random weights and from
+# the longer trunks
+trunk() {  # loss -> the settings of a classifier that starts from its trunk
+    echo --init_from=out/language/long/$1/seed0
+}
+classifier() {  # FOLDER REVIEWS SETTING ... -> a line of arguments
     local length='--epochs=5 --batch_size=8'
-    if [ $3 = 5000 ]; then
+    if [ $2 = 5000 ]; then
         length='--epochs=3 --batch_size=32'
     fi
-    echo train.py config/finetune.py --n_train=$3 $length --seed=$2 --threads=1 "${@:4}" \
-        --out_dir=out/language/trunk/$3/$1
+    echo train.py config/finetune.py --out_dir=out/language/$1 --n_train=$2 $length --threads=1 \
+        "${@:3}"
 }
+for n in 500 5000; do  # their rate, chosen on imdb_dev, and whether n-grams belong beside the trunk
+    for rate in 3e-4 1e-3; do
+        on_dev="--dataset=imdb_dev --learning_rate=$rate"
+        classifier tune/$n/none/$rate $n $on_dev
+        classifier tune/$n/ce/$rate $n $on_dev $(trunk ce)
+    done
+done | in_pairs
+classifier tune/500/ce/3e-4_ngrams 500 --dataset=imdb_dev --ngrams=tokens $(trunk ce) | in_pairs
+python runs/language.py tune out/language
 for seed in 0 1 2 3 4; do
-    for n in 500 5000; do
+    for n in 500 5000; do  # causal transformers, bags, and train.py's default
+        classifier trunk/$n/none $n --seed=$seed
+        classifier trunk/$n/ce $n --seed=$seed $(trunk ce)
+        classifier trunk/$n/squentropy $n --seed=$seed $(trunk squentropy)
+        classifier trunk/$n/none_bag $n --seed=$seed --causal=False
+        classifier trunk/$n/masked $n --seed=$seed --causal=False $(trunk masked)
         echo train.py --dataset=imdb --n_train=$n --seed=$seed --threads=1 \
             --out_dir=out/language/trunk/$n/default
-        classifier none $seed $n
-        classifier ce $seed $n --init_from=out/language/long/ce/seed0
-        classifier squentropy $seed $n --init_from=out/language/long/squentropy/seed0
-        classifier none_bag $seed $n --causal=False
-        classifier masked $seed $n --causal=False --init_from=out/language/long/masked/seed0
     done
 done | in_pairs
 python runs/language.py trunk out/language

@@ -89,3 +89,14 @@ def test_the_tables(tmp_path):
     assert float(row[6].split()[0]) == pytest.approx(0.4 / 4 / math.log(2), abs=0.01)
     assert row[8].rstrip(' |') == '10%'
     assert (tmp_path / 'runs.png').stat().st_size > 5000
+
+
+def test_the_table_of_what_was_tried(tmp_path):
+    for setting, accuracy in (('3e-4', 0.75), ('1e-3', 0.5)):
+        run = tmp_path / f'tune/5000/ce/{setting}/seed0'
+        run.mkdir(parents=True)
+        (run / 'result.json').write_text(json.dumps({'last': {'val': {'accuracy': accuracy}}}))
+    language.tune(tmp_path)
+    lines = (tmp_path / 'tune.md').read_text().splitlines()
+    assert lines[2:] == ['| 5,000 | cross-entropy | 1e-3 | 50.0 |',
+                         '| 5,000 | cross-entropy | 3e-4 | 75.0 |']
