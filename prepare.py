@@ -6,6 +6,9 @@
     python prepare.py --source=my.csv --text=body --label=stars --group=author
     python prepare.py --source=my.csv --unlabelled=more.csv     and texts for a teacher (train.py)
     python prepare.py --source=my.csv --label=            texts alone, for a language model
+    python prepare.py --source='part*.jsonl.gz' --name=my       several files, also packed
+    python prepare.py --source=my/                        a folder with a folder of texts a class
+    ... | python prepare.py --source=- --name=my          JSON lines from standard input
 
 Notable:
 - Reviews have one canonical order, by the hash of label and text: IMDB is the same, bit for bit,
@@ -15,6 +18,7 @@ Notable:
   too, is in train, val and test where that can be.
 - cl100k_base needs no download: its table comes out of the bpe-openai wheel and is checked.
 """
+import glob
 import hashlib
 import os
 import re
@@ -22,8 +26,10 @@ import sys
 import tarfile
 import tempfile
 import zlib
+from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +37,11 @@ from tqdm import tqdm
 
 from nanoloss.configure import configure, fail
 from nanoloss.files import replacing_folder, write_json
-from nanoloss.tables import read_columns, strings
+from nanoloss.tables import files_of, name_of, read_columns, strings
 from nanoloss.tokenizer import table_sha256, tokenizer
 
 # -----------------------------------------------------------------------------
-source = 'imdb'  # imdb (the hub), sample, an aclImdb archive or folder, a .csv .tsv .jsonl .parquet
+source = 'imdb'  # imdb (the hub), sample, an aclImdb archive, a folder, a .csv .tsv .jsonl .parquet
 name = ''  # of the data set, data/<name>; '' means imdb, sample, or the name of the file
 data_dir = 'data'  # the folder of data sets
 text = 'text'  # column of your file: the review
@@ -67,7 +73,9 @@ def data_set_folder(imdb):
     """data/<name>. Fails where that is something else than a data set, which would be replaced."""
     folder_name = name
     if not name:
-        folder_name = 'imdb' if imdb else Path(source).stem
+        if source == '-' or (glob.has_magic(source) and not Path(source).exists()):
+            fail(f'--source={source} says no name for the data set; choose one by --name=')
+        folder_name = 'imdb' if imdb else name_of(source)
     if dev:
         folder_name += '_dev'
     folder = Path(data_dir) / folder_name
@@ -226,9 +234,11 @@ def read_files(cache):
     labels = []
     groups = []
     tables = []  # (the row of its first review, path, data)
-    for side, path in zip(SPLITS, (train_source, val_source, test_source)):
-        if not path:
-            continue
+    files = []
+    for side, given in zip(SPLITS, (train_source, val_source, test_source)):
+        if given:
+            files += [(side, file) for file in files_of(given)]
+    for side, path in files:
         data = read_columns(Path(path), columns, cache)
         tables.append((len(sides), path, data))
         sides += [side] * len(data)
@@ -238,23 +248,59 @@ def read_files(cache):
             check_none_is_missing(path, group_column, names)
             groups += names
 
-    # unlike labels and groups, texts stay in their files until they are needed
-    def fetch(rows):
-        texts = {}
-        for first, path, data in tables:
-            rows_of_table = [row for row in rows if first <= row < first + len(data)]
-            if rows_of_table:
-                values = data[[row - first for row in rows_of_table]][text_column]
-                values = strings(path, text_column, values)
-                texts.update(zip(rows_of_table, values))
-        return [texts[row] for row in rows]
-
     # numbered in the order of their names, so that the order of the rows does not matter
     if group_column:
         numbers = np.unique(groups, return_inverse=True)[1].tolist()
     else:
         numbers = [None] * len(sides)
-    return RawReviews(sides, labels, numbers, fetch)
+    return RawReviews(sides, labels, numbers, partial(fetch_texts, tables, text_column))
+
+
+def fetch_texts(tables, column, rows):
+    """The texts of these rows: unlike labels and groups, they stay in their files until they are
+    needed. tables: [(the row of its first text, path, data)]."""
+    firsts = [first for first, _, _ in tables]
+    rows_of_tables = {}
+    for row in rows:
+        rows_of_tables.setdefault(bisect(firsts, row) - 1, []).append(row)
+    texts = {}
+    for number, rows_of_table in rows_of_tables.items():
+        first, path, data = tables[number]
+        values = data[[row - first for row in rows_of_table]][column]
+        texts.update(zip(rows_of_table, strings(path, column, values)))
+    return [texts[row] for row in rows]
+
+
+def holds_imdb(folder):
+    """Whether a folder has a file that is named as IMDB's are."""
+    return any(IMDB_FILE.search(file.as_posix()) for file in folder.rglob('*.txt'))
+
+
+def read_folders(path):
+    """Text files in a folder for each class, or such folders in train, val and test ->
+    RawReviews."""
+    files = sorted(path.rglob('*.txt'))
+    sides = []
+    labels = []
+    for file in files:
+        *folders, _ = file.relative_to(path).parts
+        side = folders.pop(0) if folders and folders[0] in SPLITS else 'train'
+        if not folders:
+            fail(f'{file} is in no folder of a class')
+        sides.append(side)
+        labels.append(folders[0])
+    if not files:
+        fail(f'{path}: there is no .txt file in it')
+
+    def fetch(rows):
+        texts = []
+        for row in rows:
+            try:
+                texts.append(files[row].read_bytes().decode())
+            except (OSError, UnicodeDecodeError) as error:
+                fail(f'{files[row]}: cannot be read: {error}')
+        return texts
+    return RawReviews(sides, labels, [None] * len(files), fetch)
 
 
 def is_archive(path):
@@ -272,8 +318,13 @@ def read_unlabelled(cache):
         if not texts:
             fail(f'{path}: there is no text in train/unsup')
     else:
-        data = read_columns(path, [text], cache)
-        return len(data), lambda rows: strings(unlabelled, text, data[rows][text])
+        tables = []
+        n_texts = 0
+        for file in files_of(unlabelled):
+            data = read_columns(Path(file), [text], cache)
+            tables.append((n_texts, file, data))
+            n_texts += len(data)
+        return n_texts, partial(fetch_texts, tables, text)
     return len(texts), lambda rows: [texts[row] for row in rows]
 
 
@@ -541,8 +592,8 @@ def split_reviews(reviews, imdb):
     if imdb:
         drop_shared_movies(reviews)
     else:
-        val_share = 0 if val_source else val_frac
-        test_share = 0 if test_source else test_frac
+        val_share = 0 if 'val' in reviews.sides else val_frac
+        test_share = 0 if 'test' in reviews.sides else test_frac
         split_train(reviews, val_share, test_share)
 
     shared = (reviews.sides == '').sum()
@@ -697,10 +748,14 @@ def print_table(folder, meta, columns, group_word):
 
 def main(cache):
     """cache: a folder for what is read of files, so that their texts need not fit into memory."""
-    imdb = source == 'imdb' or Path(source).is_dir() or is_archive(source)
+    in_folders = Path(source).is_dir() and not holds_imdb(Path(source))
+    imdb = source == 'imdb' or is_archive(source) or (Path(source).is_dir() and not in_folders)
     folder = data_set_folder(imdb)
     if not label and (imdb or source == 'sample' or label_sep):
         fail('an empty --label goes with a file of your own, and without --label_sep')
+    if in_folders and (group or label_sep or val_source or test_source):
+        fail(f'{source} is a folder: its classes are the folders in it, and it has no columns for '
+             '--group or --label_sep, nor files for --val_source and --test_source')
     if imdb and (val_source or test_source):
         fail('--val_source and --test_source go with a file of your own; '
              'the split of IMDB is official')
@@ -709,6 +764,8 @@ def main(cache):
         raw = load_hub()
     elif imdb:
         raw = read_archive(Path(source))
+    elif in_folders:
+        raw = read_folders(Path(source))
     else:
         raw = read_files(cache)
     reviews = put_in_order(raw)

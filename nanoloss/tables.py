@@ -1,15 +1,58 @@
-"""Files of texts, a row each: .csv, .tsv, .jsonl (or .json) and .parquet, of any size."""
+"""Files of texts, a row each: .csv, .tsv, .jsonl (or .json) and .parquet, of any size, also as .gz
+or .zst; and JSON lines from standard input."""
 import glob
+import shutil
+import sys
+import tempfile
 import warnings
+from pathlib import Path
 
 from nanoloss.configure import fail
 
 KINDS = 'csv', 'tsv', 'json', 'jsonl', 'parquet'
+PACKED = {'.gz': 'gzip', '.zst': 'zstd'}  # endings, and what pyarrow calls them
 
 
-def check_lines(path):
-    """Make sure that a file is UTF-8 without NUL bytes, at which a reader may stop or guess."""
-    with open(path, 'rb') as lines:
+def files_of(pattern):
+    """The files that a path stands for: itself or, where it has * ? or [ in it, all files that
+    match, in the order of their names."""
+    if pattern == '-' or Path(pattern).exists() or not glob.has_magic(pattern):
+        return [pattern]
+    files = sorted(file for file in glob.glob(pattern, recursive=True) if Path(file).is_file())
+    if not files:
+        fail(f'{pattern}: no file matches')
+    return files
+
+
+def name_of(path):
+    """A file's name without what tells its kind: my of my.csv.gz."""
+    path = Path(path)
+    return Path(path.stem).stem if path.suffix in PACKED else path.stem
+
+
+def unpack(path, cache):
+    """A file that can be read as it is: of a packed one, or of standard input, a copy in the folder
+    `cache`; the same file else."""
+    if str(path) != '-' and path.suffix not in PACKED:
+        return path
+    import pyarrow
+    folder = Path(tempfile.mkdtemp(dir=cache))
+    if str(path) == '-':
+        to = folder / 'stdin.jsonl'
+        source = sys.stdin.buffer
+    else:
+        to = folder / path.stem
+        source = pyarrow.input_stream(str(path), compression=PACKED[path.suffix])
+    with source, open(to, 'wb') as file:
+        shutil.copyfileobj(source, file)
+    return to
+
+
+def check_lines(path, file):
+    """Make sure that a file is UTF-8 without NUL bytes, at which a reader may stop or guess.
+
+    path: what the user calls the file."""
+    with open(file, 'rb') as lines:
         for number, line in enumerate(lines, 1):
             try:
                 line.decode()
@@ -26,7 +69,7 @@ def check_columns(path, columns, known):
              'see --text, --label, --group')
 
 
-def read_separated(path, pattern, separator, columns, cache):
+def read_separated(path, file, separator, columns, cache):
     """The same for a .csv or .tsv file: every cell of the columns is the string that it is."""
     import datasets
     import pandas
@@ -36,38 +79,42 @@ def read_separated(path, pattern, separator, columns, cache):
         'index_col': False,
         'keep_default_na': False,  # a review that says "NA" is no missing one
     }
-    check_columns(path, columns, list(pandas.read_csv(path, nrows=0, **options)))
+    check_columns(path, columns, list(pandas.read_csv(file, nrows=0, **options)))
     strings_only = datasets.Features({column: datasets.Value('string') for column in columns})
     with warnings.catch_warnings():
         # pandas merely warns when it cuts a row that has too many cells
         warnings.simplefilter('error', pandas.errors.ParserWarning)
-        return datasets.Dataset.from_csv(pattern, features=strings_only, cache_dir=cache, **options)
+        return datasets.Dataset.from_csv(glob.escape(str(file)), features=strings_only,
+                                         cache_dir=cache, **options)
 
 
 def read_columns(path, columns, cache):
     """Columns of a file -> datasets.Dataset, memory-mapped from the folder `cache`.
 
-    path: a Path; its suffix says of which kind the file is. The Dataset may have further columns.
-    A file that cannot be read as it is, down to its last line, ends in `fail`.
+    path: a Path; its suffix says of which kind the file is; - is standard input. The Dataset may
+    have further columns. A file that cannot be read as it is, down to its last line, ends in
+    `fail`.
     """
     import datasets  # takes a second, which not every caller needs to wait for
     datasets.logging.set_verbosity(datasets.logging.CRITICAL + 1)  # errors are reported below
     datasets.disable_progress_bars()
 
-    kind = path.suffix[1:].lower()
+    kind = Path(path.stem).suffix if path.suffix in PACKED else path.suffix
+    kind = 'jsonl' if str(path) == '-' else kind[1:].lower()
     if kind not in KINDS:
         fail(f'{path}: wanted imdb, sample, a folder, or a .tar.gz, .csv, .tsv, .jsonl or '
              '.parquet file')
-    pattern = glob.escape(str(path))  # datasets takes a path for a pattern
     try:
+        file = unpack(path, cache)
+        pattern = glob.escape(str(file))  # datasets takes a path for a pattern
         if kind == 'parquet':
             data = datasets.Dataset.from_parquet(pattern, cache_dir=cache)
         elif kind in ('json', 'jsonl'):
-            check_lines(path)
+            check_lines(path, file)
             data = datasets.Dataset.from_json(pattern, cache_dir=cache, encoding='utf-8-sig')
         else:
-            check_lines(path)
-            data = read_separated(path, pattern, ',' if kind == 'csv' else '\t', columns, cache)
+            check_lines(path, file)
+            data = read_separated(path, file, ',' if kind == 'csv' else '\t', columns, cache)
     except Exception as error:  # of many kinds; datasets wraps the one that explains
         cause = error.__cause__ or error
         fail(f'{path}: cannot be read, or is empty: {type(cause).__name__}: {str(cause)[:300]}')

@@ -484,6 +484,53 @@ def test_every_kind_of_file_is_read_as_it_is(kind, tmp_path, enc):
     assert os.listdir(tmp_path / 'data') == [path.stem]
 
 
+def test_several_files_are_one(tmp_path, capsys):
+    rows = plain(90)
+    write_csv(tmp_path / 'all.csv', rows)
+    for i in range(3):
+        write_csv(tmp_path / f'part{i}.csv', rows[30 * i:30 * i + 30])
+    run(f'--source={tmp_path}/all.csv', f'--data_dir={tmp_path}/data')
+    run(f'--source={tmp_path}/part*.csv', f'--data_dir={tmp_path}/data', '--name=parts')
+    assert_same_arrays(tmp_path / 'data/all', tmp_path / 'data/parts')
+    assert 'choose one by --name' in failure(
+        capsys, f'--source={tmp_path}/part*.csv', f'--data_dir={tmp_path}/data')
+    # unlabelled texts, too
+    run(f'--source={tmp_path}/all.csv', f'--data_dir={tmp_path}/data', '--name=more',
+        f'--unlabelled={tmp_path}/p*.csv')
+    meta, _ = load(tmp_path / 'data/more')
+    assert meta['unlabelled']['rows'] == 90 - 9 - 9
+
+
+@pytest.mark.parametrize('sides', [[''], ['train', 'test'], ['train', 'val', 'test']], ids=' '.join)
+def test_a_folder_of_classes(sides, tmp_path, enc, capsys):
+    texts = {side: [f'{side} text {i}\r\n' for i in range(40)] for side in sides}
+    for side in sides:
+        for i, content in enumerate(texts[side]):
+            file = tmp_path / 'my' / side / ('spam', 'ham')[i % 2] / 'deep' / f'{i}.txt'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content.encode())
+    argv = f'--source={tmp_path}/my/', f'--data_dir={tmp_path}/data'
+    run(*argv)
+    meta, data = load(tmp_path / 'data/my')
+    assert meta['classes'] == ['ham', 'spam']
+    found = {split: texts_of(data, split, enc) for split in SPLITS}
+    for split in SPLITS:
+        for content, label in zip(found[split], data[split]['labels']):
+            assert label == (int(content.split()[-1]) % 2 == 0)
+    if 'test' in sides:
+        assert sorted(found['test']) == sorted(texts['test'])
+    assert sorted(sum(found.values(), [])) == sorted(sum(texts.values(), []))
+
+    assert 'it has no columns' in failure(capsys, *argv, '--group=film')
+    (tmp_path / 'my/readme.txt').write_text('')
+    assert 'readme.txt is in no folder of a class' in failure(capsys, *argv)
+    (tmp_path / 'my/readme.txt').unlink()
+    file.write_bytes(b'caf\xe9')
+    assert f'{file}: cannot be read' in failure(capsys, *argv)
+    (tmp_path / 'none').mkdir()
+    assert 'there is no .txt file' in failure(capsys, f'--source={tmp_path}/none', argv[1])
+
+
 @pytest.mark.parametrize('values, classes', [
     (['10', '9', '1'], ['1', '9', '10']), ([10, 9, 1], ['1', '9', '10']),
     ([2.0, 1.0, 3.0], ['1', '2', '3']), (['2.0', '1.0'], ['1', '2']),

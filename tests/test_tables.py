@@ -1,11 +1,16 @@
 """nanoloss/tables.py: every kind of file that it reads, against what was written; and mistakes."""
 import csv
+import gzip
+import io
 import json
 import os
+import sys
+from pathlib import Path
 
+import pyarrow
 import pytest
 
-from nanoloss.tables import read_columns, strings
+from nanoloss.tables import PACKED, files_of, name_of, read_columns, strings
 
 ODD = ['he said "hello",\nand left', 'NA', 'null', 'None', 'nan', '', ' \tspaces ', 'tab\tin it',
        '1.0', '007', '#x', 'caf\u00e9 \u2014 \U0001f600 \u4f60\u597d', '"', 'a,b,,c',
@@ -60,6 +65,62 @@ def test_every_cell_is_read_as_it_is(kind, tmp_path):
     files = [entry['filename'] for entry in data.cache_files]
     assert files and all(file.startswith(str(tmp_path / 'cache')) for file in files)
     assert sorted(os.listdir(tmp_path)) == ['cache', path.name]
+
+
+@pytest.mark.parametrize('kind', ['csv.gz', 'jsonl.gz', 'tsv.zst', 'parquet.zst', '-'])
+def test_packed_files_and_standard_input(kind, tmp_path, monkeypatch):
+    texts = ODD + [f'more {i}' for i in range(300)]
+    plain, _, packing = f'my.{kind}'.rpartition('.')
+    plain = tmp_path / plain
+    if plain.suffix in ('.csv', '.tsv'):
+        delimiter = '\t' if plain.suffix == '.tsv' else ','
+        write_csv(plain, [(text, i) for i, text in enumerate(texts)], delimiter=delimiter)
+    elif plain.suffix == '.parquet':
+        import pandas
+        pandas.DataFrame({'text': texts}).to_parquet(plain)
+    else:
+        write_json_lines(plain, [{'text': text} for text in texts])
+    path = Path('-')
+    if packing == 'gz':
+        path = tmp_path / f'{plain.name}.gz'
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+    elif packing == 'zst':
+        path = tmp_path / f'{plain.name}.zst'
+        with pyarrow.output_stream(str(path), compression='zstd') as file:
+            file.write(plain.read_bytes())
+    else:
+        content = io.BytesIO(plain.read_bytes())
+        monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(content))
+    (tmp_path / 'cache').mkdir()
+    assert column_of(path, 'text', tmp_path / 'cache') == texts
+    assert name_of(tmp_path / f'my.{kind}' if packing != '-' else plain) == 'my'
+
+
+def test_a_packed_file_that_is_cut_short(tmp_path, capsys):
+    (tmp_path / 'cache').mkdir()
+    for ending in 'gz', 'zst':
+        path = tmp_path / f'cut.csv.{ending}'
+        content = GOOD.encode() + os.urandom(9999).hex().encode()
+        with pyarrow.output_stream(str(path), compression=PACKED[f'.{ending}']) as file:
+            file.write(content)
+        path.write_bytes(path.read_bytes()[:3000])
+        with pytest.raises(SystemExit):
+            read_columns(path, ['text'], str(tmp_path / 'cache'))
+        err = capsys.readouterr().err
+        assert f'{path}: cannot be read' in err
+        assert err.count('\n') == 1
+
+
+def test_files_that_a_pattern_stands_for(tmp_path, capsys):
+    for name in 'b.csv', 'a.csv', 'c.tsv', 'd[1].csv':
+        (tmp_path / name).write_text('text\nx\n')
+    (tmp_path / 'e.csv').mkdir()
+    assert files_of(f'{tmp_path}/?.csv') == [f'{tmp_path}/a.csv', f'{tmp_path}/b.csv']
+    assert files_of(f'{tmp_path}/d[1].csv') == [f'{tmp_path}/d[1].csv']
+    assert files_of('none.csv') == ['none.csv']
+    with pytest.raises(SystemExit):
+        files_of(f'{tmp_path}/*.jsonl')
+    assert 'no file matches' in capsys.readouterr().err
 
 
 def test_values_that_are_no_strings(tmp_path):
