@@ -9,6 +9,7 @@
     python prepare.py --source='part*.jsonl.gz' --name=my       several files, also packed
     python prepare.py --source=my/                        a folder with a folder of texts a class
     ... | python prepare.py --source=- --name=my          JSON lines from standard input
+    python prepare.py --source=hub:fancyzhx/ag_news       a data set of the hub
 
 Notable:
 - Reviews have one canonical order, by the hash of label and text: IMDB is the same, bit for bit,
@@ -37,11 +38,11 @@ from tqdm import tqdm
 
 from nanoloss.configure import configure, fail
 from nanoloss.files import replacing_folder, write_json
-from nanoloss.tables import files_of, name_of, read_columns, strings
+from nanoloss.tables import check_columns, files_of, name_of, read_columns, strings
 from nanoloss.tokenizer import table_sha256, tokenizer
 
 # -----------------------------------------------------------------------------
-source = 'imdb'  # imdb (the hub), sample, an aclImdb archive, a folder, a .csv .tsv .jsonl .parquet
+source = 'imdb'  # imdb, sample, hub:OWNER/NAME, an aclImdb archive, a folder, or a file
 name = ''  # of the data set, data/<name>; '' means imdb, sample, or the name of the file
 data_dir = 'data'  # the folder of data sets
 text = 'text'  # column of your file: the review
@@ -50,6 +51,12 @@ label_sep = ''  # what stands between the labels of one review, such as ;  '' if
 group = ''  # column: what a split must not cut, such as the movie; '' for none
 val_source = ''  # a file of its own for val; '' takes val_frac of the source
 test_source = ''  # a file of its own for test; '' takes test_frac of the source
+hub_config = ''  # of hub:OWNER/NAME, its configuration; '' if it has one only
+revision = ''  # of it, a commit, tag or branch; '' for the newest
+train_split = 'train'  # of it; val and test are cut out of train where it lacks them
+val_split = 'validation'
+test_split = 'test'
+strict = False  # a row without a label or group is an error; else it is left out and counted
 unlabelled = ''  # texts without labels: imdb (the hub's), an aclImdb archive or folder, a file
 val_frac = 0.1  # not for IMDB, whose split is official
 test_frac = 0.1
@@ -58,6 +65,7 @@ seed = 1337  # of the split
 encoding = 'cl100k_base'  # any encoding of tiktoken; all but this one are downloaded
 block_size = 512  # the paper's, only to tell how many reviews it would cut
 # -----------------------------------------------------------------------------
+HUB_SPLITS = 'train', 'validation', 'test'  # the usual names
 FORMAT_VERSION = 1  # of data/<name>; train.py takes no other
 SPLITS = 'train', 'val', 'test'
 BATCH = 2000  # reviews whose texts are in memory at once
@@ -75,7 +83,7 @@ def data_set_folder(imdb):
     if not name:
         if source == '-' or (glob.has_magic(source) and not Path(source).exists()):
             fail(f'--source={source} says no name for the data set; choose one by --name=')
-        folder_name = 'imdb' if imdb else name_of(source)
+        folder_name = 'imdb' if imdb else name_of(source.removeprefix('hub:'))
     if dev:
         folder_name += '_dev'
     folder = Path(data_dir) / folder_name
@@ -93,33 +101,51 @@ class RawReviews:
     labels: list  # the label as text; several are joined by label_sep
     groups: list  # the number of the movie, or None
     fetch: Callable  # a list of rows -> the list of their texts
+    dropped: dict  # {why: number of rows that cannot be used}
 
 
 def hold_in_memory(reviews):
     """[(side, label, movie, text)] -> RawReviews."""
     sides, labels, movies, texts = zip(*reviews)
-    return RawReviews(sides, labels, movies, fetch=lambda rows: [texts[row] for row in rows])
+    return RawReviews(sides, labels, movies, lambda rows: [texts[row] for row in rows], {})
 
 
-def open_hub():
-    """The hub's stanfordnlp/imdb: {split: datasets.Dataset}. Fails within seconds."""
+def open_hub(path, remedy, cache=None):
+    """A data set of the hub, or a folder that has its layout -> {split: datasets.Dataset}, and its
+    commit, None if it is unknown. Fails within seconds, and says the remedy.
+
+    cache: the folder to unpack a folder in; None: where the hub's data are kept."""
     import datasets  # takes a second, and only readers need it
     import huggingface_hub
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    commit = None
     try:
+        if Path(path).is_dir():
+            return datasets.load_dataset(path, hub_config or None, cache_dir=cache), commit
         # load_dataset tries an unreachable hub for half a minute; offline, it looks in its cache
         try:
-            huggingface_hub.HfApi().dataset_info('stanfordnlp/imdb', timeout=5)
+            commit = huggingface_hub.HfApi().dataset_info(
+                path, revision=revision or None, timeout=5).sha
         except Exception:
             datasets.config.HF_HUB_OFFLINE = True
-        return datasets.load_dataset('stanfordnlp/imdb')
+        hub = datasets.load_dataset(path, hub_config or None, revision=commit or revision or None)
+        return hub, commit
     except Exception as error:
-        fail(f'cannot get IMDB from the hub ({error}); give the archive, '
-             '--source=PATH/aclImdb_v1.tar.gz, or try --source=sample')
+        why = ' '.join(str(error).split())[:300]
+        fail(f'cannot get {path} from the hub ({why}); {remedy}')
 
 
-def load_hub():
-    """The reviews of the hub -> RawReviews. It knows no movies."""
-    hub = open_hub()
+def open_imdb_hub():
+    """The hub's IMDB: {split: datasets.Dataset}."""
+    hub, _ = open_hub('stanfordnlp/imdb', 'give the archive, --source=PATH/aclImdb_v1.tar.gz, or '
+                      'try --source=sample')
+    return hub
+
+
+def load_imdb_hub():
+    """The reviews of the hub's IMDB -> RawReviews. It knows no movies."""
+    hub = open_imdb_hub()
     reviews = []
     for side in 'train', 'test':
         for y, review in zip(hub[side]['label'][:], hub[side]['text'][:]):
@@ -195,20 +221,33 @@ def read_cells(path, data, column):
     return [clean(value) for value in strings(path, column, data[column][:])]
 
 
-def check_none_is_missing(path, column, values):
-    """A review without a label cannot be used, one without a group could leak."""
-    if '' in values:
-        fail(f'{path}: {values.count("")} reviews lack {column!r}, first no. '
-             f'{values.index("") + 1}')
+def find_missing(path, column, values, dropped):
+    """Where the values are '', a set: a review without a label cannot be used, one without a group
+    could leak. They are counted in dropped."""
+    missing = [i for i, value in enumerate(values) if not value]
+    if not missing:
+        return set()
+    if strict:
+        fail(f'{path}: {len(missing)} reviews lack {column!r}, first no. {missing[0] + 1}')
+    dropped[f'reviews that lack {column!r}, first no. {missing[0] + 1} of {path}'] = len(missing)
+    return set(missing)
 
 
 def read_labels(path, data, column):
     """The label of each row; several in one spelling: sorted, each once, joined by label_sep."""
     if not column:
         return [''] * len(data)
-    cells = read_cells(path, data, column)
+    feature = data.features[column]
+    of_list = getattr(feature, 'feature', None)  # the feature of a list's entries
+    if hasattr(of_list, 'names'):  # numbers of classes, several a review
+        if not label_sep:
+            fail(f"{path}: {column!r} has several labels a review; say --label_sep=';'")
+        cells = [label_sep.join(of_list.names[y] for y in numbers) for numbers in data[column][:]]
+    elif hasattr(feature, 'names'):  # the number of a class; -1 is none
+        cells = [feature.names[y] if y is not None and y >= 0 else '' for y in data[column][:]]
+    else:
+        cells = read_cells(path, data, column)
     if not label_sep:
-        check_none_is_missing(path, column, cells)
         return cells
     labels = []
     for cell in cells:
@@ -217,55 +256,92 @@ def read_labels(path, data, column):
     return labels
 
 
+def columns_wanted():
+    """The names of the columns of texts, labels and groups; '' for labels or groups: none."""
+    if source == 'sample':
+        return 'review', 'label', 'movie'
+    return text, label, group
+
+
 def read_files(cache):
     """The source and, where they are set, val_source and test_source -> RawReviews."""
+    text_column, *others = columns_wanted()
+    columns = [text_column, *filter(None, others)]
     train_source = source
-    text_column = text
-    label_column = label
-    group_column = group
     if source == 'sample':
-        train_source = Path(__file__).parent / 'data' / 'sample.csv'
-        text_column = 'review'
-        label_column = 'label'
-        group_column = 'movie'
-    columns = [text_column, *filter(None, [label_column, group_column])]
+        train_source = str(Path(__file__).parent / 'data' / 'sample.csv')
+    tables = []
+    for side, given in zip(SPLITS, (train_source, val_source, test_source)):
+        for file in files_of(given) if given else []:
+            tables.append((side, file, read_columns(Path(file), columns, cache)))
+    return read_tables(tables)
 
+
+def read_hub(cache):
+    """A data set of the hub -> RawReviews, and its commit, or None."""
+    hub, commit = open_hub(source.removeprefix('hub:'), 'give files of it, --source=PATH', cache)
+    text_column, *others = columns_wanted()
+    tables = []
+    for side, split, usual in zip(SPLITS, (train_split, val_split, test_split), HUB_SPLITS):
+        if split in hub:
+            path = f'{source}, {split}'
+            check_columns(path, [text_column, *filter(None, others)], hub[split].column_names)
+            tables.append((side, path, hub[split]))
+        elif side == 'train' or split != usual:
+            fail(f'{source} has no split {split!r}, only {", ".join(map(repr, hub))}; '
+                 'see --train_split, --val_split and --test_split')
+    return read_tables(tables), commit
+
+
+def read_tables(tables):
+    """[(side, path, datasets.Dataset)] -> RawReviews."""
+    text_column, label_column, group_column = columns_wanted()
+    rows = []  # those that can be used, of all tables one after another
     sides = []
     labels = []
     groups = []
-    tables = []  # (the row of its first review, path, data)
-    files = []
-    for side, given in zip(SPLITS, (train_source, val_source, test_source)):
-        if given:
-            files += [(side, file) for file in files_of(given)]
-    for side, path in files:
-        data = read_columns(Path(path), columns, cache)
-        tables.append((len(sides), path, data))
-        sides += [side] * len(data)
-        labels += read_labels(path, data, label_column)
+    dropped = {}
+    places = []  # of each table, the row of its first review, path and data
+    n_rows = 0
+    for side, path, data in tables:
+        places.append((n_rows, path, data))
+        labels_here = read_labels(path, data, label_column)
+        missing = set()
+        if label_column and not label_sep:
+            missing |= find_missing(path, label_column, labels_here, dropped)
+        groups_here = [None] * len(data)
         if group_column:
-            names = read_cells(path, data, group_column)
-            check_none_is_missing(path, group_column, names)
-            groups += names
+            groups_here = read_cells(path, data, group_column)
+            missing |= find_missing(path, group_column, groups_here, dropped)
+        for i in range(len(data)):
+            if i not in missing:
+                rows.append(n_rows + i)
+                sides.append(side)
+                labels.append(labels_here[i])
+                groups.append(groups_here[i])
+        n_rows += len(data)
+    if not rows:
+        fail(f'{source}: no review of {n_rows:,} can be used: {"; ".join(dropped)}')
 
     # numbered in the order of their names, so that the order of the rows does not matter
     if group_column:
-        numbers = np.unique(groups, return_inverse=True)[1].tolist()
-    else:
-        numbers = [None] * len(sides)
-    return RawReviews(sides, labels, numbers, partial(fetch_texts, tables, text_column))
+        groups = np.unique(groups, return_inverse=True)[1].tolist()
+
+    def fetch(some):
+        return fetch_texts(places, text_column, [rows[row] for row in some])
+    return RawReviews(sides, labels, groups, fetch, dropped)
 
 
-def fetch_texts(tables, column, rows):
+def fetch_texts(places, column, rows):
     """The texts of these rows: unlike labels and groups, they stay in their files until they are
-    needed. tables: [(the row of its first text, path, data)]."""
-    firsts = [first for first, _, _ in tables]
+    needed. places: of each table, the row of its first text, path and data."""
+    firsts = [first for first, _, _ in places]
     rows_of_tables = {}
     for row in rows:
         rows_of_tables.setdefault(bisect(firsts, row) - 1, []).append(row)
     texts = {}
     for number, rows_of_table in rows_of_tables.items():
-        first, path, data = tables[number]
+        first, path, data = places[number]
         values = data[[row - first for row in rows_of_table]][column]
         texts.update(zip(rows_of_table, strings(path, column, values)))
     return [texts[row] for row in rows]
@@ -300,7 +376,7 @@ def read_folders(path):
             except (OSError, UnicodeDecodeError) as error:
                 fail(f'{files[row]}: cannot be read: {error}')
         return texts
-    return RawReviews(sides, labels, [None] * len(files), fetch)
+    return RawReviews(sides, labels, [None] * len(files), fetch, {})
 
 
 def is_archive(path):
@@ -312,19 +388,19 @@ def read_unlabelled(cache):
     texts."""
     path = Path(unlabelled)
     if unlabelled == 'imdb':
-        texts = open_hub()['unsupervised']['text'][:]
+        texts = open_imdb_hub()['unsupervised']['text'][:]
     elif path.is_dir() or is_archive(unlabelled):
         texts = [content for _, content in imdb_files(path, IMDB_UNLABELLED_FILE)]
         if not texts:
             fail(f'{path}: there is no text in train/unsup')
     else:
-        tables = []
+        places = []
         n_texts = 0
         for file in files_of(unlabelled):
             data = read_columns(Path(file), [text], cache)
-            tables.append((n_texts, file, data))
+            places.append((n_texts, file, data))
             n_texts += len(data)
-        return n_texts, partial(fetch_texts, tables, text)
+        return n_texts, partial(fetch_texts, places, text)
     return len(texts), lambda rows: [texts[row] for row in rows]
 
 
@@ -691,9 +767,9 @@ def count_shared_groups(columns):
     return shared
 
 
-def write_data_set(folder, reviews, dropped, more=None):
+def write_data_set(folder, reviews, dropped, more=None, commit=None):
     """Write the arrays and meta.json -> (meta, {split: {column: array}}). more: rows and fetch of
-    unlabelled texts."""
+    unlabelled texts. commit: that of the source, on the hub."""
     enc = tokenizer(encoding)
     columns = {}
     checksums = {}
@@ -715,6 +791,8 @@ def write_data_set(folder, reviews, dropped, more=None):
             'seed': seed,
             'sha256': checksums,
         }
+        if commit:
+            meta['commit'] = commit
         if more:
             meta['unlabelled'] = write_unlabelled(new, *more, enc)
         write_json(new / 'meta.json', meta)
@@ -756,12 +834,18 @@ def main(cache):
     if in_folders and (group or label_sep or val_source or test_source):
         fail(f'{source} is a folder: its classes are the folders in it, and it has no columns for '
              '--group or --label_sep, nor files for --val_source and --test_source')
+    if source.startswith('hub:') and (val_source or test_source):
+        fail('--val_source and --test_source go with files; of the hub, see --val_split and '
+             '--test_split')
     if imdb and (val_source or test_source):
         fail('--val_source and --test_source go with a file of your own; '
              'the split of IMDB is official')
 
+    commit = None
     if source == 'imdb':
-        raw = load_hub()
+        raw = load_imdb_hub()
+    elif source.startswith('hub:'):
+        raw, commit = read_hub(cache)
     elif imdb:
         raw = read_archive(Path(source))
     elif in_folders:
@@ -769,7 +853,7 @@ def main(cache):
     else:
         raw = read_files(cache)
     reviews = put_in_order(raw)
-    dropped = split_reviews(reviews, imdb)
+    dropped = raw.dropped | split_reviews(reviews, imdb)
     check_splits(reviews)
     more = None
     if unlabelled:
@@ -779,7 +863,7 @@ def main(cache):
         more = rows, fetch
 
     # whatever is wrong with the source has ended the program before the longest part
-    meta, columns = write_data_set(folder, reviews, dropped, more)
+    meta, columns = write_data_set(folder, reviews, dropped, more, commit)
     print_table(folder, meta, columns, 'movies' if imdb or source == 'sample' else 'groups')
 
 

@@ -229,8 +229,10 @@ def test_hub_gives_the_same_arrays(archive, prepared, decoded, enc, tmp_path, mo
         random.Random(side).shuffle(rows)
         columns = {'text': [content for content, _ in rows], 'label': [y for _, y in rows]}
         hub[side] = datasets.Dataset.from_dict(columns, features)
-    monkeypatch.setattr(huggingface_hub.HfApi, 'dataset_info', lambda *_, **__: None)
-    monkeypatch.setattr(datasets, 'load_dataset', lambda path: {'stanfordnlp/imdb': hub}[path])
+    info = SimpleNamespace(sha='abc')
+    monkeypatch.setattr(huggingface_hub.HfApi, 'dataset_info', lambda *_, **__: info)
+    monkeypatch.setattr(datasets, 'load_dataset',
+                        lambda path, config, revision: hub if revision == 'abc' else None)
 
     # tokens of these very texts are looked up, not made again, to save the time
     known = {}
@@ -501,6 +503,89 @@ def test_several_files_are_one(tmp_path, capsys):
     assert meta['unlabelled']['rows'] == 90 - 9 - 9
 
 
+def hub_data_set(folder, splits):
+    """A data set in the hub's layout: {split: (texts, numbers of classes)}."""
+    import datasets
+    features = datasets.Features({'text': datasets.Value('string'),
+                                  'label': datasets.ClassLabel(names=['yes', 'no'])})
+    (folder / 'data').mkdir(parents=True)
+    for split, (texts, labels) in splits.items():
+        data = datasets.Dataset.from_dict({'text': texts, 'label': labels}, features)
+        data.to_parquet(folder / 'data' / f'{split}-00000-of-00001.parquet')
+
+
+def test_any_data_set_of_the_hub(tmp_path, enc, capsys):
+    texts = {split: [f'{split} {i}' for i in range(50)] for split in ('train', 'test')}
+    labels = {'train': [0, 1] * 25, 'test': [1, 0] * 20 + [-1] * 10}
+    hub_data_set(tmp_path / 'good_ones', {split: (texts[split], labels[split]) for split in texts})
+    argv = [f'--source=hub:{tmp_path}/good_ones', f'--data_dir={tmp_path}/data']
+    run(*argv)
+    meta, data = load(tmp_path / 'data/good_ones')
+    assert meta['classes'] == ['no', 'yes']  # of the features, in the order of names
+    assert sorted(texts_of(data, 'test', enc)) == sorted(texts['test'][:40])
+    for content, label in zip(texts_of(data, 'test', enc), data['test']['labels']):
+        assert label == int(content.split()[-1]) % 2
+    assert len(data['val']['labels']) == 4
+    missing = "reviews that lack 'label', first no. 41 of"
+    assert f'dropped: 10 {missing}' in capsys.readouterr().out
+    assert [count for why, count in meta['dropped'].items() if missing in why] == [10]
+
+    assert "10 reviews lack 'label', first no. 41" in failure(capsys, *argv, '--strict')
+    assert "has no split 'dev', only 'train', 'test'" in failure(capsys, *argv, '--val_split=dev')
+    assert "no column 'body'" in failure(capsys, *argv, '--text=body')
+    assert 'go with files' in failure(capsys, *argv, '--val_source=val.csv')
+    run(*argv, '--train_split=test', '--test_split=train', '--name=turned')
+    _, data = load(tmp_path / 'data/turned')
+    assert sorted(texts_of(data, 'test', enc)) == sorted(texts['train'])
+
+
+def test_several_labels_of_the_hub(tmp_path):
+    import datasets
+    names = datasets.ClassLabel(names=['joy', 'fear', 'love'])
+    features = datasets.Features({'text': datasets.Value('string'), 'label': datasets.List(names)})
+    rows = [[], [2], [0, 1]] * 20
+    data = datasets.Dataset.from_dict({'text': [f'text {i}' for i in range(60)], 'label': rows},
+                                      features)
+    (tmp_path / 'feelings').mkdir()
+    data.to_parquet(tmp_path / 'feelings/train.parquet')
+    argv = [f'--source=hub:{tmp_path}/feelings', f'--data_dir={tmp_path}/data']
+    run(*argv, '--label_sep=;')
+    meta, data = load(tmp_path / 'data/feelings')
+    assert meta['classes'] == ['fear', 'joy', 'love']
+    found = np.concatenate([data[split]['labels'] for split in SPLITS])
+    assert sorted(map(tuple, found)) == [(0, 0, 0)] * 20 + [(0, 0, 1)] * 20 + [(1, 1, 0)] * 20
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch, capsys):
+    """A clear line within seconds; and what is asked of it where it can be."""
+    import datasets
+    import huggingface_hub
+    monkeypatch.setattr(datasets.config, 'HF_HUB_OFFLINE', False)
+    monkeypatch.setenv('HF_HOME', str(tmp_path))
+    monkeypatch.setenv('HF_ENDPOINT', 'http://127.0.0.1:9')
+    done = subprocess.run(
+        [sys.executable, ROOT / 'prepare.py', '--source=hub:no/such', f'--data_dir={tmp_path}'],
+        capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert 'cannot get no/such from the hub' in done.stderr
+    assert done.stderr.count('\n') == 1
+
+    asked = []
+    info = SimpleNamespace(sha='abc')
+    monkeypatch.setattr(huggingface_hub.HfApi, 'dataset_info',
+                        lambda self, path, **options: asked.append((path, options)) or info)
+    columns = {'text': [f't{i}' for i in range(40)], 'label': ['a', 'b'] * 20}
+    one = datasets.Dataset.from_dict(columns)
+    monkeypatch.setattr(datasets, 'load_dataset',
+                        lambda *args, **options: asked.append((args, options)) or {'train': one})
+    run('--source=hub:me/mine', '--hub_config=en', '--revision=v1', f'--data_dir={tmp_path}/data')
+    assert asked == [('me/mine', {'revision': 'v1', 'timeout': 5}),
+                     (('me/mine', 'en'), {'revision': 'abc'})]
+    meta, _ = load(tmp_path / 'data/mine')
+    assert meta['source'] == 'hub:me/mine'
+    assert meta['commit'] == 'abc'
+
+
 @pytest.mark.parametrize('sides', [[''], ['train', 'test'], ['train', 'val', 'test']], ids=' '.join)
 def test_a_folder_of_classes(sides, tmp_path, enc, capsys):
     texts = {side: [f'{side} text {i}\r\n' for i in range(40)] for side in sides}
@@ -529,6 +614,22 @@ def test_a_folder_of_classes(sides, tmp_path, enc, capsys):
     assert f'{file}: cannot be read' in failure(capsys, *argv)
     (tmp_path / 'none').mkdir()
     assert 'there is no .txt file' in failure(capsys, f'--source={tmp_path}/none', argv[1])
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_counted(tmp_path, enc, capsys):
+    """The rest is what it would be without them."""
+    rows = [(content, label, f'film {i // 4}') for i, (content, label) in enumerate(plain(80))]
+    header = 'text', 'label', 'film'
+    write_csv(tmp_path / 'good.csv', rows, header)
+    bad = [*rows[:10], ('no label', '', 'film 1'), *rows[10:30], ('no film', 'no', ''), *rows[30:],
+           ('nothing', '', '')]
+    write_csv(tmp_path / 'bad.csv', bad, header)
+    for name in 'good', 'bad':
+        run(f'--source={tmp_path}/{name}.csv', f'--data_dir={tmp_path}/data', '--group=film')
+    assert_same_arrays(tmp_path / 'data/good', tmp_path / 'data/bad')
+    out = capsys.readouterr().out
+    assert f"dropped: 2 reviews that lack 'label', first no. 11 of {tmp_path}/bad.csv" in out
+    assert f"dropped: 2 reviews that lack 'film', first no. 32 of {tmp_path}/bad.csv" in out
 
 
 @pytest.mark.parametrize('values, classes', [
@@ -871,11 +972,13 @@ def test_mistakes_in_files(tmp_path, capsys):
     says("no column ''", good, '--text=')
     says('1 classes', 'text,label\nx,a\ny,a\n')
     says('256 classes', 'text,label\n' + ''.join(f'x,{i}\n' for i in range(256)))
-    says("2 reviews lack 'label', first no. 2", 'text,label\nx,a\ny,\nz,NaN\nu,b\n')
+    says("2 reviews lack 'label', first no. 2", 'text,label\nx,a\ny,\nz,NaN\nu,b\n', '--strict')
     says("1 reviews lack 'label', first no. 41", line * 40 + '{"text": "x", "label": NaN}\n',
-         kind='jsonl')
-    says("1 reviews lack 'label', first no. 1", '{"text": "x"}\n' + line, kind='jsonl')
-    says("lack 'film'", 'text,label,film\nx,a,\ny,b,m\n', '--group=film')
+         '--strict', kind='jsonl')
+    says("1 reviews lack 'label', first no. 1", '{"text": "x"}\n' + line, '--strict', kind='jsonl')
+    says("lack 'film'", 'text,label,film\nx,a,\ny,b,m\n', '--group=film', '--strict')
+    says("no review of 2 can be used: reviews that lack 'label', first no. 1 of",
+         'text,label\nx,\ny,\n')
     says("'label' has a list in it", '{"text": "x", "label": ["a", "b"]}\n', kind='jsonl')
     says('line 3 is not UTF-8', b'text,label\nx,a\ncaf\xe9,b\n')
     says('is empty', '')
