@@ -272,8 +272,9 @@ def read_files(cache):
         train_source = str(Path(__file__).parent / 'data' / 'sample.csv')
     tables = []
     for side, given in zip(SPLITS, (train_source, val_source, test_source)):
-        for file in files_of(given) if given else []:
-            tables.append((side, file, read_columns(Path(file), columns, cache)))
+        if given:
+            for file in files_of(given):
+                tables.append((side, file, read_columns(Path(file), columns, cache)))
     return read_tables(tables)
 
 
