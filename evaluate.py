@@ -5,7 +5,7 @@ probabilities are worth, figures.
 
 A group is a folder of runs seed0, seed1 ... of one config, as train.py leaves them; any number of
 groups will do: each is tested against one of them, ref. Prints table.md and writes it with
-summary.json, accuracy_by_run.png, accuracy_by_epoch.png and reliability.png.
+summary.json, accuracy_by_run.png, accuracy_by_epoch.png, reliability.png and coverage.png.
 
 Notable:
 - The last epoch is counted again from preds.npz; a run that is unfinished, damaged or at odds with
@@ -28,9 +28,11 @@ from nanoloss.configure import configure, fail
 from nanoloss.figures import COLORS, draw_figures
 from nanoloss.files import write_file
 from nanoloss.stats import (
+    answered,
     brier_score,
     calibration_error,
     confidence_bins,
+    confidence_of,
     fit_temperature,
     half_interval,
     holm,
@@ -59,6 +61,7 @@ MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckp
 # measures of the probabilities as the report orders them; all others are of the decisions
 PROBABILITY_MEASURES = [
     'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE, scaled', 'temperature']
+CONFIDENCES = 0.6, 0.7, 0.8, 0.9, 0.95, 0.99  # at least so sure an answer is to be
 COMPARED_MEASURES = ['macro F1', 'NLL, scaled', 'ECE, scaled']  # beside accuracy, of many groups
 
 
@@ -112,8 +115,8 @@ def measure(head, logits, labels, classes):
     logits: by split, float tensor [N, outputs]
     labels: by split, int [N] or, of several labels a review, 0 and 1 [N, classes]; then the
         probabilities are judged label by label
-    Returns {name: value or None}, and the bins of the reliability diagram before and after
-    temperature scaling, [2, bins, 3], see `confidence_bins`.
+    Returns {name: value or None}; the bins of the reliability diagram before and after temperature
+    scaling, [2, bins, 3], see `confidence_bins`; and how sure each answer is after it, [N].
     """
     test_logits = logits['test'].double()
     probs = head.probs(test_logits).numpy()
@@ -131,7 +134,8 @@ def measure(head, logits, labels, classes):
     scaled_values, scaled_bins = measure_probabilities(scaled_probs, labels['test'])
     for name, value in scaled_values.items():
         measures[f'{name}, scaled'] = value
-    return measures, np.stack([bins, scaled_bins])
+    confidence = confidence_of(scaled_probs, multi_label=labels['test'].ndim == 2)
+    return measures, np.stack([bins, scaled_bins]), confidence
 
 
 def measure_training(log, train, test_accuracy):
@@ -175,6 +179,7 @@ class Run:
     best: dict              # by split: accuracy after the best epoch on val
     measures: dict          # {name: value or None}, of the last epoch on test, see `measure`
     bins: np.ndarray        # [2, bins, 3], see `measure`
+    confidence: np.ndarray  # [reviews of test], see `measure`
 
 
 def check_count(split, logits, correct, result):
@@ -209,7 +214,7 @@ def read_finished_run(folder):
             check_count(split, logits[split], correct[split], result['last'][split])
 
     last = {split: 100 * correct[split].mean() for split in SPLITS}
-    measures, bins = measure(head, logits, labels, config['classes'])
+    measures, bins, confidence = measure(head, logits, labels, config['classes'])
     measures |= measure_training(log, result['last'].get('train'), last['test'])
     return Run(
         folder=str(folder),
@@ -227,6 +232,7 @@ def read_finished_run(folder):
         best={split: 100 * result['best'][split]['accuracy'] for split in SPLITS},
         measures=measures,
         bins=bins,
+        confidence=confidence,
     )
 
 
@@ -740,6 +746,34 @@ def report_measures(groups):
     return blocks
 
 
+def answered_by_group(group, least):
+    """The share of test that a run answers with at least this confidence, and how many of these
+    answers are right, in %, the means of the runs; None where some run has no such answer."""
+    found = [answered(run.confidence, run.correct['test'], least) for run in group.runs]
+    shares, accuracies = zip(*found)
+    accuracy = None if None in accuracies else 100 * float(np.mean(accuracies))
+    return 100 * float(np.mean(shares)), accuracy
+
+
+def answered_cell(least):
+    def cell(group):
+        share, accuracy = answered_by_group(group, least)
+        return f'{share:.1f}: ' + ('-' if accuracy is None else f'{accuracy:.2f}')
+    return cell
+
+
+def report_abstaining(groups):
+    """What is left, and how good it is, if answers that are not sure enough are not given."""
+    columns = [('', lambda group: group.label)]
+    columns += [(f'at least {100 * least:g} %', answered_cell(least)) for least in CONFIDENCES]
+    return [
+        '## If only sure answers are given, on test: their share and how many are right, in %',
+        grid(columns, groups),
+        'By their confidence after temperature scaling, as `predict.py --min_confidence` takes it; '
+        'means of the runs.',
+    ]
+
+
 def gap_cell(pair):
     """The interval of the difference in accuracy on test for other seeds and reviews."""
     low, high = pair.comparisons['test'].gap['both']
@@ -793,6 +827,7 @@ def report(groups, pairs, notes, verdict):
         'and reviews. Last column: the mean at the best-val epochs; on val too high, for val chose '
         'them.')
     blocks += report_measures(groups)
+    blocks += report_abstaining(groups)
 
     # sentences on a pair, a table of several
     if len(pairs) > 1:
@@ -830,6 +865,7 @@ def summarize_group(group):
         'label': group.label,
         'runs': [summarize_run(run) for run in group.runs],
         'measures': group.measures,
+        'answered': {least: answered_by_group(group, least) for least in CONFIDENCES},
         'paper': list(paper.figures.values()) if paper else None,  # in the order of FIGURES
         **group.accuracy,
     }

@@ -43,6 +43,7 @@ file = ''  # a .csv, .tsv, .jsonl or .parquet file of texts
 text = 'text'  # its column
 format = ''  # text, csv or jsonl; '' is text for texts on the command line, else csv
 explain = False  # show the tokens that moved the decision
+min_confidence = 0.0  # an answer that is less sure is "unsure"; evaluate.py shows what that costs
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 WEIGHTS = {'last': 'model.pt', 'best': 'best.pt'}  # the file that a run keeps them in
@@ -51,6 +52,7 @@ SAME = 'data', 'classes', 'multi_label', 'block_size', 'truncate', 'pos', 'bag',
 BATCH_SIZE = 256
 MAX_TOKENS = 8192  # computed at once, as in training on a CPU
 CHUNK_SIZE = 2000  # texts read at once
+UNSURE = 'unsure'  # in the place of a label
 GREENS = 194, 157, 114, 77  # of a terminal's 256 colours, from pale to strong
 REDS = 224, 217, 210, 203
 
@@ -125,11 +127,13 @@ class Classifier:
 
     Of several runs the probabilities are the mean.
     classes: their names. multi_label: a text may have several labels. id: of these weights.
+    min_confidence: an answer that is less sure is UNSURE; from 0 to 1.
     Raises ValueError where there is no such run, or it is unfinished or damaged.
     """
 
-    def __init__(self, folder, which='last'):
+    def __init__(self, folder, which='last', min_confidence=0.0):
         folder = Path(folder)
+        self.min_confidence = min_confidence
         self.runs = []
         digest = hashlib.sha256()
         for path in find_runs(folder):
@@ -144,6 +148,8 @@ class Classifier:
                 raise ValueError(f'{path} cannot be used ({why})') from None
             # result.json has the seconds that a run took, so no two runs have the same
             digest.update(json.dumps(run.result).encode())
+        if min_confidence and UNSURE in self.classes:
+            raise ValueError(f'{folder} has a class {UNSURE!r}: min_confidence cannot say it')
         self.id = f'{folder.name}-{which}-{digest.hexdigest()[:12]}'
 
     def add(self, run):
@@ -221,8 +227,10 @@ class Classifier:
     def label(self, p):
         """The label of a row of probabilities; the list of its labels if it may have several."""
         if self.multi_label:
+            if np.maximum(p, 1 - p).min() < self.min_confidence:  # one decision is enough
+                return [UNSURE]
             return [name for name, probability in zip(self.classes, p) if probability > 0.5]
-        return self.classes[int(p.argmax())]
+        return UNSURE if p.max() < self.min_confidence else self.classes[int(p.argmax())]
 
     def explain(self, text):
         """A text -> its probabilities [classes], the likeliest class, [(piece of text, worth)].
@@ -260,6 +268,8 @@ def check_settings(texts):
         fail(f'format is text, csv or jsonl, not {format!r}')
     if which not in WEIGHTS:
         fail(f"which is 'last' or 'best', not {which!r}")
+    if not 0 <= min_confidence <= 1:
+        fail(f'min_confidence must be in [0, 1], not {min_confidence}')
     if texts and file:
         fail('give texts or --file, not both')
     return chosen
@@ -367,7 +377,7 @@ def main(arguments, cache):
     if threads > 0:
         torch.set_num_threads(threads)
     try:
-        classifier = Classifier(folder, which)
+        classifier = Classifier(folder, which, min_confidence)
     except ValueError as error:
         fail(error)
 

@@ -28,6 +28,7 @@ except ImportError as error:
 host = '127.0.0.1'  # who may ask: this machine alone; 0.0.0.0 for the network
 port = 8000
 which = 'last'  # the weights of the last epoch, or of the best on val (best)
+min_confidence = 0.0  # an answer that is less sure is "unsure"; evaluate.py shows what that costs
 max_bytes = 2 ** 20  # of a request's body
 max_texts = 256  # of a request
 max_chars = 50_000  # of a text
@@ -287,8 +288,10 @@ def main(folders):
         fail('name one run, or one group of runs: python serve.py out/bce/seed0')
     if which not in WEIGHTS or min(max_bytes, max_texts, max_chars, max_waiting) < 1:
         fail("which is 'last' or 'best', and the limits are at least 1")
+    if not 0 <= min_confidence <= 1:
+        fail(f'min_confidence must be in [0, 1], not {min_confidence}')
     try:
-        classifier = Classifier(folders[0], which)
+        classifier = Classifier(folders[0], which, min_confidence)
         listener = socket.create_server((host, port), backlog=1024)
     except ValueError as error:
         fail(error)

@@ -10,6 +10,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from nanoloss.stats import accuracy_by_coverage
+
 GREY = '#777777'
 LIGHT_GREY = '#bbbbbb'
 COLORS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9']  # Okabe and Ito's
@@ -170,6 +172,20 @@ def draw_reliability(groups):
     return fig
 
 
+def draw_coverage(groups):
+    """Accuracy if only the surest answers are given, by their share: the mean of each group."""
+    fig = Figure(figsize=(4.6, 3.1))
+    ax = fig.subplots()
+    share = np.arange(1, 101)
+    for group in groups:
+        curves = [accuracy_by_coverage(run.confidence, run.correct['test']) for run in group.runs]
+        ax.plot(share, 100 * np.mean(curves, 0), color=group.color, label=group.label)
+    ax.legend(fontsize=8)
+    fig.suptitle('Accuracy of the surest answers on test, %', x=0.01, ha='left')
+    fig.supxlabel('Share of the texts that get an answer, %')
+    return fig
+
+
 def png(fig, dpi):
     """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
@@ -185,4 +201,5 @@ def draw_figures(groups, title):
             'accuracy_by_run.png': png(draw_runs(groups, title), dpi),
             'accuracy_by_epoch.png': png(draw_epochs(groups), dpi),
             'reliability.png': png(draw_reliability(groups), dpi),
+            'coverage.png': png(draw_coverage(groups), dpi),
         }

@@ -177,6 +177,29 @@ def confidence_bins(probs, labels):
     return np.stack([count, n_correct, total_confidence], 1)
 
 
+def confidence_of(probs, multi_label):
+    """How sure each answer is, [N]: its highest probability or, where a text may have several
+    labels, that of its least sure decision. probs [N, classes]."""
+    if multi_label:
+        return np.maximum(probs, 1 - probs).min(1)
+    return probs.max(1)
+
+
+def answered(confidence, correct, least):
+    """Of answers [N], those with at least a confidence: their share, and how many of them are
+    correct, from 0 to 1, or None where there are none."""
+    sure = confidence >= least
+    return float(sure.mean()), float(correct[sure].mean()) if sure.any() else None
+
+
+def accuracy_by_coverage(confidence, correct):
+    """The accuracy if only the surest 1 %, 2 %, ... 100 % of the answers [N] are given: [100]."""
+    surest_first = np.argsort(-confidence, kind='stable')
+    n_correct = np.cumsum(correct[surest_first])
+    n_given = np.ceil(np.arange(1, 101) * len(correct) / 100).astype(int)
+    return n_correct[n_given - 1] / n_given
+
+
 def calibration_error(bins):
     """ECE, the mean distance of accuracy and confidence over the bins, in points (Guo 2017).
 

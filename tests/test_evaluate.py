@@ -138,7 +138,8 @@ def test_table_summary_and_figures(out, capsys):
     low, high = pair['test']['both']
     seeds_low, seeds_high = pair['test']['seeds']
     assert low < seeds_low < 3.4 < seeds_high < high
-    for name in ('accuracy_by_run.png', 'accuracy_by_epoch.png', 'reliability.png'):
+    for name in ('accuracy_by_run.png', 'accuracy_by_epoch.png', 'reliability.png',
+                 'coverage.png'):
         png = (out / name).read_bytes()
         assert png[:8] == b'\x89PNG\r\n\x1a\n'
         assert len(png) < 300_000
@@ -151,7 +152,10 @@ def test_summary_holds_these_figures_and_no_others(out, capsys):
     summary = json.loads((out / 'summary.json').read_text())
     assert list(summary) == ['units', 'effect', 'notes', 'groups', 'pairs']
     group = summary['groups'][0]
-    assert list(group) == ['label', 'runs', 'measures', 'paper', 'test', 'val']
+    assert list(group) == ['label', 'runs', 'measures', 'answered', 'paper', 'test', 'val']
+    share, accuracy = group['answered']['0.6']
+    assert 0 < share <= 100
+    assert accuracy >= 80
     assert list(group['runs'][0]) == [
         'folder', 'seed', 'head', 'data', 'dataset', 'epochs', 'seconds', 'best_epoch', 'last',
         'best', 'measures']
@@ -382,13 +386,16 @@ def test_measures_against_brute_force(n_class):
     for split, n in (('val', 20_000), ('test', 3000)):
         logits[split], labels[split] = logits_of(n, n_class, 2.5, rng)
     classes = 'abc'[:n_class]
-    values, bins = evaluate.measure(make_head('ce', 1, n_class), logits, labels, classes)
+    head = make_head('ce', 1, n_class)
+    values, bins, confidence = evaluate.measure(head, logits, labels, classes)
     assert values['temperature'] == pytest.approx(2.5, rel=0.05)
     y = labels['test']
     for suffix, divisor in (('', 1), (', scaled', values['temperature'])):
         exp = np.exp(logits['test'].numpy() / divisor)
         p = exp / exp.sum(1, keepdims=True)
         nll, brier, ece = probabilities_by_brute_force(p, y)
+        if suffix:
+            assert confidence == pytest.approx(p.max(1))
         assert values['NLL' + suffix] == pytest.approx(nll)
         assert values['Brier' + suffix] == pytest.approx(brier)
         assert values['ECE' + suffix] == pytest.approx(ece)
@@ -420,7 +427,7 @@ def test_measures_of_several_labels_and_of_square_logits():
     for split in ('val', 'test'):
         p = 1 / (1 + np.exp(-logits[split].numpy()))
         labels[split] = (rng.random((500, 3)) < p).astype(int)
-    values, _ = evaluate.measure(make_head('bce', 1, 3, True), logits, labels, 'abc')
+    values, *_ = evaluate.measure(make_head('bce', 1, 3, True), logits, labels, 'abc')
     y = labels['test']
     decided = logits['test'].numpy() > 0
     hits = decided & (y == 1)
@@ -434,7 +441,7 @@ def test_measures_of_several_labels_and_of_square_logits():
 
     logits = {split: both[:, :2] for split, both in logits.items()}
     labels = {split: both[:, 0] for split, both in labels.items()}
-    values, _ = evaluate.measure(make_head('square', 1, 2), logits, labels, 'ab')
+    values, *_ = evaluate.measure(make_head('square', 1, 2), logits, labels, 'ab')
     assert values['NLL'] is values['ECE'] is values['Brier'] is None
     assert values['NLL, scaled'] > 0
 

@@ -17,8 +17,10 @@ def make_group(label, counts, published=None, calibrated=True):
         bins[0, 14] = [30, 24, 29]
         bins[1, 12] = [40, 32, 33]
         curve = np.array([[1, 60, 55], [2, 70, count / 2], [3, 80, count / 2]])
+        correct = np.arange(100) < count
         runs.append(SimpleNamespace(
-            seed=seed, bins=bins, curve=curve, best_epoch=2, config={'classes': ['neg', 'pos']}))
+            seed=seed, bins=bins, curve=curve, best_epoch=2, config={'classes': ['neg', 'pos']},
+            confidence=1 - np.arange(100) / 200, correct={'test': correct}))
     accuracy = {
         'test': {'n': 100, 'correct': counts, 'mean': np.mean(counts), 'seeds': (70, 80),
                  'both': (65, 85)},
@@ -108,10 +110,20 @@ def test_panels_fill_their_rows(n, shape):
 def test_figures_are_png_and_leave_the_settings_of_matplotlib_alone():
     before = dict(matplotlib.rcParams)
     files = figures.draw_figures([make_group('BCE', [70, 80])], 'a title')
-    assert list(files) == ['accuracy_by_run.png', 'accuracy_by_epoch.png', 'reliability.png']
+    assert list(files) == ['accuracy_by_run.png', 'accuracy_by_epoch.png', 'reliability.png',
+                           'coverage.png']
     for content in files.values():
         assert content[:8] == b'\x89PNG\r\n\x1a\n'
     assert dict(matplotlib.rcParams) == before
+
+
+def test_coverage_is_the_mean_of_the_runs():
+    """Of 100 answers the surest 70 and 80 are right."""
+    ax, = figures.draw_coverage([make_group('BCE', [70, 80])]).axes
+    share, accuracy = ax.lines[0].get_data()
+    assert share.tolist() == list(range(1, 101))
+    assert accuracy[[0, 69, 99]] == pytest.approx([100, 100, 75])
+    assert accuracy[74] == pytest.approx((100 * 70 / 75 + 100) / 2)
 
 
 def test_what_was_evaluated_once_has_no_panel_beside_curves():

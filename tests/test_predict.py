@@ -129,6 +129,28 @@ def test_a_text_of_one_kind_of_token_is_worth_nothing_less(Classifier):
     assert np.isfinite(p).all()
 
 
+@pytest.mark.parametrize('run', ['out/bce', 'out/topics/seed0'])
+def test_an_answer_that_is_not_sure_enough(Classifier, run):
+    plain = Classifier(run)
+    texts = [f'a film {i} times good' for i in range(40)]
+    probs = plain.probs(texts)
+    confidence = probs.max(1)
+    if plain.multi_label:
+        confidence = np.maximum(probs, 1 - probs).min(1)
+    least = float(np.median(confidence))
+    careful = Classifier(run, min_confidence=least)
+    for p, sure in zip(probs, confidence >= least):
+        unsure = ['unsure'] if plain.multi_label else 'unsure'
+        assert careful.label(p) == (plain.label(p) if sure else unsure)
+
+
+def test_min_confidence_on_the_command_line(home):
+    found = call(home, 'predict.py', 'out/bce', '--min_confidence=1', 'a film')
+    assert found.startswith('unsure  0.')
+    for command in (['predict.py', 'out/bce', 'a film'], ['serve.py', 'out/bce']):
+        assert 'must be in [0, 1]' in call(home, *command, '--min_confidence=1.5', code=2)
+
+
 def test_long_texts_keep_both_ends(Classifier):
     classifier = Classifier('out/bce/seed0')
     text = ' '.join(map(str, range(1000)))

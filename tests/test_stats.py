@@ -15,6 +15,28 @@ def matrix(counts, n):
     return np.arange(n) < np.array(counts)[:, None]
 
 
+def test_answers_that_are_sure_are_counted_one_by_one():
+    rng = np.random.default_rng(0)
+    confidence = rng.permutation(1000) / 1000
+    correct = rng.random(1000) < confidence
+    for least in (0.5, 0.501, 0.99):
+        sure = [right for right, p in zip(correct, confidence) if p >= least]
+        share, accuracy = stats.answered(confidence, correct, least)
+        assert (share, accuracy) == pytest.approx((len(sure) / 1000, sum(sure) / len(sure)))
+    assert stats.answered(confidence, correct, 1) == (0, None)
+    curve = stats.accuracy_by_coverage(confidence, correct)
+    for percent in (1, 37, 100):
+        surest = sorted(zip(confidence, correct), reverse=True)[:10 * percent]
+        assert curve[percent - 1] == pytest.approx(np.mean([right for _, right in surest]))
+    assert stats.accuracy_by_coverage(confidence[:3], correct[:3]).shape == (100,)
+
+
+def test_the_confidence_of_several_labels_is_that_of_the_least_sure():
+    probs = np.array([[0.9, 0.2, 0.6], [0.01, 0.02, 0.99]])
+    assert stats.confidence_of(probs, multi_label=True) == pytest.approx([0.6, 0.98])
+    assert stats.confidence_of(probs, multi_label=False) == pytest.approx([0.9, 0.99])
+
+
 def test_interval_over_seeds_is_students_t_and_welchs():
     a = matrix([850, 860, 870, 880, 890], 1000)
     b = matrix([800, 803, 809, 830], 1000)
