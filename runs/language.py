@@ -152,7 +152,8 @@ def run_row(loss, runs, of_ce):
         estimate, low, high = distance(bits_of_texts(runs, key), ce)
         gaps.append(estimate)
         cells.append(f'{estimate:+.3f} ({low:+.3f} to {high:+.3f})')
-    return [*cells, f'{1 - gaps[1] / gaps[0]:.0%}']
+    explained = round(1 - gaps[1] / gaps[0], 2) + 0  # no -0 %
+    return [*cells, f'{explained:.0%}']
 
 
 def runs(folder, part='runs'):
