@@ -67,6 +67,25 @@ def test_a_bag_is_the_full_sequence_logits_and_gradients(head, width):
             assert (wanted.abs() > 1e-6).any(), name
 
 
+def test_padding_that_would_draw_all_attention():
+    """Number 0, which language models learn to look at, is what batches are padded with."""
+    config = EncoderConfig(vocab_size=10, n_class=2, n_layer=1, n_head=1, n_embd=8, head='ce')
+    model = Encoder(config)
+    with torch.no_grad():
+        side = torch.tensor([1.0, -1, 1, -1, 1, -1, 1, -1])
+        model.token_embedding.weight[0] = side
+        model.token_embedding.weight[1:] = -side + torch.randn(9, 8) / 10
+        # every query looks for number 0, and finds it 1e3 above all others
+        weight = model.blocks[0].qkv.weight.zero_()
+        weight[8:16] = torch.eye(8)
+        weight[16:] = torch.randn(8, 8)
+        model.blocks[0].qkv.bias[:8] = 200 * side
+    tokens, counts = torch.tensor([[3, 1, 4]]), torch.tensor([[1, 2, 1]])
+    alone = model(tokens, counts)[-1]
+    padded = model(F.pad(tokens, (0, 5)), F.pad(counts, (0, 5)))[-1]
+    torch.testing.assert_close(padded, alone)
+
+
 def test_one_review_alone_is_the_review_in_a_batch():
     model = encoder()
     together = model(*pad(BAGS))[-1]
