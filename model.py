@@ -281,8 +281,7 @@ class Encoder(nn.Module):
         are used) -> a list of logits, each [B, outputs of the head]: the trunk's and, if there are
         n-grams, those with them. In training each has a loss; the last is the answer. In float32,
         or in float64 where the weights are."""
-        # padding is as the first token, so that no key of it stands far above those of all tokens
-        x = self.embed(torch.where(counts > 0, tokens, tokens[:, :1]), counts)
+        x = self.embed(tokens, counts)
         # counts are weights from here on, and bf16 holds no integer above 256 exactly
         counts = counts.to(torch.promote_types(x.dtype, torch.float32))
         x = self.encode(x, counts)
@@ -295,7 +294,8 @@ class Encoder(nn.Module):
 
     def embed(self, tokens, counts):
         """tokens int [B, T], counts [B, T] -> [B, T, n_embd]."""
-        x = self.token_embedding(tokens)
+        # padding is as the first token, so that no key of it stands far above those of all tokens
+        x = self.token_embedding(torch.where(counts > 0, tokens, tokens[:, :1]))
         if self.config.window:
             return self.windows(x, counts)
         if self.config.pos == 'learned':
