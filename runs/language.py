@@ -393,43 +393,64 @@ def tune(folder):
 
 
 def trunk(folder):
-    """Accuracy, steps to 85 % on val and calibration of the classifiers."""
+    """Accuracy, what the trunk adds to it, steps to 85 % on val and calibration of the
+    classifiers."""
     rows = []
     sizes = sorted((path.name for path in (folder / 'trunk').glob('*')), key=int)
     for size in sizes:
         for start in STARTS:
             found = finished(folder / 'trunk' / size / start)
             if found:
-                rows.append(trunk_row(size, start, found))
+                base = []
+                if start not in ('default', 'none', 'none_bag'):
+                    base_name = 'none_bag' if start == 'masked' else 'none'
+                    base = finished(folder / 'trunk' / size / base_name)
+                rows.append(trunk_row(size, start, found, base))
     header = ['labelled reviews', 'trunk of (seeds)', 'accuracy on test, %',
-              'the same, interval', 'steps to 85 % on val', 'calibration error, points']
+              'minus random weights, points', 'steps to 85 % on val', 'calibration error, points']
     write(folder / 'trunk.md', table(header, rows))
 
 
-def trunk_row(size, start, found):
-    """The row of a group of classifiers."""
-    right = []
+def answers_of(run):
+    """A classifier's logits on test [reviews], and their labels."""
+    preds = np.load(run / 'preds.npz')
+    return preds['test_logits'][:, 0].astype(np.float64), preds['test_labels']
+
+
+def right_of(runs):
+    """Which answers of these classifiers on test are right: bool [runs, reviews]."""
+    rows = []
+    for run in runs:
+        logits, labels = answers_of(run)
+        rows.append((logits > 0) == labels)
+    return np.array(rows)
+
+
+def in_words(found, sign=''):
+    """What `interval` returns: the estimate, and the interval where there is one."""
+    text = f'{found["estimate"]:{sign}.2f}'
+    if found['both']:
+        low, high = found['both']
+        text += f' ({low:{sign}.2f} to {high:{sign}.2f})'
+    return text
+
+
+def trunk_row(size, start, found, base):
+    """The row of a group of classifiers; base: those from random weights."""
     steps = []
     errors = []
     for run in found:
-        preds = np.load(run / 'preds.npz')
-        logits = preds['test_logits'].astype(np.float64)
-        labels = preds['test_labels']
-        p = 1 / (1 + np.exp(-logits[:, 0]))
-        right.append((p > 0.5) == labels)
+        logits, labels = answers_of(run)
         temperature = read_json(run / 'result.json')['last']['temperature']
-        p = 1 / (1 + np.exp(-logits[:, 0] / temperature))
-        bins = confidence_bins(np.stack([1 - p, p], 1), labels)
-        errors.append(calibration_error(bins))
+        p = 1 / (1 + np.exp(-logits / temperature))
+        errors.append(calibration_error(confidence_bins(np.stack([1 - p, p], 1), labels)))
         log = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
         reached = [row['step'] for row in log if row['val_acc'] >= 0.85]
         steps.append(str(reached[0]) if reached else 'never')
-    accuracy = interval(np.array(right))
-    between = ''
-    if accuracy['both']:
-        between = '{:.2f} to {:.2f}'.format(*accuracy['both'])
-    return [f'{int(size):,}', f'{STARTS[start]} ({len(found)})', f'{accuracy["estimate"]:.2f}',
-            between, ', '.join(steps), f'{mean(errors):.1f}']
+    right = right_of(found)
+    gain = in_words(interval(right, right_of(base)), '+') if base else ''
+    return [f'{int(size):,}', f'{STARTS[start]} ({len(found)})', in_words(interval(right)), gain,
+            ', '.join(steps), f'{mean(errors):.1f}']
 
 
 PARTS = {'rates': rates, 'runs': runs, 'long': partial(runs, part='long'), 'texts': texts,

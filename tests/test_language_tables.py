@@ -100,3 +100,28 @@ def test_the_table_of_what_was_tried(tmp_path):
     lines = (tmp_path / 'tune.md').read_text().splitlines()
     assert lines[2:] == ['| 5,000 | cross-entropy | 1e-3 | 50.0 |',
                          '| 5,000 | cross-entropy | 3e-4 | 75.0 |']
+
+
+def test_the_table_of_trunks(tmp_path):
+    """Of 50 reviews, 40 and 41 are right from random weights, 45 and 46 from a trunk."""
+    labels = np.tile([0, 1], 25)
+    for start, counts in (('none', (40, 41)), ('ce', (45, 46))):
+        for seed, n_right in enumerate(counts):
+            run = tmp_path / f'trunk/500/{start}/seed{seed}'
+            run.mkdir(parents=True)
+            (run / 'result.json').write_text(json.dumps({'last': {'temperature': 2.0}}))
+            rows = [{'step': 10 * i, 'val_acc': n_right / 60 + i / 10} for i in (1, 2)]
+            (run / 'log.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+            sign = np.where(np.arange(50) < n_right, 1, -1) * (2 * labels - 1)
+            np.savez(run / 'preds.npz', test_logits=3.0 * sign[:, None], test_labels=labels)
+    language.trunk(tmp_path)
+    rows = [line.split(' | ') for line in (tmp_path / 'trunk.md').read_text().splitlines()[2:]]
+    assert [row[1] for row in rows] == ['random weights (2)', 'cross-entropy (2)']
+    assert rows[0][2].startswith('81.00 (')
+    assert rows[1][2].startswith('91.00 (')
+    assert rows[0][3] == ''
+    assert rows[1][3].startswith('+10.00 (')
+    assert [row[4] for row in rows] == ['20, 20', '10, 10']
+    # by logits of 3 and a temperature of 2 each answer has this confidence
+    confidence = 1 / (1 + math.exp(-1.5))
+    assert float(rows[1][5].rstrip(' |')) == pytest.approx(100 * (0.91 - confidence), abs=0.06)
