@@ -747,12 +747,12 @@ def report_measures(groups):
 
 
 def answered_by_group(group, least):
-    """The share of test that a run answers with at least this confidence, and how many of these
-    answers are right, in %, the means of the runs; None where some run has no such answer."""
-    found = [answered(run.confidence, run.correct['test'], least) for run in group.runs]
-    shares, accuracies = zip(*found)
-    accuracy = None if None in accuracies else 100 * float(np.mean(accuracies))
-    return 100 * float(np.mean(shares)), accuracy
+    """The share of the answers of all runs on test that have at least this confidence, and how many
+    of them are right, both in %; None where there are none."""
+    confidence = np.concatenate([run.confidence for run in group.runs])
+    correct = np.concatenate(group.correct['test'])
+    share, accuracy = answered(confidence, correct, least)
+    return 100 * share, None if accuracy is None else 100 * accuracy
 
 
 def answered_cell(least):
@@ -770,7 +770,7 @@ def report_abstaining(groups):
         '## If only sure answers are given, on test: their share and how many are right, in %',
         grid(columns, groups),
         'By their confidence after temperature scaling, as `predict.py --min_confidence` takes it; '
-        'means of the runs.',
+        'of all runs together.',
     ]
 
 
