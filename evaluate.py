@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from sklearn import metrics
 
-from model import is_correct, make_head
+from model import confidence_of, is_correct, make_head
 from nanoloss.configure import configure, fail
 from nanoloss.figures import COLORS, draw_figures
 from nanoloss.files import write_file
@@ -32,7 +32,6 @@ from nanoloss.stats import (
     brier_score,
     calibration_error,
     confidence_bins,
-    confidence_of,
     fit_temperature,
     half_interval,
     holm,
@@ -126,7 +125,8 @@ def measure(head, logits, labels, classes):
     val_labels = torch.from_numpy(labels['val'].astype(np.int64))
     temperature = fit_temperature(head.probs, logits['val'], val_labels)
     measures['temperature'] = temperature
-    scaled_probs = head.probs(test_logits / temperature).numpy()
+    scaled = head.probs(test_logits / temperature)
+    scaled_probs = scaled.numpy()
 
     values, bins = measure_probabilities(probs, labels['test'])
     for name, value in values.items():
@@ -134,8 +134,8 @@ def measure(head, logits, labels, classes):
     scaled_values, scaled_bins = measure_probabilities(scaled_probs, labels['test'])
     for name, value in scaled_values.items():
         measures[f'{name}, scaled'] = value
-    confidence = confidence_of(scaled_probs, multi_label=labels['test'].ndim == 2)
-    return measures, np.stack([bins, scaled_bins]), confidence
+    confidence = confidence_of(scaled, multi_label=labels['test'].ndim == 2)
+    return measures, np.stack([bins, scaled_bins]), confidence.numpy()
 
 
 def measure_training(log, train, test_accuracy):

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from model import Encoder, make_encoder
+from model import Encoder, confidence_of, make_encoder
 from nanoloss.configure import configure, fail
 from nanoloss.data import Split, batches, shorten, spans_of
 from nanoloss.devices import autocast, bfloat16_is_fast
@@ -128,11 +128,14 @@ class Classifier:
     Of several runs the probabilities are the mean.
     classes: their names. multi_label: a text may have several labels. id: of these weights.
     min_confidence: an answer that is less sure is UNSURE; from 0 to 1.
-    Raises ValueError where there is no such run, or it is unfinished or damaged.
+    Raises ValueError for another one, and where there is no such run, or it is unfinished or
+    damaged.
     """
 
     def __init__(self, folder, which='last', min_confidence=0.0):
         folder = Path(folder)
+        if not 0 <= min_confidence <= 1:
+            raise ValueError(f'min_confidence must be in [0, 1], not {min_confidence}')
         self.min_confidence = min_confidence
         self.runs = []
         digest = hashlib.sha256()
@@ -226,11 +229,12 @@ class Classifier:
 
     def label(self, p):
         """The label of a row of probabilities; the list of its labels if it may have several."""
+        confidence = float(confidence_of(torch.from_numpy(p)[None], self.multi_label))
+        if confidence < self.min_confidence:
+            return [UNSURE] if self.multi_label else UNSURE
         if self.multi_label:
-            if np.maximum(p, 1 - p).min() < self.min_confidence:  # one decision is enough
-                return [UNSURE]
             return [name for name, probability in zip(self.classes, p) if probability > 0.5]
-        return UNSURE if p.max() < self.min_confidence else self.classes[int(p.argmax())]
+        return self.classes[int(p.argmax())]
 
     def explain(self, text):
         """A text -> its probabilities [classes], the likeliest class, [(piece of text, worth)].
@@ -268,8 +272,6 @@ def check_settings(texts):
         fail(f'format is text, csv or jsonl, not {format!r}')
     if which not in WEIGHTS:
         fail(f"which is 'last' or 'best', not {which!r}")
-    if not 0 <= min_confidence <= 1:
-        fail(f'min_confidence must be in [0, 1], not {min_confidence}')
     if texts and file:
         fail('give texts or --file, not both')
     return chosen

@@ -827,8 +827,9 @@ def print_table(folder, meta, columns, group_word):
 
 def main(cache):
     """cache: a folder for what is read of files, so that their texts need not fit into memory."""
-    in_folders = Path(source).is_dir() and not holds_imdb(Path(source))
-    imdb = source == 'imdb' or is_archive(source) or (Path(source).is_dir() and not in_folders)
+    is_folder = Path(source).is_dir()
+    in_folders = is_folder and not holds_imdb(Path(source))
+    imdb = source == 'imdb' or is_archive(source) or (is_folder and not in_folders)
     folder = data_set_folder(imdb)
     if not label and (imdb or source == 'sample' or label_sep):
         fail('an empty --label goes with a file of your own, and without --label_sep')

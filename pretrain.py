@@ -271,7 +271,8 @@ def hidden_states(model, split, share_of=parallel.share_of):
         share = share_of(batch)
         if not len(share.rows):
             continue
-        tokens, targets = share.tokens[:, :-1], share.tokens[:, 1:]
+        tokens = share.tokens[:, :-1]
+        targets = share.tokens[:, 1:]
         asked = share.counts[:, 1:] > 0
         left_out = None
         if masked:

@@ -288,8 +288,6 @@ def main(folders):
         fail('name one run, or one group of runs: python serve.py out/bce/seed0')
     if which not in WEIGHTS or min(max_bytes, max_texts, max_chars, max_waiting) < 1:
         fail("which is 'last' or 'best', and the limits are at least 1")
-    if not 0 <= min_confidence <= 1:
-        fail(f'min_confidence must be in [0, 1], not {min_confidence}')
     try:
         classifier = Classifier(folders[0], which, min_confidence)
         listener = socket.create_server((host, port), backlog=1024)

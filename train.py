@@ -37,7 +37,7 @@ from nanoloss.data import (
     batches, class_share, describe_data, has_changed, load_data, load_unlabelled, shuffled)
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
 from nanoloss.files import load_weights, write_file, write_json, write_json_lines
-from nanoloss.loop import Best, Meter, Progress
+from nanoloss.loop import Meter, Progress
 from nanoloss.optim import (
     DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, scheduled_rate)
 from nanoloss.tokenizer import decode, tokenizer
@@ -355,6 +355,26 @@ def score(head, logits, labels):
 
 
 # Saving
+
+class Best:
+    """The weights that are best on val so far; they stay on the device until they are saved."""
+
+    def __init__(self):
+        self.epoch = 0
+        self.correct = -1  # of the answers on val
+        self.weights = {}
+
+    def keep(self, model, epoch, correct):
+        self.epoch = epoch
+        self.correct = correct
+        self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
 
 def save_checkpoint(folder, state, data, meta):
     """Write ckpt.pt; state: {name: object with a state_dict}."""

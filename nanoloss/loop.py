@@ -115,26 +115,6 @@ class Progress:
         vars(self).update(state)
 
 
-class Best:
-    """The weights that are best on val so far; they stay on the device until they are saved."""
-
-    def __init__(self):
-        self.epoch = 0
-        self.correct = -1  # of the answers on val
-        self.weights = {}
-
-    def keep(self, model, epoch, correct):
-        self.epoch = epoch
-        self.correct = correct
-        self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-    def state_dict(self):
-        return dict(vars(self))
-
-    def load_state_dict(self, state):
-        vars(self).update(state)
-
-
 class Meter:
     """Sums over the steps since the last line of the log or, in train.py, of the epoch; those of
     tensors stay on the device, for asking a GPU for a number makes it wait."""

@@ -177,14 +177,6 @@ def confidence_bins(probs, labels):
     return np.stack([count, n_correct, total_confidence], 1)
 
 
-def confidence_of(probs, multi_label):
-    """How sure each answer is, [N]: its highest probability or, where a text may have several
-    labels, that of its least sure decision. probs [N, classes]."""
-    if multi_label:
-        return np.maximum(probs, 1 - probs).min(1)
-    return probs.max(1)
-
-
 def answered(confidence, correct, least):
     """Of answers [N], those with at least a confidence: their share, and how many of them are
     correct, from 0 to 1, or None where there are none."""

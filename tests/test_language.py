@@ -249,7 +249,9 @@ def test_spelled_tokens_are_the_same_bytes(texts, min_count):
 
 def test_blocks_hold_every_text_once_and_what_comes_next(data):
     module = script('pretrain')
-    module.device, module.batch_size, module.block_size = 'cpu', 2, 8
+    module.device = 'cpu'
+    module.batch_size = 2
+    module.block_size = 8
     rows = [[5, 6], [7], [0], [8, 9, 10] * 10]  # one is empty
     offsets = np.cumsum([0, *map(len, rows)])
     split = Split(np.concatenate(rows).astype(np.uint32),
@@ -272,7 +274,10 @@ def test_blocks_hold_every_text_once_and_what_comes_next(data):
 
 def test_what_is_left_out_of_a_batch(data):
     module = script('pretrain')
-    module.device, module.batch_size, module.block_size, module.masked = 'cpu', 4, 20, 0.3
+    module.device = 'cpu'
+    module.batch_size = 4
+    module.block_size = 20
+    module.masked = 0.3
     row = np.arange(1, 40)
     split = Split(np.tile(row, 8).astype(np.uint32),
                   np.array([[39 * i, 39 * (i + 1)] for i in range(8)]), labels=None)

@@ -31,12 +31,6 @@ def test_answers_that_are_sure_are_counted_one_by_one():
     assert stats.accuracy_by_coverage(confidence[:3], correct[:3]).shape == (100,)
 
 
-def test_the_confidence_of_several_labels_is_that_of_the_least_sure():
-    probs = np.array([[0.9, 0.2, 0.6], [0.01, 0.02, 0.99]])
-    assert stats.confidence_of(probs, multi_label=True) == pytest.approx([0.6, 0.98])
-    assert stats.confidence_of(probs, multi_label=False) == pytest.approx([0.9, 0.99])
-
-
 def test_interval_over_seeds_is_students_t_and_welchs():
     a = matrix([850, 860, 870, 880, 890], 1000)
     b = matrix([800, 803, 809, 830], 1000)
