@@ -13,7 +13,6 @@ Notable:
 - What a token is worth is exact: the log-odds of the decision with all of the text, minus those of
   the text without this token, wherever it stands; so its part in pairs and windows counts, too.
 """
-import codecs
 import csv
 import hashlib
 import json
@@ -28,11 +27,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from model import Encoder, confidence_of, make_encoder
+from model import Encoder, make_encoder
 from nanoloss.configure import configure, fail
-from nanoloss.data import Split, batches, shorten, spans_of
+from nanoloss.data import Split, batches, spans_of
 from nanoloss.devices import autocast, bfloat16_is_fast
 from nanoloss.files import load_weights
+from nanoloss.reader import UNSURE, Answers, shorten
 from nanoloss.tables import read_columns, strings
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import Vocabulary
@@ -52,7 +52,6 @@ SAME = 'data', 'classes', 'multi_label', 'block_size', 'truncate', 'pos', 'bag',
 BATCH_SIZE = 256
 MAX_TOKENS = 8192  # computed at once, as in training on a CPU
 CHUNK_SIZE = 2000  # texts read at once
-UNSURE = 'unsure'  # in the place of a label
 GREENS = 194, 157, 114, 77  # of a terminal's 256 colours, from pale to strong
 REDS = 224, 217, 210, 203
 
@@ -122,7 +121,7 @@ def equal(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b))
 
 
-class Classifier:
+class Classifier(Answers):
     """A run, or a folder of runs, as a function from texts to probabilities, on the CPU.
 
     Of several runs the probabilities are the mean.
@@ -195,7 +194,8 @@ class Classifier:
         offsets = np.cumsum([0, *map(len, tokens)])
         split = Split(np.concatenate(tokens), spans_of(offsets), labels=None)
         split = self.vocabulary.encode(split, self.encoding)
-        return batches(split, BATCH_SIZE, self.config['block_size'], bag=self.bag)
+        return batches(split, BATCH_SIZE, self.config['block_size'], self.config['truncate'],
+                       self.bag)
 
     @torch.inference_mode()
     def mean_probs(self, batch):
@@ -206,12 +206,6 @@ class Classifier:
                 logits = run.model(batch.tokens, batch.counts, batch.ngrams)[-1]
             probs.append(run.model.head.probs(logits.double() / run.temperature))
         return torch.stack(probs).mean(0)
-
-    def probs(self, texts):
-        """A list of texts -> float64 [texts, classes]; if a text has one label, rows sum to 1."""
-        if not texts:
-            return np.zeros((0, len(self.classes)))
-        return self.probs_of_tokens(self.tokens(texts))
 
     def probs_of_tokens(self, tokens):
         """The tokens of each text -> as `probs`."""
@@ -226,41 +220,6 @@ class Classifier:
         probs = np.empty_like(sorted_probs)
         probs[np.concatenate(rows)] = sorted_probs
         return probs
-
-    def label(self, p):
-        """The label of a row of probabilities; the list of its labels if it may have several."""
-        confidence = float(confidence_of(torch.from_numpy(p)[None], self.multi_label))
-        if confidence < self.min_confidence:
-            return [UNSURE] if self.multi_label else UNSURE
-        if self.multi_label:
-            return [name for name, probability in zip(self.classes, p) if probability > 0.5]
-        return self.classes[int(p.argmax())]
-
-    def explain(self, text):
-        """A text -> its probabilities [classes], the likeliest class, [(piece of text, worth)].
-
-        The worth of a token: the log-odds of that class with all tokens, minus those without any
-        of its kind."""
-        review, = self.tokens([text])
-        kinds = np.unique(review)
-
-        # the text, and the text without each kind; none may lack all tokens
-        variants = [review]
-        if len(kinds) > 1:
-            variants += [review[review != kind] for kind in kinds]
-        p = self.probs_of_tokens(variants)
-
-        likeliest = int(p[0].argmax())
-        log_odds = torch.from_numpy(p[:, likeliest]).logit(eps=1e-15)
-        worth = dict.fromkeys(kinds.tolist(), 0.0)
-        if len(kinds) > 1:
-            worth = dict(zip(kinds.tolist(), (log_odds[0] - log_odds[1:]).tolist()))
-        decoder = codecs.getincrementaldecoder('utf-8')('replace')  # a character may be two tokens
-        pieces = []
-        for token in review.tolist():
-            piece = decoder.decode(self.encoding.decode_single_token_bytes(token))
-            pieces.append((piece, worth[token]))
-        return p[0], self.classes[likeliest], pieces
 
 
 # The command

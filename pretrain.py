@@ -94,7 +94,7 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
 ]
 # the files whose change makes it another run
 CODE = ('pretrain.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/loop.py',
-        'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/vocabulary.py')
+        'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/reader.py', 'nanoloss/vocabulary.py')
 # Adam divides by the gradients' size plus this. A square loss is a mean over the classes: of 13,000
 # of them, its gradients are no larger than the usual 1e-8.
 EPS = 1e-12

@@ -108,7 +108,7 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
 ]
 # the files whose change makes it another run
 CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/loop.py',
-        'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/vocabulary.py')
+        'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/reader.py', 'nanoloss/vocabulary.py')
 
 
 # Settings, data and model

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from nanoloss.configure import fail
+from nanoloss.reader import shorten
 
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 SPLITS = 'train', 'val', 'test'
@@ -256,15 +257,6 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
             ngrams = None if split.ngrams is None else pad_ngrams(split, batch_rows).to(device)
             yield Batch(batch_rows, tokens, batch_counts, batch_labels,
                         int(n_tokens[index_on_cpu].sum()), ngrams)
-
-
-def shorten(tokens, size, truncate):
-    """What is used of a review of more than size tokens, as a list of pieces: its head, its tail,
-    or half of each (both)."""
-    if len(tokens) <= size:
-        return [tokens]
-    n_head = {'head': size, 'tail': 0, 'both': size - size // 2}[truncate]
-    return [tokens[:n_head], tokens[len(tokens) - size + n_head:]]
 
 
 def drop_tokens(flat, lengths, share, rng):

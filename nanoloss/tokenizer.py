@@ -28,12 +28,17 @@ CL100K_SPECIAL_TOKENS = {
 }
 
 
-def table_sha256(ranks):
-    """{token: rank} -> sha256 of the file in which tiktoken keeps this table."""
-    sha256 = hashlib.sha256()
+def table_file(ranks):
+    """{token: rank} -> the file in which tiktoken keeps this table, as bytes."""
+    lines = []
     for token in sorted(ranks, key=ranks.get):
-        sha256.update(b'%s %d\n' % (base64.b64encode(token), ranks[token]))
-    return sha256.hexdigest()
+        lines.append(b'%s %d\n' % (base64.b64encode(token), ranks[token]))
+    return b''.join(lines)
+
+
+def table_sha256(ranks):
+    """{token: rank} -> sha256 of that file."""
+    return hashlib.sha256(table_file(ranks)).hexdigest()
 
 
 def cl100k_from_wheel():

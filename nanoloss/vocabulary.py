@@ -8,13 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanoloss.data import shorten, spans_of
+from nanoloss.data import spans_of
+from nanoloss.reader import NGRAM_SIZES, find, ngram_keys, shorten
 from nanoloss.tokenizer import decode
 
-NGRAM_SIZES = {  # what an n-gram is made of: how many of them
-    'chars': (2, 3, 4, 5),  # bytes of the text: endings, misspelt words, pairs of words
-    'tokens': (1, 2, 3),
-}
 CHUNK = 2000  # reviews whose n-grams are listed at once
 LISTED = 2 ** 24  # n-grams that are held before they are counted, 128 MB
 
@@ -76,12 +73,6 @@ class Vocabulary(NamedTuple):
             first = np.ones(len(keys), bool)
             first[1:] = (keys[1:] != keys[:-1]) | (reviews[1:] != reviews[:-1])
             yield keys[first], reviews[first], len(spans)
-
-
-def find(values, known):
-    """Where each value stands in `known`, which ascends, and whether it does."""
-    places = np.searchsorted(known, values).clip(max=len(known) - 1)
-    return places, known[places] == values
 
 
 def lower_case(split, encoding):
@@ -181,36 +172,6 @@ def add_keys(values, counts, keys):
     values = values[order]
     first = np.append(True, values[1:] != values[:-1])
     return values[first], np.add.reduceat(counts[order], np.flatnonzero(first))
-
-
-def ngram_keys(values, lengths, sizes):
-    """Number the n-grams of reviews that stand one after another: any two get different numbers,
-    but for one in 2^64.
-
-    values: unsigned [N]; lengths: int64 [reviews], sum N. Returns keys uint64 [M] and the review of
-    each, int64 [M].
-    """
-    review = np.repeat(np.arange(len(lengths)), lengths)
-    values = values.astype(np.uint64)
-    all_keys = []
-    all_reviews = []
-    keys = np.zeros(len(values), np.uint64)
-    for size in range(1, max(sizes) + 1):
-        # those of one value less, and the next value
-        keys = mixed(keys[:len(values) - size + 1] + values[size - 1:] + np.uint64(1))
-        if size in sizes:
-            inside = review[:len(keys)] == review[size - 1:]
-            all_keys.append(keys[inside])
-            all_reviews.append(review[:len(keys)][inside])
-    return np.concatenate(all_keys), np.concatenate(all_reviews)
-
-
-def mixed(keys):
-    """A one-to-one mapping of uint64 that leaves no pattern (the finalizer of SplitMix64; Steele,
-    Lea and Flood 2014)."""
-    keys = (keys ^ keys >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ keys >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return keys ^ keys >> np.uint64(31)
 
 
 def ngram_strength(split, n_ngrams, n_class):

@@ -1,0 +1,286 @@
+"""A model that export.py has written, without PyTorch: texts -> probabilities and labels.
+
+    python reader.py "a text" "another"             in the model's folder, where a copy of this is
+
+    from reader import Classifier
+    classifier = Classifier('model')
+    p = classifier.probs(['a text', 'another'])     # [texts, classes]
+    classifier.label(p[0])
+
+It needs numpy, tiktoken and onnxruntime, and imports nothing of nanoloss. What training does with a
+text in the same way comes from here, too.
+"""
+import base64
+import codecs
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+FORMAT_VERSION = 1  # of an exported folder
+MAX_TOKENS = 8192  # computed at once, as in training on a CPU
+INPUTS = 'tokens', 'counts', 'ngrams'  # of the model, which may have no n-grams
+UNSURE = 'unsure'  # in the place of a label
+NGRAM_SIZES = {  # what an n-gram is made of: how many of them
+    'chars': (2, 3, 4, 5),  # bytes of the text: endings, misspelt words, pairs of words
+    'tokens': (1, 2, 3),
+}
+
+
+# From a text to numbers
+
+def shorten(tokens, size, truncate):
+    """What is used of a review of more than size tokens, as a list of pieces: its head, its tail,
+    or half of each (both)."""
+    if len(tokens) <= size:
+        return [tokens]
+    n_head = {'head': size, 'tail': 0, 'both': size - size // 2}[truncate]
+    return [tokens[:n_head], tokens[len(tokens) - size + n_head:]]
+
+
+def find(values, known):
+    """Where each value stands in `known`, which ascends, and whether it does."""
+    places = np.searchsorted(known, values).clip(max=len(known) - 1)
+    return places, known[places] == values
+
+
+def ngram_keys(values, lengths, sizes):
+    """Number the n-grams of reviews that stand one after another: any two get different numbers,
+    but for one in 2^64.
+
+    values: unsigned [N]; lengths: int64 [reviews], sum N. Returns keys uint64 [M] and the review of
+    each, int64 [M].
+    """
+    review = np.repeat(np.arange(len(lengths)), lengths)
+    values = values.astype(np.uint64)
+    all_keys = []
+    all_reviews = []
+    keys = np.zeros(len(values), np.uint64)
+    for size in range(1, max(sizes) + 1):
+        # those of one value less, and the next value
+        keys = mixed(keys[:len(values) - size + 1] + values[size - 1:] + np.uint64(1))
+        if size in sizes:
+            inside = review[:len(keys)] == review[size - 1:]
+            all_keys.append(keys[inside])
+            all_reviews.append(review[:len(keys)][inside])
+    return np.concatenate(all_keys), np.concatenate(all_reviews)
+
+
+def mixed(keys):
+    """A one-to-one mapping of uint64 that leaves no pattern (the finalizer of SplitMix64; Steele,
+    Lea and Flood 2014)."""
+    keys = (keys ^ keys >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ keys >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return keys ^ keys >> np.uint64(31)
+
+
+# From probabilities to an answer
+
+class Answers:
+    """What a classifier makes of its probabilities.
+
+    A subclass has classes, their names; multi_label: a text may have several labels;
+    min_confidence: an answer that is less sure is UNSURE; encoding, the tiktoken.Encoding;
+    tokens(texts), the tokens that are used of each; and probs_of_tokens, [texts, classes] of these.
+    """
+
+    def probs(self, texts):
+        """A list of texts -> float64 [texts, classes]; if a text has one label, rows sum to 1."""
+        if not texts:
+            return np.zeros((0, len(self.classes)))
+        return self.probs_of_tokens(self.tokens(texts))
+
+    def label(self, p):
+        """The label of a row of probabilities; the list of its labels if it may have several."""
+        confidence = np.maximum(p, 1 - p).min() if self.multi_label else p.max()
+        if confidence < self.min_confidence:
+            return [UNSURE] if self.multi_label else UNSURE
+        if self.multi_label:
+            return [name for name, probability in zip(self.classes, p) if probability > 0.5]
+        return self.classes[int(p.argmax())]
+
+    def explain(self, text):
+        """A text -> its probabilities [classes], the likeliest class, [(piece of text, worth)].
+
+        The worth of a token: the log-odds of that class with all tokens, minus those without any
+        of its kind."""
+        review, = self.tokens([text])
+        kinds = np.unique(review)
+
+        # the text, and the text without each kind; none may lack all tokens
+        variants = [review]
+        if len(kinds) > 1:
+            variants += [review[review != kind] for kind in kinds]
+        p = self.probs_of_tokens(variants)
+
+        likeliest = int(p[0].argmax())
+        p_likeliest = p[:, likeliest].clip(1e-15, 1 - 1e-15)
+        log_odds = np.log(p_likeliest) - np.log1p(-p_likeliest)
+        worth = dict.fromkeys(kinds.tolist(), 0.0)
+        if len(kinds) > 1:
+            worth = dict(zip(kinds.tolist(), (log_odds[0] - log_odds[1:]).tolist()))
+        decoder = codecs.getincrementaldecoder('utf-8')('replace')  # a character may be two tokens
+        pieces = []
+        for token in review.tolist():
+            piece = decoder.decode(self.encoding.decode_single_token_bytes(token))
+            pieces.append((piece, worth[token]))
+        return p[0], self.classes[likeliest], pieces
+
+
+# A folder
+
+def read_folder(folder):
+    """An exported folder -> its model.json, every file being as it was written.
+
+    Raises ValueError where one is not."""
+    sums = (folder / 'SHA256SUMS').read_text().splitlines()
+    names = []
+    for line in sums:
+        sha256, name = line.split(maxsplit=1)
+        names.append(name)
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
+            raise ValueError(f'{name} is damaged, or of another model')
+    if not {'model.json', 'model.onnx', 'tokenizer.tiktoken', 'vocabulary.npz'} <= set(names):
+        raise ValueError('SHA256SUMS is cut short')
+    description = json.loads((folder / 'model.json').read_text('utf-8'))
+    if description['version'] != FORMAT_VERSION:
+        raise ValueError(f'it is of format {description["version"]}, '
+                         f'this code reads {FORMAT_VERSION}')
+    return description
+
+
+def read_tokenizer(path, name, pattern, special_tokens):
+    """A table in tiktoken's file form, a token in base64 and its rank a line, and the rest of its
+    definition -> tiktoken.Encoding."""
+    import tiktoken
+    ranks = {}
+    for line in path.read_bytes().splitlines():
+        token, rank = line.split()
+        ranks[base64.b64decode(token)] = int(rank)
+    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks,
+                             special_tokens=special_tokens)
+
+
+class Classifier(Answers):
+    """An exported folder as a function from texts to probabilities.
+
+    id: of these weights. threads: of the CPU; 0: one a core.
+    Raises ValueError where a file is missing, damaged or of another model.
+    """
+
+    def __init__(self, folder, min_confidence=0.0, threads=0):
+        import onnxruntime  # which training does without
+        folder = Path(folder)
+        if not 0 <= min_confidence <= 1:
+            raise ValueError(f'min_confidence must be in [0, 1], not {min_confidence}')
+        self.min_confidence = min_confidence
+        try:
+            description = read_folder(folder)
+            self.id = description['id']
+            self.classes = description['classes']
+            self.multi_label = description['multi_label']
+            self.texts = description['texts']  # what is done with them
+            self.encoding = read_tokenizer(folder / 'tokenizer.tiktoken',
+                                           **description['tokenizer'])
+            with np.load(folder / 'vocabulary.npz') as vocabulary:
+                self.known_tokens = vocabulary['tokens']
+                self.known_ngrams = vocabulary['ngrams']
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            # a thread that waits must not keep others from the core
+            options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+            self.session = onnxruntime.InferenceSession(
+                folder / 'model.onnx', options, providers=['CPUExecutionProvider'])
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            raise ValueError(f'{folder} is no exported model: {missing} is missing') from None
+        except Exception as error:  # a damaged file can raise anything
+            why = f'{type(error).__name__}: {" ".join(str(error).split())}'
+            raise ValueError(f'{folder} cannot be used ({why})') from None
+        if min_confidence and UNSURE in self.classes:
+            raise ValueError(f'{folder} has a class {UNSURE!r}: min_confidence cannot say it')
+
+    def tokens(self, texts):
+        """The tokens that are used of each text, int64 [n]; of an empty one, an end of text."""
+        if self.texts['lower']:
+            texts = [text.lower() for text in texts]
+        used = []
+        for tokens in self.encoding.encode_ordinary_batch(texts, num_threads=1):
+            used.append(self.shortened(np.array(tokens or [self.encoding.eot_token])))
+        return used
+
+    def shortened(self, tokens):
+        return np.concatenate(
+            shorten(tokens, self.texts['block_size'], self.texts['truncate']))
+
+    def spelled(self, tokens):
+        """Tokens, of which those that are not known are replaced by those of their bytes."""
+        spelling = []
+        for token, known in zip(tokens.tolist(), find(tokens, self.known_tokens)[1]):
+            if known or token == self.encoding.eot_token:
+                spelling.append(token)
+                continue
+            for byte in self.encoding.decode_single_token_bytes(token):
+                spelling.append(self.encoding.encode_single_token(bytes([byte])))
+        return self.shortened(np.array(spelling))
+
+    def ngrams_of(self, tokens):
+        """The known n-grams of a text, by number from 1, int64 [m]."""
+        values = tokens
+        if self.texts['ngrams'] == 'chars':
+            values = np.frombuffer(self.encoding.decode_bytes(tokens.tolist()), np.uint8)
+        sizes = NGRAM_SIZES[self.texts['ngrams']]
+        keys, _ = ngram_keys(values, np.array([len(values)]), sizes)
+        places, known = find(np.unique(keys), self.known_ngrams)
+        return places[known] + 1
+
+    def inputs_of(self, tokens):
+        """The tokens of a text -> what the model reads: their numbers and counts, each int64 [T],
+        and its n-grams, int64 [M], if the model has any."""
+        ngrams = [self.ngrams_of(tokens)] if len(self.known_ngrams) else []
+        if self.texts['spell']:
+            tokens = self.spelled(tokens)
+        if len(self.known_tokens):
+            places, known = find(tokens, self.known_tokens)
+            tokens = np.where(known, places + 1, 0)
+        counts = np.ones_like(tokens)
+        if self.texts['bag']:
+            tokens, counts = np.unique(tokens, return_counts=True)
+        return [tokens, counts, *ngrams]
+
+    def probs_of_tokens(self, tokens):
+        """The tokens of each text -> as `probs`."""
+        texts = [self.inputs_of(review) for review in tokens]
+        lengths = np.array([len(inputs[0]) for inputs in texts])
+        probs = np.empty((len(texts), len(self.classes)))
+        # texts of about one length together
+        rows = lengths.argsort(kind='stable')
+        while len(rows):
+            n_rows = 1
+            while n_rows < len(rows) and (n_rows + 1) * lengths[rows[n_rows]] <= MAX_TOKENS:
+                n_rows += 1
+            batch = rows[:n_rows]
+            rows = rows[n_rows:]
+            columns = zip(*(texts[row] for row in batch))  # all tokens, all counts, all n-grams
+            feeds = dict(zip(INPUTS, map(padded, columns)))
+            probs[batch], = self.session.run(None, feeds)
+        return probs
+
+
+def padded(arrays):
+    """Arrays int64 [n] -> side by side, [arrays, longest], filled up with zeros."""
+    rows = np.zeros((len(arrays), max(1, *map(len, arrays))), np.int64)
+    for row, array in zip(rows, arrays):
+        row[:len(array)] = array
+    return rows
+
+
+if __name__ == '__main__':
+    try:
+        classifier = Classifier(Path(__file__).parent)
+    except ValueError as error:
+        sys.exit(str(error))
+    for p in classifier.probs(sys.argv[1:]):
+        print(json.dumps({'label': classifier.label(p), 'probs': dict(zip(classifier.classes, p))}))
