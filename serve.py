@@ -60,11 +60,11 @@ max_bytes = 2 ** 20  # of a request's body
 max_batch_bytes = 2 ** 30  # of a CSV; it lies in a temporary file while it is answered
 max_texts = 256  # of a request
 max_chars = 50_000  # of a text
+max_secs = 10.0  # until the next piece of a body comes
 max_waiting = 256  # requests that wait for the model; the next one is sent away
 # -----------------------------------------------------------------------------
 TEXTS_AT_ONCE = 64  # computed together, as soon as so many wait
 BATCHES = 4  # CSVs that are answered at the same time
-READ_SECS = 10  # for the next piece of a body to come
 PATHS = '/', '/predict', '/batch', '/health', '/metrics', '/docs', '/openapi.json'
 OPEN_PATHS = '/', '/health'  # without a token
 
@@ -199,7 +199,7 @@ class BodyLimit:
             if complete:  # only the end of the connection is still to come
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), READ_SECS)
+                message = await asyncio.wait_for(receive(), max_secs)
             except asyncio.TimeoutError:
                 raise HTTPException(408, 'the rest of the body did not come') from None
             received += len(message.get('body', b''))
@@ -265,12 +265,12 @@ async def refuse(request, error):
 # A CSV in, a CSV out
 
 class Table:
-    """A CSV in a temporary file, with a column of texts; it is read once to check it, and again to
-    answer it."""
+    """A CSV in a temporary file, which goes with it, and its column of texts; it is read once to
+    check it, and again to answer it."""
 
     def __init__(self, column):
         self.column = column
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115; it goes with the table
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
 
     async def receive(self, request):
         async for piece in request.stream():
@@ -689,7 +689,7 @@ def main(folders):
     if len(folders) != 1:
         fail('name one run, one group of runs or an exported model: '
              'python serve.py out/bce/seed0')
-    limits = max_bytes, max_batch_bytes, max_texts, max_chars, max_waiting, workers
+    limits = max_bytes, max_batch_bytes, max_texts, max_chars, max_secs, max_waiting, workers
     if which not in ('last', 'best') or min(limits) < 1 or threads < 0:
         fail("which is 'last' or 'best', and workers and the limits are at least 1")
     if workers > 1 and not hasattr(os, 'fork'):

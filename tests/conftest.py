@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import script
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -61,22 +62,42 @@ def Classifier(home, monkeypatch):
     return Classifier
 
 
-def start_server(home, *argv):
+def export(home, run, *argv):
+    """Run export.py in this process on a run in `home` -> the folder that it has made there."""
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    folder = home / 'exported' / run.replace('out/', '').replace('/', '_')
+    module = script('export')
+    module.configure(vars(module), argv=[f'--to={folder}', f'--data_dir={home}/data', *argv])
+    module.main([home / run])
+    return folder
+
+
+@pytest.fixture(scope='session')
+def exported(home):
+    """{group of runs in `home`: the folder of it that export.py has made}."""
+    return {run: export(home, run) for run in ('out/bce', 'out/windows', 'out/topics')}
+
+
+def start_server(home, *argv, **kwargs):
     """Start serve.py -> its process and its port."""
     pytest.importorskip('fastapi')
     pytest.importorskip('uvicorn')
     command = [sys.executable, ROOT / 'serve.py', *argv, '--port=0']
     process = subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
+                               stderr=subprocess.PIPE, **kwargs)
     line = process.stdout.readline()
     assert ' at http://127.0.0.1:' in line, process.stderr.read()
     return process, int(line.rsplit(':', 1)[1])
 
 
-@pytest.fixture(scope='module')
-def server(home):
-    """The port of a server of out/bce. It must end without a traceback."""
-    process, port = start_server(home, 'out/bce')
+@pytest.fixture(scope='module', params=['runs', 'exported'])
+def server(request, home):
+    """The port of a server of out/bce, by PyTorch and without. It must end without a traceback."""
+    folder = 'out/bce'
+    if request.param == 'exported':
+        folder = request.getfixturevalue('exported')['out/bce']
+    process, port = start_server(home, folder)
     yield port
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=20)
