@@ -660,8 +660,13 @@ def serve_by_workers(folder, listener, token):
     receiver, sender = context.Pipe(duplex=False)
     processes = []
 
+    def work():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        serve(folder, listener, token, sender.send)
+
     def start():
-        process = context.Process(target=serve, args=(folder, listener, token, sender.send))
+        process = context.Process(target=work)
         process.start()
         processes.append(process)
 
@@ -689,8 +694,8 @@ def main(folders):
     if len(folders) != 1:
         fail('name one run, one group of runs or an exported model: '
              'python serve.py out/bce/seed0')
-    limits = max_bytes, max_batch_bytes, max_texts, max_chars, max_secs, max_waiting, workers
-    if which not in ('last', 'best') or min(limits) < 1 or threads < 0:
+    limits = max_bytes, max_batch_bytes, max_texts, max_chars, max_waiting, workers
+    if which not in ('last', 'best') or min(limits) < 1 or threads < 0 or max_secs <= 0:
         fail("which is 'last' or 'best', and workers and the limits are at least 1")
     if workers > 1 and not hasattr(os, 'fork'):
         fail('this system has no fork; workers has to be 1')

@@ -1,12 +1,17 @@
-"""serve.py under load on this machine -> results/serve/load.md
+"""Services under load on this machine, one after the other -> results/serve/load.md
 
-    python runs/load.py out/ce/seed0                    needs wrk and data/imdb
+    python runs/load.py out/ce/seed0 model       a run, and what export.py has made of it
 
-First 10,000 requests of 64 clients, one review each, every answer held against predict.py's; then
-wrk with 1, 16 and 64 clients, 10 seconds each. The reviews are those of IMDB's val.
+It needs data/imdb, wrk and, for its row, fastText (pip install fasttext-numpy2). All are served by
+serve.py, with reviews of IMDB's val: the run by PyTorch, the folder without, and two bags of words
+that are trained on IMDB's train first, fastText and TF-IDF with logistic regression.
+
+Of the first two, 10,000 requests of 64 clients, every answer held against predict.py's; of all, wrk
+with 1, 16 and 64 clients, 10 seconds each.
 """
 import http.client
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,15 +20,20 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from nanoloss.configure import fail  # noqa: E402
 from nanoloss.data import load_data  # noqa: E402
+from nanoloss.devices import hardware_name  # noqa: E402
 from nanoloss.files import write_file  # noqa: E402
-from predict import Classifier  # noqa: E402
+from nanoloss.reader import Answers  # noqa: E402
+from nanoloss.tokenizer import decode, tokenizer  # noqa: E402
 
 N_REQUESTS = 10_000
 N_CLIENTS = 64
@@ -47,32 +57,106 @@ end
 '''
 
 
-def load_reviews(encoding):
-    """The texts of IMDB's val, and their mean number of tokens."""
-    data, _ = load_data(ROOT / 'data/imdb')
-    val = data['val']
-    texts = [encoding.decode(val.tokens[begin:end].tolist()) for begin, end in val.spans]
-    return texts, val.lengths().mean()
+def load_reviews(split):
+    """The texts of a split of IMDB, and its labels."""
+    data, meta = load_data(ROOT / 'data/imdb')
+    encoding = tokenizer(meta['tokenizer']['name'])
+    texts = []
+    for begin, end in data[split].spans:
+        texts.append(decode(data[split].tokens[begin:end], encoding))
+    return texts, np.array(data[split].labels)
 
 
-def time_first_answer(run):
-    """Seconds from predict.py's start to its end, for one text."""
-    start = time.perf_counter()
-    command = [sys.executable, ROOT / 'predict.py', run, 'a text']
-    subprocess.run(command, capture_output=True, check=True)
-    return time.perf_counter() - start
+# Bags of words, as classifiers that serve.py can serve
+
+class Bag(Answers):
+    """What the bags have in common; they are trained when they are made."""
+    classes = ['neg', 'pos']
+    multi_label = False
+    min_confidence = 0.0
+
+    def __init__(self):
+        self.id = type(self).__name__
+        self.train(*load_reviews('train'))
+
+
+class Tfidf(Bag):
+    """Words and pairs of words, logistic regression: baseline.py's tfidf_lr."""
+
+    def train(self, texts, labels):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        self.model = make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
+            LogisticRegression(C=30.0, max_iter=1000))
+        self.model.fit(texts, labels)
+
+    def probs(self, texts):
+        return self.model.predict_proba(texts) if texts else np.zeros((0, 2))
+
+
+class FastText(Bag):
+    """Joulin and others 2016: pairs of words, 10 dimensions, 5 epochs."""
+
+    def train(self, texts, labels):
+        import fasttext
+        with tempfile.NamedTemporaryFile('w', suffix='.txt') as file:
+            for text, label in zip(texts, labels):
+                file.write(f'__label__{label} {" ".join(text.lower().split())}\n')
+            file.flush()
+            self.model = fasttext.train_supervised(
+                file.name, dim=10, epoch=5, lr=0.5, wordNgrams=2, verbose=0)
+
+    def probs(self, texts):
+        rows = []
+        for text in texts:
+            labels, p = self.model.predict(' '.join(text.lower().split()), k=2)
+            row = dict(zip(labels, p))
+            rows.append([row.get('__label__0', 0.0), row.get('__label__1', 0.0)])
+        return np.array(rows).reshape(-1, 2)
+
+
+BAGS = {'TF-IDF, scikit-learn': Tfidf, 'fastText': FastText}
+
+
+def serve_bag(name):
+    """serve.py with a bag in the place of a run."""
+    import serve
+    serve.load_classifier = lambda folder, n_threads: BAGS[name]()
+    serve.port = 0
+    serve.main([name])
+
+
+# Measuring
+
+class Server(NamedTuple):
+    """A service that has been started."""
+    process: subprocess.Popen
+    port: int
+    seconds: float  # until it answered
+
+    def memory_mb(self):
+        """The most memory that the process has had."""
+        lines = Path(f'/proc/{self.process.pid}/status').read_text().splitlines()
+        row, = [line for line in lines if line.startswith('VmHWM')]
+        return int(row.split()[1]) // 1024
 
 
 @contextmanager
-def serving(run):
-    """serve.py with this run, as long as the context lasts; the port it listens at."""
-    command = [sys.executable, ROOT / 'serve.py', run, '--port=0']
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def serving(*argv):
+    """A service, as long as the context lasts."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *argv], stdout=subprocess.PIPE, text=True)
     try:
-        yield int(server.stdout.readline().rsplit(':', 1)[1])
+        port = int(process.stdout.readline().rsplit(':', 1)[1])
+        connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+        connection.request('GET', '/health')
+        connection.getresponse().read()
+        yield Server(process, port, time.perf_counter() - start)
     finally:
-        server.terminate()
-        server.wait()
+        process.terminate()
+        process.wait()
 
 
 class Reply(NamedTuple):
@@ -89,13 +173,13 @@ def request_all(port, reviews, first_class):
     def request(i):
         if not hasattr(client, 'connection'):
             client.connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
-        body = json.dumps({'texts': [reviews[i % len(reviews)]]})
+        body = json.dumps({'text': reviews[i % len(reviews)]})
         client.connection.request('POST', '/predict', body, JSON)
         reply = client.connection.getresponse()
         answer = json.loads(reply.read())
         if reply.status != 200:
             return Reply(reply.status, '', 0.0)
-        return Reply(200, answer['labels'][0], answer['probabilities'][0][first_class])
+        return Reply(200, answer['label'], answer['probabilities'][first_class])
 
     with ThreadPoolExecutor(N_CLIENTS) as pool:
         return list(pool.map(request, range(N_REQUESTS)))
@@ -104,30 +188,24 @@ def request_all(port, reviews, first_class):
 def compare(replies, classifier, expected, seconds):
     """A sentence on how the replies differ from predict.py's probabilities [reviews, classes]."""
     n_errors = 0
-    wrong = []  # predict.py's probability of its label, where the server's label is another
+    n_other = 0
     distances = []
     for i, reply in enumerate(replies):
         p = expected[i % len(expected)]
         if reply.status != 200:
             n_errors += 1
-            distances.append(1.0)
-        else:
-            distances.append(abs(reply.probability - p[0]))
-        if reply.label != classifier.label(p):
-            wrong.append(p.max())
-    where = f' (where its probability is at most {max(wrong):.3f})' if wrong else ''
+            continue
+        distances.append(abs(reply.probability - p[0]))
+        n_other += reply.label != classifier.label(p)
     return (f'{N_REQUESTS:,} requests of {N_CLIENTS} clients in {seconds:.0f} s: {n_errors} '
-            f"errors, {len(wrong)} labels other than predict.py's{where}, probabilities at most "
-            f'{max(distances):.3f} apart (bfloat16 rounds a review differently in another batch).')
+            f"errors, {n_other} labels other than predict.py's, probabilities at most "
+            f'{max(distances):.5f} apart.')
 
 
-def measure_with_wrk(port, reviews):
+def measure_with_wrk(name, port, reviews):
     """Lines of Markdown: a row for 1, 16 and 64 clients each."""
-    lines = [
-        '| clients (wrk, 10 s) | requests/s | p50, ms | p95, ms | p99, ms | errors |',
-        '| --- | --- | --- | --- | --- | --- |',
-    ]
-    bodies = [json.dumps({'texts': [review]}) for review in reviews]
+    lines = []
+    bodies = [json.dumps({'text': review}) for review in reviews]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / 'load.lua').write_text(LUA)
         (Path(folder) / 'bodies').write_text('\n'.join(bodies))
@@ -138,43 +216,64 @@ def measure_with_wrk(port, reviews):
             done = subprocess.run(command, capture_output=True, text=True, check=True,
                                   env=environment)
             rate, p50, p95, p99, errors = map(float, done.stdout.splitlines()[-1].split())
-            lines.append(f'| {clients} | {rate:,.0f} | {p50:,.1f} | {p95:,.1f} | {p99:,.1f} '
-                         f'| {errors:.0f} |')
+            lines.append(f'| {name} | {clients} | {rate:,.0f} | {p50:,.1f} | {p95:,.1f} '
+                         f'| {p99:,.1f} | {errors:.0f} |')
     return lines
 
 
 def main():
-    if len(sys.argv) != 2 or not shutil.which('wrk'):
-        fail('python runs/load.py out/ce/seed0, with wrk installed')
-    run = sys.argv[1]
+    if len(sys.argv) != 3 or not shutil.which('wrk'):
+        fail('python runs/load.py out/ce/seed0 model, with wrk installed')
+    run, folder = sys.argv[1:]
+    from predict import Classifier
     classifier = Classifier(run)
-    reviews, mean_length = load_reviews(classifier.encoding)
-    first_answer = time_first_answer(run)
+    reviews, _ = load_reviews('val')
     start = time.perf_counter()
     expected = classifier.probs(reviews)
     speed = len(reviews) / (time.perf_counter() - start)
-    with serving(run) as port:
-        start = time.perf_counter()
-        replies = request_all(port, reviews, classifier.classes[0])
-        seconds = time.perf_counter() - start
-        table = measure_with_wrk(port, reviews)
+
+    serve = str(ROOT / 'serve.py')
+    services = {
+        'PyTorch': [serve, run, '--port=0'],
+        'exported': [serve, folder, '--port=0'],
+        'exported, 2 workers': [serve, folder, '--port=0', '--workers=2'],
+        'TF-IDF, scikit-learn': [__file__, 'serve', 'TF-IDF, scikit-learn'],
+    }
+    if find_spec('fasttext'):
+        services['fastText'] = [__file__, 'serve', 'fastText']
+    facts = []
+    rows = []
+    for name, argv in services.items():
+        with serving(*argv) as server:
+            if name in ('PyTorch', 'exported'):
+                start = time.perf_counter()
+                replies = request_all(server.port, reviews, classifier.classes[0])
+                told = compare(replies, classifier, expected, time.perf_counter() - start)
+                facts.append(f'- **{name}**: an answer {server.seconds:.1f} s after its start, '
+                             f'{server.memory_mb()} MB at most. {told}')
+            rows += measure_with_wrk(name, server.port, reviews)
+        print('\n'.join(rows[-3:]), flush=True)
 
     text = '\n'.join([
-        f"{run}, reviews of IMDB's val, of {mean_length:.0f} tokens on average; server "
-        'and clients on the same 2 cores.',
+        f"{run} ({classifier.id}), reviews of IMDB's val; server and clients on the same "
+        f'{os.cpu_count()} cores, {hardware_name("cpu")}.',
         '',
-        f'predict.py: {first_answer:.1f} s from its start to a first answer; {speed:,.0f} reviews '
-        'a second, from text to probabilities, in batches.',
+        f'predict.py: {speed:,.0f} reviews a second, from text to probabilities, in batches.',
         '',
-        compare(replies, classifier, expected, seconds),
+        *facts,
         '',
-        *table,
+        '| service | clients (wrk, 10 s) | requests/s | p50, ms | p95, ms | p99, ms | errors |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
+        *rows,
     ]) + '\n'
-    folder = ROOT / 'results/serve'
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / 'load.md', lambda file: file.write(text.encode()))
+    target = ROOT / 'results/serve'
+    target.mkdir(parents=True, exist_ok=True)
+    write_file(target / 'load.md', lambda file: file.write(text.encode()))
     print(text, end='')
 
 
 if __name__ == '__main__':
-    main()
+    if sys.argv[1:2] == ['serve']:
+        serve_bag(sys.argv[2])
+    else:
+        main()

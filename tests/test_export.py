@@ -12,7 +12,8 @@ from helpers import fails, script
 
 from nanoloss.reader import Classifier as Exported
 
-TEXTS = [*AWKWARD, 'A WONDERFUL film', 'boring ' * 300, '最高 naïve ' * 80, '<|endoftext|>', '\0 \ud800']
+TEXTS = [*AWKWARD, 'A WONDERFUL film', 'boring ' * 300, '最高 naïve ' * 80, '<|endoftext|>',
+         '\0 \ud800']
 
 
 def same_answers(exported, classifier):
