@@ -330,8 +330,9 @@ class Group:
         self.accuracy = {}  # by split: what `summarize_accuracy` says of it
         for split in SPLITS:
             self.correct[split] = np.stack([run.correct[split] for run in self.runs])
-            # nothing of a baseline is drawn: a second run of it would be the same
-            drawn = 'baseline_code' not in self.runs[0].config
+            # nothing of a baseline on all reviews is drawn: a second run of it would be the same
+            config = self.runs[0].config
+            drawn = 'baseline_code' not in config or config.get('n_train', 0) > 0
             self.accuracy[split] = summarize_accuracy(self.correct[split], drawn)
 
 

@@ -34,7 +34,8 @@ from model import HEADS, hard_labels, head_settings, is_correct, make_encoder
 from nanoloss import loop, parallel
 from nanoloss.configure import check_bounds, configure, fail
 from nanoloss.data import (
-    batches, class_share, describe_data, has_changed, load_data, load_unlabelled, shuffled)
+    batches, class_share, describe_data, draw_reviews, has_changed, load_data, load_unlabelled,
+    shuffled)
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
 from nanoloss.files import load_weights, write_file, write_json, write_json_lines
 from nanoloss.loop import Meter, Progress
@@ -160,17 +161,6 @@ def settle_settings(config_files):
         deferred = False
     if max_tokens == 0:
         max_tokens = 8192 if device == 'cpu' else 2 ** 30
-
-
-def draw_reviews(split):
-    """n_train of the reviews, drawn by the seed, in the order that they have."""
-    n_reviews = len(split.labels)
-    if n_train > n_reviews:
-        fail(f'n_train is {n_train:,}, but {dataset} has {n_reviews:,} training reviews')
-    if n_train == 0:
-        return split
-    drawn = np.random.default_rng(seed).choice(n_reviews, n_train, replace=False)
-    return split.take(np.sort(drawn))
 
 
 def make_rare(split, meta):
@@ -579,7 +569,7 @@ def main(settings, config_files=()):
     global bag
     check_settings()
     data, meta = load_data(Path(data_dir) / dataset)
-    data['train'] = draw_reviews(data['train'])
+    data['train'] = draw_reviews(data['train'], n_train, seed)
     data['train'], meta['class_share'] = make_rare(data['train'], meta)
     settle_settings(config_files)
     if teacher:
