@@ -56,7 +56,8 @@ folders = []  # the groups, from the command line
 SPLITS = ('test', 'val')  # in the order of the report
 FIGURES = ('min', 'mean', 'median', 'max', 'max-min')  # of a group's accuracies
 # settings in which runs differ without a note; commit, because code says whether it matters
-MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckpt_secs', 'commit'}
+MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckpt_secs',
+              'tensorboard', 'commit'}
 # measures of the probabilities as the report orders them; all others are of the decisions
 PROBABILITY_MEASURES = [
     'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE, scaled', 'temperature']

@@ -37,7 +37,7 @@ from nanoloss.data import (
     batches, class_share, describe_data, draw_reviews, has_changed, load_data, load_unlabelled,
     shuffled)
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
-from nanoloss.files import load_weights, write_file, write_json, write_json_lines
+from nanoloss.files import load_weights, write_file, write_json
 from nanoloss.loop import Meter, Progress
 from nanoloss.optim import (
     DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, scheduled_rate)
@@ -59,6 +59,7 @@ init_from = ''  # a run's folder, or a file of weights: start with its trunk, un
 overwrite = False  # throw away what is in a run's folder
 eval_interval = 0  # steps between evaluations on val; 0: after every epoch only
 ckpt_secs = 60.0  # seconds after which the state is saved again
+tensorboard = False  # what goes into log.jsonl also goes, as curves, into the run's tensorboard/
 # model
 head = 'bce'  # output layer and loss: a name in model.py's HEADS
 lower = True  # texts in lower case
@@ -123,6 +124,8 @@ def check_settings():
         fail(f"truncate is 'head', 'tail' or 'both', not {truncate!r}")
     if ngrams not in ('auto', 'none', *NGRAM_SIZES):
         fail(f'ngrams is auto, none, {" or ".join(NGRAM_SIZES)}, not {ngrams!r}')
+    if tensorboard:
+        loop.require_tensorboard()
 
 
 def turn_dial(train_split):
@@ -496,7 +499,7 @@ def evaluate_and_log(folder, model, val, progress, best, meter, lr, steps):
     figures = score(model.head, predict(model, val), val.labels)
     eval_seconds = time.perf_counter() - started
     val_tokens = int(val.lengths().clip(max=block_size).sum())
-    progress.log.append({
+    row = {
         'epoch': epoch,
         'step': step,
         'train_loss': means['train_loss'],
@@ -510,10 +513,10 @@ def evaluate_and_log(folder, model, val, progress, best, meter, lr, steps):
         'tokens_per_second': means['tokens_per_second'],
         'peak_memory_mb': peak_memory_mb(device),
         'eval_tokens_per_second': val_tokens / eval_seconds,
-    })
+    }
     if figures['correct'] > best.correct:
         best.keep(model, epoch, figures['correct'])
-    write_json_lines(folder / 'log.jsonl', progress.log)
+    loop.log_row(folder, progress, row, tensorboard)
 
     start_of_line = '\r' if sys.stdout.isatty() else ''
     print(f'{start_of_line}{folder}  epoch {epoch}/{epochs}  '
