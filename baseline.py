@@ -23,6 +23,7 @@ import time
 import warnings
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import scipy.sparse
 import sklearn

@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 from sklearn import metrics

@@ -27,6 +27,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 

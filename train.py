@@ -26,6 +26,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 from tqdm import tqdm
