@@ -2,7 +2,7 @@
 
     python bench.py                                 all of it, about 30 minutes on 2 cores
     python bench.py --only='bert|nn' --repeats=1    rows whose name this regular expression finds
-    python bench.py --only=company                  what it costs to share the machine, 5 minutes
+    python bench.py --only=company                  what it costs to share the machine
 
 Notable:
 - Every row is a process of its own, on the same reviews, all in the same run; they take turns, so

@@ -3,7 +3,7 @@
 # prepared data set, beside NB-SVM on the same texts; what twice the data would be worth:
 #   bash runs/learning_curve.sh NAME [argument of train.py ...]
 # Runs have a core each, as many at a time as there are cores; given again, it goes on where it
-# stopped. IMDB takes two hours on 2 cores; the runs of ours are in results/curve.
+# stopped. The runs of ours, on IMDB, are in results/curve.
 set -euo pipefail
 if [ $# -lt 1 ]; then
     echo 'usage: bash runs/learning_curve.sh NAME [argument of train.py ...]' >&2
