@@ -1,4 +1,4 @@
-"""data -> out/<data set>/<kind>/seed0/: bags of words with a linear classifier, as finished runs.
+"""data -> out/<data set>/<kind>/seed<k>/: bags of words with a linear classifier, as finished runs.
 
     python baseline.py --dataset=imdb        three kinds -> out/imdb/tfidf_lr, tfidf_svm and nbsvm
     python evaluate.py out/imdb/nbsvm out/bce out/ce --out_dir=out      beside networks
@@ -23,6 +23,7 @@ import time
 import warnings
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import scipy.sparse
 import sklearn
@@ -34,8 +35,8 @@ from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
 from model import is_correct, make_head
-from nanoloss.configure import configure, fail
-from nanoloss.data import SPLITS, class_share, describe_data, load_data
+from nanoloss.configure import check_bounds, configure, fail
+from nanoloss.data import SPLITS, class_share, describe_data, draw_reviews, load_data
 from nanoloss.devices import hardware_name
 from nanoloss.files import (
     claim_run, current_commit, locked_folder, write_file, write_json, write_json_lines)
@@ -46,6 +47,8 @@ from nanoloss.tokenizer import tokenizer
 dataset = 'imdb'  # made by prepare.py
 data_dir = 'data'  # the folder of data sets
 out_dir = ''  # gets a folder a kind; '' is out/ and the data set's name
+n_train = 0  # so many training reviews are used, those that train.py draws by this seed; 0: all
+seed = 0  # of that draw; nothing else is drawn
 kinds = 'tfidf_lr,tfidf_svm,nbsvm'  # which are fitted
 c_values = ''  # inverse strengths of regularization to choose from, as 0.1,1,10; '': GRIDS below
 overwrite = False  # throw away what is in a run's folder
@@ -100,8 +103,8 @@ def count_words(data, meta):
     encoding = tokenizer(meta['tokenizer']['name'])
     # What a single review has is most of a large vocabulary, and says little. Of few reviews, it is
     # too much to lose.
-    n_train = len(data['train'].labels)
-    vectorizer = CountVectorizer(ngram_range=(1, 2), min_df=2 if n_train >= 5000 else 1)
+    n_reviews = len(data['train'].labels)
+    vectorizer = CountVectorizer(ngram_range=(1, 2), min_df=2 if n_reviews >= 5000 else 1)
     counts = {}
     try:
         for name in SPLITS:
@@ -286,7 +289,7 @@ def fit_run(folder, kind, config, data, meta, counts, count_seconds):
     }])
     write_json(folder / 'result.json', {
         'head': config['head'],
-        'seed': 0,
+        'seed': seed,
         'kind': kind,
         'chosen': best,
         'tried': tried,
@@ -306,7 +309,6 @@ def describe(settings, meta):
     config = {name: value for name, value in settings.items() if name != 'kinds'}
     return {
         **config,
-        'seed': 0,  # nothing is drawn
         'hardware': hardware_name('cpu'),
         'sklearn': sklearn.__version__,
         'commit': current_commit(),
@@ -320,14 +322,18 @@ def main(settings):
     warnings.simplefilter('ignore', ConvergenceWarning)
     names = read_kinds()
     read_c_values()  # before anything is done, a mistake in them ends the program
+    check_bounds(settings, [(['n_train', 'seed'], 0, math.inf)])
+    if seed and not n_train:  # a second run of the same would count as one of another draw
+        fail('seed draws the n_train reviews; of all reviews, nothing is drawn')
     data, meta = load_data(Path(data_dir) / dataset)
+    data['train'] = draw_reviews(data['train'], n_train, seed)
     meta['class_share'] = class_share(data['train'].labels, len(meta['classes']))
     group = Path(out_dir or f'out/{dataset}')
     config = describe({**settings, 'out_dir': str(group)}, meta)
     counts = None
     try:
         for kind in names:
-            folder = group / kind / 'seed0'
+            folder = group / kind / f'seed{seed}'
             config['head'] = choose_head(kind, meta)
             with locked_folder(folder):
                 claim_run(folder, config, MAY_DIFFER, overwrite)

@@ -2,6 +2,7 @@
 
     python bench.py                                 all of it, about 30 minutes on 2 cores
     python bench.py --only='bert|nn' --repeats=1    rows whose name this regular expression finds
+    python bench.py --only=company                  what it costs to share the machine
 
 Notable:
 - Every row is a process of its own, on the same reviews, all in the same run; they take turns, so
@@ -10,11 +11,15 @@ Notable:
 - Review tokens are counted before padding, bags and token dropout, up to block_size a review. A
   speed is that of the second epoch of train.py, or of its evaluation of val; for the peers, of
   batches spread evenly over the sizes.
+- In company: beside another process that has as many threads. What that costs depends on how the
+  threads wait (nanoloss/__init__.py); GOMP_SPINCOUNT=500 python bench.py tries another way.
 - The peers (requirements-extra.txt) are trained as is usual: shuffled batches padded to their
   longest review, or batches grouped by length, torch's fused AdamW on all weights.
 """
 import contextlib
+import csv
 import hashlib
+import http.client
 import importlib.util
 import json
 import os
@@ -28,6 +33,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 import torch.nn as nn
@@ -155,6 +161,26 @@ LANGUAGE = [
 LM_MIN_COUNT = 8  # in the reviews that speeds are measured on: 13,000 tokens, as in all of IMDB
 LM_BLOCKS = 16
 LM_BLOCK_SIZE = 256
+
+
+@dataclass
+class Company:
+    """The same work alone and in company: a training, predict.py on a file of texts, or serve.py.
+
+    The training is that of config/sample_ce.py on a few reviews, the run that is predicted with and
+    served is one of these."""
+    name: str
+    work: str  # train, predict, or serve: a training and a service beside each other
+    package: str = 'torch'
+
+
+COMPANY = [
+    Company('company: two trainings', 'train'),
+    Company('company: two times predict.py', 'predict'),
+    Company('company: a training and a service', 'serve', 'fastapi'),
+]
+COMPANY_REVIEWS = 3000  # of train, that a training in company is of
+COMPANY_REQUESTS = 300  # of one review each, one after the other, of a service that is alone
 
 
 # What a child measures: the machine, a peer, a language model, or bags of words
@@ -491,6 +517,92 @@ def measure_language(folder):
             'vocabulary': config['known_tokens'] + 1}
 
 
+def start_script(script, *arguments, stdout=subprocess.DEVNULL):
+    """Start a script with as many threads as bench.py is to use -> its process."""
+    environment = {**os.environ, **HUGE_PAGES, 'OMP_NUM_THREADS': str(threads)}
+    return subprocess.Popen([sys.executable, script, *arguments], cwd=ROOT, env=environment,
+                            text=True, stdout=stdout)
+
+
+def finish(*processes):
+    """Wait for processes of `start_script`."""
+    for process in processes:
+        if process.wait():
+            fail(f'{" ".join(map(str, process.args[1:]))} failed')
+
+
+def start_small_training(folder, out=''):
+    """config/sample_ce.py on folder/small."""
+    out = out or tempfile.mkdtemp(dir=folder)
+    return start_script('train.py', 'config/sample_ce.py', '--device=cpu', '--dataset=small',
+                        f'--data_dir={folder}', f'--out_dir={out}')
+
+
+def seconds_of(start, n):
+    """The seconds until n processes, which start() starts, are all done."""
+    began = time.perf_counter()
+    finish(*[start() for _ in range(n)])
+    return time.perf_counter() - began
+
+
+def request_one_by_one(port, reviews, until):
+    """Ask a server for one review after the other, until(requests so far) -> seconds a request."""
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+    n_requests = 0
+    began = time.perf_counter()
+    while not until(n_requests):
+        body = json.dumps({'texts': [reviews[n_requests % len(reviews)][:5000]]})
+        connection.request('POST', '/predict', body, {'Content-Type': 'application/json'})
+        reply = connection.getresponse()
+        reply.read()
+        if reply.status != 200:
+            fail(f'serve.py answers with {reply.status}')
+        n_requests += 1
+    return (time.perf_counter() - began) / n_requests
+
+
+def measure_service(folder, run, reviews):
+    """A training and a service alone and beside each other: seconds, and milliseconds a request."""
+    server = start_script('serve.py', run, '--port=0', stdout=subprocess.PIPE)
+    try:
+        port = int(server.stdout.readline().rsplit(':', 1)[1])
+        request_one_by_one(port, reviews, lambda n: n >= 20)  # the first ones take memory
+        alone = request_one_by_one(port, reviews, lambda n: n >= COMPANY_REQUESTS)
+        train_alone = seconds_of(lambda: start_small_training(folder), 1)  # the server is idle
+        began = time.perf_counter()
+        training = start_small_training(folder)
+        beside = request_one_by_one(port, reviews, lambda n: training.poll() is not None)
+        train_beside = time.perf_counter() - began
+        finish(training)
+    finally:
+        server.terminate()
+        server.wait()
+    return {'alone': train_alone, 'company': train_beside,
+            'request_alone': 1000 * alone, 'request_company': 1000 * beside}
+
+
+def measure_company(row, folder):
+    """The seconds of a Company's work, alone and in company."""
+    if row.work == 'train':
+        def start():
+            return start_small_training(folder)
+    else:
+        run = folder / 'served/seed0'
+        if not run.exists():
+            finish(start_small_training(folder, folder / 'served'))
+        data, meta = load_data(folder / 'small')
+        reviews = decoded(data['train'], tokenizer(meta['tokenizer']['name']))
+        if row.work == 'serve':
+            return measure_service(folder, run, reviews)
+        file = folder / 'texts.csv'
+        with open(file, 'w', encoding='utf-8', newline='') as table:
+            csv.writer(table).writerows([['text'], *[[review] for review in reviews * 4]])
+
+        def start():
+            return start_script('predict.py', run, f'--file={file}')
+    return {'alone': seconds_of(start, 1), 'company': seconds_of(start, 2)}
+
+
 def measure_growth(n, splits, meta, folder):
     """Train for an epoch on n reviews -> speed and peak memory."""
     save_data(folder / str(n), {**splits, 'train': repeat(splits['train'], n)}, meta)
@@ -589,6 +701,27 @@ def language_table(measured):
     return lines
 
 
+def company_table(measured):
+    """Lines of Markdown: a row or, of a service, two of COMPANY each."""
+    spins = os.environ.get('GOMP_SPINCOUNT', 'as it comes')
+    lines = ['', f'| GOMP_SPINCOUNT: {spins} | alone | in company | times |',
+             '| --- | --- | --- | --- |']
+    for row in COMPANY:
+        if row.name not in measured:
+            continue
+        values = measured[row.name]
+        parts = {'s': ''}  # {what the row says of them: the beginning of their keys}
+        if row.work == 'serve':
+            parts = {'the training, s': '', 'a request, ms': 'request_'}
+        for part, prefix in parts.items():
+            alone = column(values, f'{prefix}alone')
+            company = column(values, f'{prefix}company')
+            times = statistics.median(company) / statistics.median(alone)
+            lines.append(f'| {row.name}, {part} | {summary(alone, 1)} | {summary(company, 1)} '
+                         f'| {times:.1f} |')
+    return lines
+
+
 def growth_table(growth):
     """Lines of Markdown; growth: {reviews: measurement}."""
     lines = ['', '| reviews | microseconds a review token | MB |', '| --- | --- | --- |']
@@ -640,10 +773,13 @@ def report(measured, growth, split, out):
     """Print table.md, write it and the figures.
 
     measured: {name of a row: [measurements]}; growth: {reviews: measurement}."""
-    peaks = column(measured['peak'], 'peak')
     cpu = torch.cpu.get_capabilities().get('cpu_name', 'CPU')
-    lines = [f'{cpu}, {threads} threads, torch {torch.__version__}; a bfloat16 matrix product '
-             f'reaches {summary(peaks, 2)} TFLOP/s. Median (lowest to highest) of {len(peaks)}.']
+    line = f'{cpu}, {threads} threads, torch {torch.__version__}'
+    if measured['peak']:
+        peaks = column(measured['peak'], 'peak')
+        line += f'; a bfloat16 matrix product reaches {summary(peaks, 2)} TFLOP/s'
+    n_turns = max(len(values) for values in measured.values())
+    lines = [f'{line}. Median (lowest to highest) of {n_turns}.']
     has_speeds = any(row.name in measured for row in (*OURS, *PEERS))
     if has_speeds:
         lines += speed_table(measured, split)
@@ -651,6 +787,8 @@ def report(measured, growth, split, out):
         lines += language_table(measured)
     if any(row.name in measured for row in BAGS):
         lines += bags_table(measured)
+    if any(row.name in measured for row in COMPANY):
+        lines += company_table(measured)
     if growth:
         lines += growth_table(growth)
     text = '\n'.join(lines) + '\n'
@@ -680,7 +818,7 @@ class Log:
 def choose_rows():
     """The rows that are asked for and whose package is installed."""
     rows = []
-    for row in (*OURS, *PEERS, *BAGS, *LANGUAGE):
+    for row in (*OURS, *PEERS, *BAGS, *LANGUAGE, *COMPANY):
         if not re.search(only, row.name):
             continue
         if row in LANGUAGE and not row.ours and not (Path(nanogpt) / 'model.py').is_file():
@@ -694,11 +832,14 @@ def choose_rows():
 
 
 def measure_turn(rows, turn, folder):
-    """Measure the peak and every row once; yield (name, measurement)."""
-    yield 'peak', call_child('peak')
+    """Measure every row once, and the peak if a row is about speed; yield (name, measurement)."""
+    if any(row not in COMPANY for row in rows):
+        yield 'peak', call_child('peak')
     for row in rows:
         if row in LANGUAGE and row.ours:
             yield row.name, measure_language(folder)
+        elif row in COMPANY:
+            yield row.name, measure_company(row, folder)
         elif row in OURS and not (turn and row.once):
             yield row.name, measure_ours(row, folder)
         elif row not in OURS:
@@ -722,6 +863,8 @@ def main():
         timed = {'train': train, 'val': val.take(slice(n_val)), 'test': test}
         save_data(folder / 'data', timed, meta)
         save_data(folder / 'start', {**timed, 'val': val.take(slice(8))}, meta)
+        save_data(folder / 'small', {'train': train.take(slice(COMPANY_REVIEWS)),
+                                     'val': val.take(slice(300)), 'test': test}, meta)
         for turn in range(repeats):
             for name, measurement in measure_turn(rows, turn, folder):
                 log.add(name, measurement)

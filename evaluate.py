@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 from sklearn import metrics
@@ -56,7 +57,8 @@ folders = []  # the groups, from the command line
 SPLITS = ('test', 'val')  # in the order of the report
 FIGURES = ('min', 'mean', 'median', 'max', 'max-min')  # of a group's accuracies
 # settings in which runs differ without a note; commit, because code says whether it matters
-MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckpt_secs', 'commit'}
+MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckpt_secs',
+              'tensorboard', 'commit'}
 # measures of the probabilities as the report orders them; all others are of the decisions
 PROBABILITY_MEASURES = [
     'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE, scaled', 'temperature']
@@ -330,8 +332,9 @@ class Group:
         self.accuracy = {}  # by split: what `summarize_accuracy` says of it
         for split in SPLITS:
             self.correct[split] = np.stack([run.correct[split] for run in self.runs])
-            # nothing of a baseline is drawn: a second run of it would be the same
-            drawn = 'baseline_code' not in self.runs[0].config
+            # nothing of a baseline on all reviews is drawn: a second run of it would be the same
+            config = self.runs[0].config
+            drawn = 'baseline_code' not in config or config.get('n_train', 0) > 0
             self.accuracy[split] = summarize_accuracy(self.correct[split], drawn)
 
 

@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 

@@ -27,6 +27,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 
@@ -35,7 +36,7 @@ from nanoloss import loop, parallel
 from nanoloss.configure import check_bounds, configure, fail
 from nanoloss.data import Split, batches, describe_data, load_data, load_unlabelled
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
-from nanoloss.files import write_file, write_json, write_json_lines
+from nanoloss.files import write_file, write_json
 from nanoloss.loop import Meter, Progress
 from nanoloss.optim import begin_step, clip_grad_norm, parameter_groups, scheduled_rate
 from nanoloss.tokenizer import decode, tokenizer
@@ -53,6 +54,7 @@ eval_interval = 250  # steps between evaluations on val
 eval_texts = 100  # of val, that are evaluated then
 final_texts = 1000  # of val and of test, at the end
 ckpt_secs = 60.0  # seconds after which the state is saved again
+tensorboard = False  # what goes into log.jsonl also goes, as curves, into the run's tensorboard/
 # model
 head = 'ce'  # output layer and loss: a name in model.py's HEADS
 lower = False  # texts in lower case
@@ -456,7 +458,7 @@ def evaluate_and_log(folder, model, val, n_bytes, progress, meter, lr):
     some = slice(eval_texts)
     figures, tokens, _ = score(model, val.take(some), n_bytes[some])
     eval_seconds = time.perf_counter() - started
-    progress.log.append({
+    row = {
         'step': step,
         'tokens': step * batch_size * block_size,
         'train_loss': means['train_loss'],
@@ -470,8 +472,8 @@ def evaluate_and_log(folder, model, val, n_bytes, progress, meter, lr):
         'tokens_per_second': means['tokens_per_second'],
         'peak_memory_mb': peak_memory_mb(device),
         'eval_tokens_per_second': float(tokens.sum()) / eval_seconds,
-    })
-    write_json_lines(folder / 'log.jsonl', progress.log)
+    }
+    loop.log_row(folder, progress, row, tensorboard)
     start_of_line = '\r' if sys.stdout.isatty() else ''
     print(f'{start_of_line}{folder}  step {step}/{max_iters}  train loss {means["train_loss"]:.4f}'
           f'  val loss {figures["loss"]:.4f}  {describe(figures)}  '
@@ -510,6 +512,8 @@ def finish(folder, model, texts, n_bytes, progress):
 
 def main(settings, config_files=()):
     check_bounds(globals(), BOUNDS)
+    if tensorboard:
+        loop.require_tensorboard()
     settle_settings(config_files)
     texts, n_bytes, meta, vocabulary = load_texts()
     steps = steps_of_epoch(texts['train'])

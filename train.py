@@ -26,6 +26,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -34,9 +35,10 @@ from model import HEADS, hard_labels, head_settings, is_correct, make_encoder
 from nanoloss import loop, parallel
 from nanoloss.configure import check_bounds, configure, fail
 from nanoloss.data import (
-    batches, class_share, describe_data, has_changed, load_data, load_unlabelled, shuffled)
+    batches, class_share, describe_data, draw_reviews, has_changed, load_data, load_unlabelled,
+    shuffled)
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
-from nanoloss.files import load_weights, write_file, write_json, write_json_lines
+from nanoloss.files import load_weights, write_file, write_json
 from nanoloss.loop import Meter, Progress
 from nanoloss.optim import (
     DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, scheduled_rate)
@@ -58,6 +60,7 @@ init_from = ''  # a run's folder, or a file of weights: start with its trunk, un
 overwrite = False  # throw away what is in a run's folder
 eval_interval = 0  # steps between evaluations on val; 0: after every epoch only
 ckpt_secs = 60.0  # seconds after which the state is saved again
+tensorboard = False  # what goes into log.jsonl also goes, as curves, into the run's tensorboard/
 # model
 head = 'bce'  # output layer and loss: a name in model.py's HEADS
 lower = True  # texts in lower case
@@ -122,6 +125,8 @@ def check_settings():
         fail(f"truncate is 'head', 'tail' or 'both', not {truncate!r}")
     if ngrams not in ('auto', 'none', *NGRAM_SIZES):
         fail(f'ngrams is auto, none, {" or ".join(NGRAM_SIZES)}, not {ngrams!r}')
+    if tensorboard:
+        loop.require_tensorboard()
 
 
 def turn_dial(train_split):
@@ -160,17 +165,6 @@ def settle_settings(config_files):
         deferred = False
     if max_tokens == 0:
         max_tokens = 8192 if device == 'cpu' else 2 ** 30
-
-
-def draw_reviews(split):
-    """n_train of the reviews, drawn by the seed, in the order that they have."""
-    n_reviews = len(split.labels)
-    if n_train > n_reviews:
-        fail(f'n_train is {n_train:,}, but {dataset} has {n_reviews:,} training reviews')
-    if n_train == 0:
-        return split
-    drawn = np.random.default_rng(seed).choice(n_reviews, n_train, replace=False)
-    return split.take(np.sort(drawn))
 
 
 def make_rare(split, meta):
@@ -506,7 +500,7 @@ def evaluate_and_log(folder, model, val, progress, best, meter, lr, steps):
     figures = score(model.head, predict(model, val), val.labels)
     eval_seconds = time.perf_counter() - started
     val_tokens = int(val.lengths().clip(max=block_size).sum())
-    progress.log.append({
+    row = {
         'epoch': epoch,
         'step': step,
         'train_loss': means['train_loss'],
@@ -520,10 +514,10 @@ def evaluate_and_log(folder, model, val, progress, best, meter, lr, steps):
         'tokens_per_second': means['tokens_per_second'],
         'peak_memory_mb': peak_memory_mb(device),
         'eval_tokens_per_second': val_tokens / eval_seconds,
-    })
+    }
     if figures['correct'] > best.correct:
         best.keep(model, epoch, figures['correct'])
-    write_json_lines(folder / 'log.jsonl', progress.log)
+    loop.log_row(folder, progress, row, tensorboard)
 
     start_of_line = '\r' if sys.stdout.isatty() else ''
     print(f'{start_of_line}{folder}  epoch {epoch}/{epochs}  '
@@ -579,7 +573,7 @@ def main(settings, config_files=()):
     global bag
     check_settings()
     data, meta = load_data(Path(data_dir) / dataset)
-    data['train'] = draw_reviews(data['train'])
+    data['train'] = draw_reviews(data['train'], n_train, seed)
     data['train'], meta['class_share'] = make_rare(data['train'], meta)
     settle_settings(config_files)
     if teacher:

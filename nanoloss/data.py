@@ -120,6 +120,16 @@ def spans_of(offsets):
     return np.stack([offsets[:-1], offsets[1:]], 1).astype(np.int64)
 
 
+def draw_reviews(split, n_reviews, seed):
+    """n_reviews of a split, drawn by the seed, in the order that they have; 0: all."""
+    if n_reviews > len(split.labels):
+        fail(f'n_train is {n_reviews:,}, but there are {len(split.labels):,} training reviews')
+    if n_reviews == 0:
+        return split
+    drawn = np.random.default_rng(seed).choice(len(split.labels), n_reviews, replace=False)
+    return split.take(np.sort(drawn))
+
+
 def has_changed(split, sha256):
     """Whether the tokens are no longer those of this checksum."""
     return hashlib.sha256(split.tokens).hexdigest() != sha256

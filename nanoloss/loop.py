@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -15,12 +16,13 @@ import torch
 from nanoloss import parallel
 from nanoloss.configure import fail
 from nanoloss.devices import choose_device, choose_dtype, hardware_name
-from nanoloss.files import claim_run, current_commit, load_checked, locked_folder, write_file
+from nanoloss.files import (
+    claim_run, current_commit, load_checked, locked_folder, write_file, write_json_lines)
 
 # what may differ between a begun run and the command that continues it
 MAY_DIFFER = {
-    'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'compile', 'deterministic', 'device',
-    'threads', 'processes', 'hardware', 'torch', 'commit'}
+    'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'tensorboard', 'compile',
+    'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'commit'}
 
 stop_signal = 0  # the signal that asked this process to stop
 
@@ -41,6 +43,14 @@ def start_device(device, dtype, threads, deterministic):
         os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
         torch.use_deterministic_algorithms(True)
     return device, dtype
+
+
+def require_tensorboard():
+    """End in `fail` where TensorBoard is missing: before the run, not at its first curve."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        fail(f'{error}; pip install tensorboard, or do without --tensorboard')
 
 
 def describe_machine(device, code):
@@ -83,6 +93,7 @@ class Progress:
     def __init__(self):
         self.step = 0
         self.log = []  # the rows of log.jsonl
+        self.curves = None  # a SummaryWriter, once `log_row` needs it
         self.seconds_before = 0.0  # of what was done until the run was interrupted
         self.start_clock()
 
@@ -178,6 +189,28 @@ def fail_at_loss(loss, folder, where):
     """End the program at a loss that is not finite; where: the step, as the user counts it."""
     fail(f'{folder}: the loss is {loss} at {where}; '
          'try a lower --learning_rate or --dtype=float32')
+
+
+def log_row(folder, progress, row, tensorboard):
+    """Add a row to log.jsonl and, with tensorboard, its numbers to the curves in the run's folder
+    tensorboard/, by step."""
+    progress.log.append(row)
+    write_json_lines(folder / 'log.jsonl', progress.log)
+    if not tensorboard or parallel.RANK:
+        return
+    rows = [row]
+    if progress.curves is None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+        # what was written before an interruption may have points that are computed again, or none
+        # if there was no --tensorboard then: all curves begin anew
+        shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
+        progress.curves = SummaryWriter(folder / 'tensorboard')
+        rows = progress.log
+    for row in rows:
+        for name, value in row.items():
+            if name != 'step' and value is not None:
+                progress.curves.add_scalar(name, value, row['step'])
+    progress.curves.flush()
 
 
 # Saving and resuming

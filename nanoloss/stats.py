@@ -14,6 +14,8 @@ from scipy import optimize, stats
 # of a permutation test: all there are up to 10 runs against 10, beyond that random ones
 RESPLITS = 184_756
 BINS = 15  # of confidence, for the calibration error
+RESAMPLES = 1000  # of runs, for the interval of a power law
+POWERS = np.geomspace(0.02, 2, 200)  # that a power law may have
 
 
 def answer_noise(answers):
@@ -77,6 +79,57 @@ def interval(*groups):
 def half_interval(values):
     """Half the 95 % interval of a mean of two or more numbers for other seeds (Student's t)."""
     return stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+
+
+def power_law(law, n):
+    """The error a + b n^-c for n training texts; law [..., 3] holds a, b and c."""
+    return law[..., 0] + law[..., 1] * n ** -law[..., 2]
+
+
+def fit_power_law(sizes, errors):
+    """Fit error = a + b n^-c, n the number of training texts -> float [..., 3]: a, b and c.
+
+    sizes: float [S], three or more different ones
+    errors: float [..., S], in %, above 0: the mean of the runs at each size
+
+    Least squares of the relative errors: where the error is three times as large, runs scatter
+    about three times as much. For each c of POWERS the best a and b are those of a straight line.
+    Where a comes out below 0, these sizes show no floor; to forbid it would bend b and c, and the
+    interval of `resampled_means` would cover 72 % instead of 92 where there is no floor.
+    """
+    weights = errors ** -2
+    weights = weights / weights.sum(-1, keepdims=True)
+    mean_error = (weights * errors).sum(-1, keepdims=True)
+    least = np.full(mean_error.shape, np.inf)
+    law = np.zeros((*errors.shape[:-1], 3))
+    for c in POWERS:
+        x = sizes ** -c
+        mean_x = (weights * x).sum(-1, keepdims=True)
+        covariance = (weights * (x - mean_x) * errors).sum(-1, keepdims=True)
+        b = covariance / (weights * (x - mean_x) ** 2).sum(-1, keepdims=True)
+        a = mean_error - b * mean_x
+        misfit = (weights * (errors - a - b * x) ** 2).sum(-1, keepdims=True)
+        found = np.concatenate([a, b, np.full(a.shape, c)], -1)
+        law = np.where(misfit < least, found, law)
+        least = np.minimum(misfit, least)
+    return law
+
+
+def resampled_means(runs):
+    """The means of resampled runs, float [RESAMPLES, S], whose power laws are the law's interval.
+
+    runs: at each of S sizes a list of numbers, two or more.
+
+    Of n runs n - 1 are drawn, with replacement: the means of n would scatter too little, of five
+    runs by a tenth. On simulated curves of seven sizes and five runs each, the middle 95 % of what
+    the laws say of twice the data cover the truth in 92 to 96 %.
+    """
+    rng = np.random.default_rng(0)
+    means = []
+    for values in runs:
+        drawn = rng.choice(values, (RESAMPLES, len(values) - 1))
+        means.append(drawn.mean(1))
+    return np.stack(means, 1)
 
 
 def permutation_test(a, b, spread=False):

@@ -341,7 +341,40 @@ def test_finished_is_skipped_and_others_refused(countries, tmp_path, capsys):
     assert read(tmp_path, 'nbsvm')[0]['chosen']['C'] == 1
 
 
+def test_fewer_reviews_are_those_that_train_py_draws(sample, tmp_path, capsys):
+    """The class shares of both are those of one draw; and the runs of two seeds are two runs."""
+    data, texts, labels = sample
+    for seed in (0, 1):
+        baseline(data, 'sample', tmp_path / 'few', '--kinds=tfidf_lr', '--c_values=10',
+                 '--n_train=301', f'--seed={seed}')
+    train(data, tmp_path / 'net', '--dataset=sample', '--n_train=301', '--seed=1', '--epochs=1',
+          '--block_size=10', '--batch_size=100')
+    runs = tmp_path / 'few/tfidf_lr/seed1', tmp_path / 'net/seed1'
+    ours, trained = [json.loads((run / 'config.json').read_text()) for run in runs]
+    assert (ours['n_train'], ours['seed']) == (trained['n_train'], trained['seed']) == (301, 1)
+    assert ours['class_share'] == trained['class_share']
+
+    rows = np.sort(np.random.default_rng(1).choice(len(texts['train']), 301, replace=False))
+    few = [texts['train'][row] for row in rows]
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    pipeline = make_pipeline(vectorizer, LogisticRegression(C=10, max_iter=1000))
+    pipeline.fit(few, labels['train'][rows])
+    preds = np.load(tmp_path / 'few/tfidf_lr/seed1/preds.npz')
+    assert close(preds['test_logits'][:, 0], pipeline.decision_function(texts['test']))
+
+    capsys.readouterr()
+    summary = evaluate(tmp_path / 'few', 'tfidf_lr')
+    of_test = summary['groups'][0]['test']
+    assert len(set(of_test['correct'])) == 2
+    half = 12.706 * abs(np.subtract(*of_test['correct'])) / of_test['n'] * 50  # t(0.975, 1) sd
+    mean = of_test['mean']
+    assert of_test['seeds'] == pytest.approx([mean - half, mean + half], abs=0.01)
+
+
 @pytest.mark.parametrize('argv, words', [
+    (['--n_train=151'], 'n_train is 151, but there are 150 training reviews'),
+    (['--n_train=-1'], 'n_train must be at least 0'),
+    (['--seed=1'], 'seed draws the n_train reviews'),
     (['--kinds=bayes'], "there is no 'bayes'; there are tfidf_lr, tfidf_svm, nbsvm"),
     (['--kinds='], "there is no ''"),
     (['--c_values=1,many'], 'c_values wants numbers'),

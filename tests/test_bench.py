@@ -93,7 +93,7 @@ def test_a_peer_batch_is_padded_to_its_longest_review(toy):
 
 
 def test_rows_differ_in_name_and_can_be_measured():
-    rows = [*bench.OURS, *bench.PEERS, *bench.BAGS]
+    rows = [*bench.OURS, *bench.PEERS, *bench.BAGS, *bench.LANGUAGE, *bench.COMPANY]
     assert len({row.name for row in rows}) == len(rows)
     settings = bench.Path(bench.ROOT / 'train.py').read_text()
     for row in bench.OURS:
@@ -113,6 +113,10 @@ def test_report(toy, tmp_path, monkeypatch, capsys):
         'ours: config/bce.py': [speeds, {**speeds, 'train': 390_000.0}, speeds],
         'bert, float32, padded': [slower],
         'NB-SVM on words and pairs': [{'accuracy': 0.9086, 'seconds': 17.0}],
+        'company: two trainings': [{'alone': 6.0, 'company': 14.0}, {'alone': 6.5, 'company': 12.0},
+                                   {'alone': 5.9, 'company': 15.3}],
+        'company: a training and a service': [
+            {'alone': 6.0, 'company': 9.0, 'request_alone': 4.0, 'request_company': 12.0}],
     }
     growth = {2500: {'train': 400_000.0, 'memory': 854}, 8000: {'train': 500_000.0, 'memory': 1004}}
     bench.report(measured, growth, data['train'], tmp_path)
@@ -124,6 +128,8 @@ def test_report(toy, tmp_path, monkeypatch, capsys):
                      r'\| 1,041 \(1,041 to 1,041\) \|\n', table)
     assert re.search(r'\| bert, float32, padded \| 5,000 \(once\) \|', table)
     assert '| NB-SVM on words and pairs | 90.86 | 17 (once) |\n' in table
+    assert '| company: two trainings, s | 6.0 (5.9 to 6.5) | 14.0 (12.0 to 15.3) | 2.3 |' in table
+    assert '| company: a training and a service, a request, ms | 4.0 (once) | 12.0' in table
     assert '| 2,500 | 2.50 | 854 |\n| 8,000 | 2.00 | 1,004 |\n' in table
     for name in ('speed.png', 'growth.png'):
         assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
@@ -154,3 +160,16 @@ def test_our_rows_run_where_the_peers_do(toy, tmp_path, monkeypatch):
     for command in commands:
         assert '--device=cpu' in command
     assert len(commands) == 2
+
+
+def test_in_company_are_two_processes_at_once(monkeypatch, tmp_path):
+    """Their seconds are those until both are done."""
+    monkeypatch.setattr(bench, 'threads', 1)
+    sleeper = tmp_path / 'sleep.py'
+    sleeper.write_text('import time; time.sleep(0.5); print("x" * 100_000)')
+    times = [bench.seconds_of(lambda: bench.start_script(sleeper), n) for n in (1, 2)]
+    assert times[0] > 0.5
+    assert 0.5 < times[1] < 0.9 + times[0]
+    (tmp_path / 'broken.py').write_text('raise ValueError')
+    with pytest.raises(SystemExit):
+        bench.seconds_of(lambda: bench.start_script(tmp_path / 'broken.py'), 1)

@@ -14,8 +14,8 @@ from helpers import SIZES, make_data, save, toy_reviews
 from model import Encoder, EncoderConfig
 from nanoloss import parallel
 from nanoloss.data import (
-    Batch, Split, batches, drop_tokens, has_changed, load_data, load_unlabelled, pad, shorten,
-    shuffled, to_bags)
+    Batch, Split, batches, draw_reviews, drop_tokens, has_changed, load_data, load_unlabelled, pad,
+    shorten, shuffled, to_bags)
 
 
 @pytest.fixture(scope='module')
@@ -160,6 +160,21 @@ def test_a_split_of_some_reviews():
         assert some.lengths().tolist() == [2, 3] and some.labels.tolist() == [1, 0]
         batch, = batches(some, 2, 8, bag=False)
         assert batch.tokens[:, :3].tolist() == [[5, 6, 0], [1, 2, 3]]
+
+
+def test_few_reviews_are_drawn_by_the_seed(toy, capsys):
+    assert draw_reviews(toy, 0, 5) is toy
+    assert draw_reviews(toy, len(toy.labels), 5).spans.tolist() == toy.spans.tolist()
+    drawn = []
+    for seed in (0, 0, 1):
+        few = draw_reviews(toy, 50, seed)
+        assert len(few.labels) == len(few.spans) == 50
+        assert (np.diff(few.spans[:, 0]) > 0).all()  # each once, in the order that they have
+        drawn.append(few.spans.tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+    with pytest.raises(SystemExit):
+        draw_reviews(toy, 211, 0)
+    assert 'n_train is 211, but there are 210' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('size', [1, 4, 5, 9, 10, 11])

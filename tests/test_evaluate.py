@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import evaluate
+from helpers import make_run
 from model import make_head
 from nanoloss.configure import configure
 from nanoloss.stats import permutation_test
@@ -31,44 +32,6 @@ def run(*argv):
         evaluate.main()
     finally:
         vars(evaluate).update(before)
-
-
-def make_run(folder, correct, seed=None, head='bce', n=(400, 200), best=None, **config):
-    """A finished run that is correct on the first so many reviews of (test, val)."""
-    folder = Path(folder)
-    folder.mkdir(parents=True)
-    if seed is None:
-        seed = int(folder.name[4:])
-    preds = {}
-    last = {}
-    for split, n_correct, n_reviews in zip(('test', 'val'), correct, n):
-        labels = np.arange(n_reviews, dtype=np.uint8) % 2
-        choice = np.where(np.arange(n_reviews) < n_correct, labels, 1 - labels)
-        strength = 1 + np.arange(n_reviews) % 7
-        logits = np.where(choice == 1, strength, -strength)[:, None]
-        if head == 'ce':
-            logits = np.concatenate([3 - logits, 3 + logits], 1)
-        preds[f'{split}_logits'] = logits.astype(np.float16)
-        preds[f'{split}_labels'] = labels
-        accuracy = n_correct / n_reviews
-        last[split] = {'n': n_reviews, 'correct': int(n_correct), 'accuracy': accuracy, 'loss': 0.5}
-    np.savez(folder / 'preds.npz', **preds)
-
-    val = last['val']['accuracy']
-    lines = []
-    for epoch, accuracy in enumerate([val - 0.1, best or val, val], 1):
-        lines.append(json.dumps({
-            'epoch': epoch, 'step': 10 * epoch, 'train_loss': 0.5, 'train_acc': 0.6 + 0.1 * epoch,
-            'val_loss': 0.5, 'val_acc': accuracy, 'lr': 1e-3, 'seconds': 1.0 * epoch}))
-    (folder / 'log.jsonl').write_text('\n'.join(lines) + '\n')
-    best_val = last['val'] | {'accuracy': best or val}
-    (folder / 'result.json').write_text(json.dumps({
-        'head': head, 'seed': seed, 'seconds': 1800.0, 'last': {'epoch': 3, **last},
-        'best': {'epoch': 2, 'test': last['test'], 'val': best_val}}))
-    (folder / 'config.json').write_text(json.dumps({
-        'head': head, 'seed': seed, 'dataset': 'toy', 'data': 'fingerprint', 'commit': 'abc',
-        'n_class': 2, 'classes': ['neg', 'pos'], 'hardware': 'a machine', 'learning_rate': 1e-3,
-        'out_dir': str(folder.parent), **config}))
 
 
 @pytest.fixture

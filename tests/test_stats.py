@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from scipy import optimize
 from scipy import stats as scipy_stats
 
 from nanoloss import stats
@@ -192,6 +193,61 @@ def test_seeds_needed():
         b = rng.normal(0, 0.3, (20_000, n))
         power[n] = np.mean(scipy_stats.ttest_ind(a, b, axis=1).pvalue < 0.05)
     assert power[20] < 0.79 < 0.795 < power[22] < 0.83
+
+
+SIZES = np.array([250, 500, 1250, 2500, 5000, 12_500, 25_000.])  # of training texts
+
+
+@pytest.mark.parametrize('a, b, c', [(5, 60, 0.5), (0, 70, 0.2), (3, 200, 0.6), (-4, 80, 0.2)])
+def test_a_power_law_is_found_again(a, b, c):
+    law = stats.fit_power_law(SIZES, a + b * SIZES ** -c)
+    assert law == pytest.approx([a, b, c], rel=0.02, abs=0.3)
+    assert stats.power_law(law, 50_000) == pytest.approx(a + b * 50_000 ** -c, abs=0.02)
+
+
+def test_a_power_law_is_that_of_curve_fit():
+    """Of several curves at once, each with an optimum that scipy finds by gradients."""
+    rng = np.random.default_rng(5)
+    errors = 4 + 90 * SIZES ** -0.4 * rng.normal(1, 0.03, (3, 7))
+    laws = stats.fit_power_law(SIZES, errors)
+    for law, curve in zip(laws, errors):
+        expected, _ = optimize.curve_fit(lambda n, a, b, c: a + b * n ** -c, SIZES, curve,
+                                         p0=[4, 90, 0.4], sigma=curve)
+        assert law == pytest.approx(expected, rel=0.05, abs=0.1)
+        assert stats.power_law(law, 5e4) == pytest.approx(
+            expected[0] + expected[1] * 5e4 ** -expected[2], abs=0.02)
+
+
+def test_resampled_means_scatter_as_means_of_new_runs():
+    runs = [[1.0, 2, 3, 4, 5], [7.0, 8], [3.0, 3, 3]]
+    means = stats.resampled_means(runs)
+    assert means.shape == (stats.RESAMPLES, 3)
+    assert means.mean(0) == pytest.approx([3, 7.5, 3], abs=0.1)
+    # variance of a mean: 2.5 / 5 and 0.5 / 2
+    assert means.var(0) == pytest.approx([0.5, 0.25, 0], rel=0.15)
+
+
+@pytest.mark.parametrize('a, b, c', [(5, 60, 0.32), (0, 74, 0.22), (6, 320, 0.5)])
+def test_the_interval_of_a_power_law_covers_the_truth(a, b, c, monkeypatch):
+    """What twice the data are worth, from five seeds at each of seven sizes; the more texts, the
+    less they scatter. One of the three laws has no floor."""
+    monkeypatch.setattr(stats, 'RESAMPLES', 200)
+    rng = np.random.default_rng(6)
+    law = np.array([a, b, c])
+    deviation = 1.2 * (SIZES / 250) ** -0.5 + 0.08
+
+    def worth(law):
+        return stats.power_law(law, 25_000) - stats.power_law(law, 50_000)
+
+    covered = 0
+    repeats = 80
+    for _ in range(repeats):
+        runs = rng.normal(stats.power_law(law, SIZES), deviation, (5, 7)).T
+        laws = stats.fit_power_law(SIZES, stats.resampled_means(runs))
+        low, high = np.percentile(worth(laws), [2.5, 97.5])
+        covered += low <= worth(law) <= high
+    # 0.92 to 0.96 of 1000 repeats; three standard deviations of 80 are 0.09
+    assert 0.83 <= covered / repeats < 1
 
 
 def test_confidence_bins_and_calibration_error_by_hand():

@@ -575,19 +575,13 @@ def test_several_labels_a_review(tmp_path, capsys):
 
 
 def test_few_reviews_are_drawn_by_the_seed(data, tmp_path, capsys):
-    split = load_data(data / 'toy')[0]['train']
-    module = script()
-    assert module.draw_reviews(split) is split
-    module.n_train = 50
-    drawn = []
-    for module.seed in (0, 0, 1):
-        few = module.draw_reviews(split)
-        assert len(few.labels) == len(few.spans) == 50
-        assert (np.diff(few.spans[:, 0]) > 0).all()  # each once, in the order that they have
-        drawn.append(few.spans.tolist())
-    assert drawn[0] == drawn[1] != drawn[2]
+    train(data, tmp_path / 'few', '--n_train=50', '--seed=3', '--epochs=1')
+    all_reviews = load_data(data / 'toy')[0]['train']
+    drawn = np.random.default_rng(3).choice(210, 50, replace=False)
+    share = np.bincount(all_reviews.labels[drawn], minlength=2) / 50
+    assert config_of(tmp_path / 'few/seed3')['class_share'] == pytest.approx(share.tolist())
     error = fails(capsys, data, tmp_path, '--n_train=211')
-    assert 'n_train is 211, but toy has 210 training reviews' in error
+    assert 'n_train is 211, but there are 210 training reviews' in error
 
 
 # What a GPU does otherwise
