@@ -348,9 +348,9 @@ def mistakes_section(answers):
                    f'{percent(count / n)}; {finding}')
         note = ('A text looks mislabelled if the mean probability of another class is at least '
                 'what the texts of that class get on average (confident learning, Northcutt 2021). '
-                'The models err as well, so these are texts to read, not labels known to be wrong. '
-                'The margin is the probability of the likeliest other class minus that of the '
-                'label.')
+                'The models err as well, at irony for one, so these are texts to read, not labels '
+                'known to be wrong. The margin is the probability of the likeliest other class '
+                'minus that of the label.')
     body = paragraph(finding) + paragraph(note)
     body += paragraph(f'The first {min(SHOWN, len(items))} of those that are answered wrongly by '
                       f'{seeds}, by their margin, those that look mislabelled first:')
@@ -589,8 +589,8 @@ def twins_section(answers):
     if in_train[test].any() and not in_train[test].all():
         with_them = 100 * answers.correct[:, test].mean()
         without = 100 * answers.correct[:, test & ~in_train].mean()
-        effect = (f' Without those that have one in train, the accuracy on test is {without:.2f} % '
-                  f'instead of {with_them:.2f} %.')
+        effect = (f' Accuracy on test is {with_them:.2f} %; without the texts that have one in '
+                  f'train, it is {without:.2f} %.')
 
     body = paragraph(finding + effect) + paragraph(
         f'Near-duplicates: texts that share more than {percent(SIMILAR)} of their shingles of '
