@@ -526,8 +526,8 @@ def jaccard(a, b):
 
 
 def find_twins(texts):
-    """{split: an iterable of texts} -> [Twin], the most similar first: for each text of val that
-    has one in train, and for each of test that has one in train or in val."""
+    """{split: an iterable of texts} -> [Twin], those in train first, the most similar before the
+    others: for each text of val that has one in train, of test that has one in train or in val."""
     numbers = {}
     shingles = {}
     sketches = {}
@@ -553,7 +553,7 @@ def find_twins(texts):
                 if similar:
                     similarity, i = max(similar, key=lambda pair: pair[0])
                     twins.append(Twin(split, row, other, i, similarity, len(similar)))
-    return sorted(twins, key=lambda twin: -twin.similarity)
+    return sorted(twins, key=lambda twin: (twin.other_split != 'train', -twin.similarity))
 
 
 def twins_section(answers):
@@ -579,7 +579,7 @@ def twins_section(answers):
         for split in later:
             n = counts[split, other]
             lines.append([f'{split} in {other}', f'{n:,}', f'{len(texts[split]):,}',
-                          percent(n / len(texts[split]))])
+                          f'{100 * n / len(texts[split]):.2f} %'])
 
     test = answers.splits == 'test'
     n_train = counts['val', 'train'] + counts['test', 'train']
@@ -593,7 +593,7 @@ def twins_section(answers):
                   f'train, it is {without:.2f} %.')
 
     body = paragraph(finding + effect) + paragraph(
-        f'Near-duplicates: texts that share more than {percent(SIMILAR)} of their shingles of '
+        f'Near-duplicates: texts that share more than {100 * SIMILAR:.0f} % of their shingles of '
         f'{SHINGLE} words in a row (Jaccard similarity, in lower case, without punctuation). '
         'They are found by MinHash, which misses 6 % of those just above that limit and hardly '
         'any of those above 70 %; of each text the closest is given.')
@@ -610,7 +610,7 @@ def twins_section(answers):
                 f'{twin.other_row} ({other_label or "-"}): similarity {twin.similarity:.2f}')
         items.append((line, [text, other_text]))
         rows.append([*twin, label, other_label, text, other_text])
-    body += f'<h3>The closest</h3>\n{text_list(items[:SHOWN])}'
+    body += f'<h3>The closest, those in train first</h3>\n{text_list(items[:SHOWN])}'
     columns = ['split', 'row', 'other_split', 'other_row', 'similarity', 'similar_texts', 'label',
                'other_label', 'text', 'other_text']
     return Section('near_duplicates', 'Near-duplicates across splits', finding, body, columns, rows)
