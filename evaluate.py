@@ -55,7 +55,7 @@ effect = 0.26  # points; the difference for which the seeds are counted; the pap
 # these are shown beside runs of the same data set, head and number of epochs; a relative path is
 # looked up from the folder of this file
 published = 'results/paper/published.json'  # a paper's figures; '' for none
-page = False  # of one group, also page.html and CSVs: its mistakes, the texts and the tokens
+page = False  # also page.html and CSVs on what the one group named gets wrong
 data_dir = 'data'  # the folder of data sets, for the page
 # -----------------------------------------------------------------------------
 

@@ -655,7 +655,7 @@ def draw_histogram(title, counts, highest):
     for share in (0, 0.5, 1):
         x = left + share * (width - 2 * left)
         ticks.append(f'<text x="{x:.0f}" y="{height + 14}">{100 * share:.0f} %</text>')
-    return (f'<figure><svg viewBox="-8 0 {width + 16} {height + 20}" role="img" '
+    return (f'<figure><svg viewBox="-12 0 {width + 24} {height + 20}" role="img" '
             f'aria-label="{escape(title)}: histogram; its numbers are in the table below">'
             f'{"".join(bars)}{"".join(ticks)}</svg><figcaption>{escape(title)}</figcaption>'
             '</figure>\n')
