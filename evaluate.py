@@ -2,6 +2,7 @@
 probabilities are worth, figures.
 
     python evaluate.py out/bce out/ce [--key=value ...]
+    python evaluate.py out/best --page      also what one group gets wrong: page.html and CSVs
 
 A group is a folder of runs seed0, seed1 ... of one config, as train.py leaves them; any number of
 groups will do: each is tested against one of them, ref. Prints table.md and writes it with
@@ -23,9 +24,11 @@ import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 from sklearn import metrics
+from tqdm import tqdm
 
 from model import confidence_of, is_correct, make_head
 from nanoloss.configure import configure, fail
+from nanoloss.data import fingerprint, load_array, load_data
 from nanoloss.figures import COLORS, draw_figures
 from nanoloss.files import write_file
 from nanoloss.stats import (
@@ -42,6 +45,8 @@ from nanoloss.stats import (
     pooled_sd,
     seeds_needed,
 )
+from nanoloss.tokenizer import decode, tokenizer
+from predict import WEIGHTS, Classifier, log_odds
 
 # -----------------------------------------------------------------------------
 out_dir = ''   # where the files go; '' = the folder that holds the groups
@@ -51,6 +56,8 @@ effect = 0.26  # points; the difference for which the seeds are counted; the pap
 # these are shown beside runs of the same data set, head and number of epochs; a relative path is
 # looked up from the folder of this file
 published = 'results/paper/published.json'  # a paper's figures; '' for none
+page = False  # also page.html and CSVs on what the one group named gets wrong
+data_dir = 'data'  # the folder of data sets, for the page
 # -----------------------------------------------------------------------------
 
 folders = []  # the groups, from the command line
@@ -64,6 +71,10 @@ PROBABILITY_MEASURES = [
     'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE, scaled', 'temperature']
 CONFIDENCES = 0.6, 0.7, 0.8, 0.9, 0.95, 0.99  # at least so sure an answer is to be
 COMPARED_MEASURES = ['macro F1', 'NLL, scaled', 'ECE, scaled']  # beside accuracy, of many groups
+# for the page, texts are computed once for each of their tokens: so many variants at once, and so
+# many tokens in all, of windows over a third of IMDB's val, 4 minutes of a core
+VARIANTS = 4096
+MAX_WORTH_TOKENS = 64_000_000
 
 
 # What the answers of a run are worth
@@ -842,6 +853,138 @@ def report(groups, pairs, notes, verdict):
     return '\n\n'.join(blocks) + '\n'
 
 
+# The page
+
+def load_texts(group):
+    """The data set that a group was trained on -> its splits, its meta.json."""
+    run = group.runs[0]
+    folder = Path(data_dir) / run.dataset
+    remedy = (f'make it with: python prepare.py --source=... --name={run.dataset}, '
+              'or say with --data_dir=FOLDER where it is')
+    if not (folder / 'meta.json').exists():
+        fail(f'--page shows the texts that {group.path} answered, and there is no {folder}; '
+             f'{remedy}')
+    data, meta = load_data(folder)
+    if fingerprint(meta) != run.data:
+        fail(f'{folder} is not the data that {group.path} was trained on, and --page shows its '
+             f'texts; {remedy}')
+    return data, meta
+
+
+def read_probs(run):
+    """What a run said of val and then test: its probabilities as trained and temperature-scaled,
+    each float64 [N, classes]."""
+    head = make_head(**run.config | {'n_embd': 1})
+    with np.load(Path(run.folder) / 'preds.npz') as preds:
+        logits = np.concatenate([preds['val_logits'], preds['test_logits']])
+    logits = torch.from_numpy(logits).double()
+    scaled = head.probs(logits / run.measures['temperature'])
+    return head.probs(logits).numpy(), scaled.numpy()
+
+
+def measure_tokens(run, texts):
+    """What each token of these texts is worth to a run -> TokenWorths or, where there are no
+    weights, None and the reason."""
+    from nanoloss.page import TokenWorths
+    folder = Path(run.folder)
+    if not (folder / WEIGHTS['last']).exists():
+        return None, f'{folder} has no weights; its logs alone are kept'
+    try:
+        classifier = Classifier(folder)
+    except ValueError as error:
+        return None, str(error)
+
+    # of many long texts, some of all parts of val will do
+    tokens = classifier.tokens(texts)
+    cost = sum(len(np.unique(review)) * len(review) for review in tokens)
+    tokens = tokens[::math.ceil(cost / MAX_WORTH_TOKENS)]
+
+    n_vocab = classifier.encoding.n_vocab
+    counts = np.zeros(n_vocab, np.int64)
+    decided = np.zeros(n_vocab, np.int64)
+    sums = np.zeros((n_vocab, len(classifier.classes)))
+    waiting = []
+    n_variants = 0
+    for i, review in enumerate(tqdm(tokens, 'tokens', unit=' texts', leave=False)):
+        waiting.append(review)
+        n_variants += len(np.unique(review)) + 1
+        if n_variants < VARIANTS and i < len(tokens) - 1:
+            continue
+        for kinds, p, without in classifier.leave_out(waiting):
+            counts[kinds] += 1
+            sums[kinds] += log_odds(p) - log_odds(without)
+            if classifier.multi_label:
+                decided[kinds] += ((p > 0.5) != (without > 0.5)).any(1)
+            else:
+                decided[kinds] += p.argmax() != without.argmax(1)
+        waiting = []
+        n_variants = 0
+
+    ids = np.flatnonzero(counts)
+    pieces = []
+    for token in ids.tolist():
+        piece = classifier.encoding.decode_single_token_bytes(token)
+        pieces.append(piece.decode('utf-8', 'replace'))
+    worths = TokenWorths(
+        n_texts=len(tokens),
+        n_val=len(texts),
+        ids=ids,
+        pieces=pieces,
+        counts=counts[ids],
+        sums=sums[ids],
+        decided=decided[ids],
+    )
+    return worths, ''
+
+
+def draw_page(group):
+    """What a group gets wrong -> {file name: bytes}, a page and CSVs."""
+    from nanoloss.page import Answers, make_page  # needs a package that nothing else here does
+    data, meta = load_texts(group)
+    encoding = tokenizer(meta['tokenizer']['name'])
+    texts = {}
+    for split in ('train', 'val', 'test'):
+        tokens = data[split].tokens
+        texts[split] = [decode(tokens[begin:end], encoding) for begin, end in data[split].spans]
+
+    order = ('val', 'test')
+    sizes = [len(texts[split]) for split in order]
+    groups = None
+    if 'val_groups.npy' in meta['sha256']:
+        folder = Path(data_dir) / group.runs[0].dataset
+        arrays = [load_array(folder, f'{split}_groups.npy', meta['sha256']) for split in order]
+        groups = np.concatenate(arrays)
+    probs = [read_probs(run) for run in group.runs]
+    unscaled = None
+    if group.measures['NLL'][0] is not None:  # as trained, these are probabilities
+        unscaled = np.stack([before for before, _ in probs])
+    known = {}
+    for name in PROBABILITY_MEASURES:
+        values = group.measures[name]
+        known[name] = None if values[0] is None else float(np.mean(values))
+
+    worths, reason = measure_tokens(group.runs[0], texts['val'])
+    return make_page(Answers(
+        label=group.label,
+        dataset=group.runs[0].dataset,
+        classes=[str(name) for name in meta['classes']],
+        train_texts=texts['train'],
+        train_labels=np.array(data['train'].labels),
+        texts=texts['val'] + texts['test'],
+        splits=np.repeat(order, sizes),
+        rows=np.concatenate([np.arange(size) for size in sizes]),
+        lengths=np.concatenate([data[split].lengths() for split in order]),
+        groups=groups,
+        labels=np.concatenate([data[split].labels for split in order]),
+        probs=np.stack([after for _, after in probs]),
+        unscaled=unscaled,
+        correct=np.concatenate([group.correct[split] for split in order], 1),
+        accuracy=group.accuracy['test'],
+        measures=known,
+        drawn='baseline_code' not in group.runs[0].config,
+    ), worths, reason)
+
+
 # Writing
 
 def summarize_run(run):
@@ -920,6 +1063,8 @@ def check_arguments(paths):
         fail('name the groups of runs, each once: python evaluate.py out/bce out/ce')
     if len({path.parent for path in resolved}) > 1 and not out_dir:
         fail('the groups lie in different folders; say with --out_dir=FOLDER where the table goes')
+    if page and len(paths) > 1:
+        fail('--page is of one group; name it alone')
     if effect <= 0:
         fail(f'effect must be above 0, not {effect:g}')
 
@@ -933,6 +1078,7 @@ def main():
     if len(pairs) > 1:
         notes += note_small_groups(pairs)
     verdict = verdict_on_all(pairs)
+    page_files = draw_page(groups[0]) if page else {}
     text = report(groups, pairs, notes, verdict)
 
     # all is computed before anything is written
@@ -941,6 +1087,7 @@ def main():
         'table.md': text.encode(),
         **draw_figures(groups, verdict or 'Accuracy of every run'),
         'summary.json': json.dumps(summary, indent=1, allow_nan=False).encode(),
+        **page_files,
     }
     write_files(Path(out_dir or paths[0].resolve().parent), files)
     print(text, end='')

@@ -143,13 +143,18 @@ def class_share(labels, n_class):
     return np.eye(n_class)[labels].mean(0).tolist()
 
 
+def fingerprint(meta):
+    """The checksum of all arrays of a data set. meta: of `load_data`."""
+    checksums = json.dumps(meta['sha256'], sort_keys=True)
+    return hashlib.sha256(checksums.encode()).hexdigest()
+
+
 def describe_data(meta):
     """What a run's config.json says of its data: their fingerprint, their tokens, their classes.
 
     meta: of `load_data`, with the class_share of what is trained on."""
-    checksums = json.dumps(meta['sha256'], sort_keys=True)
     return {
-        'data': hashlib.sha256(checksums.encode()).hexdigest(),
+        'data': fingerprint(meta),
         'n_class': len(meta['classes']),
         'tokenizer': meta.get('tokenizer'),
         'vocab_size': meta.get('vocab_size'),

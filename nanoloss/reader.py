@@ -78,6 +78,12 @@ def mixed(keys):
 
 # From probabilities to an answer
 
+def log_odds(p):
+    """Probabilities of any shape -> their log-odds; 0 and 1 count as 1e-15 away."""
+    p = np.clip(p, 1e-15, 1 - 1e-15)
+    return np.log(p) - np.log1p(-p)
+
+
 class Answers:
     """What a classifier makes of its probabilities.
 
@@ -101,32 +107,44 @@ class Answers:
             return [name for name, probability in zip(self.classes, p) if probability > 0.5]
         return self.classes[int(p.argmax())]
 
+    def leave_out(self, tokens):
+        """The tokens of each text -> for each a triple: its distinct tokens, ascending, int64 [K];
+        its probabilities [classes]; those of the text without all of a kind, [K, classes].
+
+        A text of one kind cannot do without it and keeps its probabilities."""
+        kinds = [np.unique(review) for review in tokens]
+        variants = []
+        for review, of_review in zip(tokens, kinds):
+            variants.append(review)
+            if len(of_review) > 1:
+                variants += [review[review != kind] for kind in of_review]
+        rows = iter(self.probs_of_tokens(variants))
+
+        triples = []
+        for of_review in kinds:
+            p = next(rows)
+            without = p[None]
+            if len(of_review) > 1:
+                without = np.stack([next(rows) for _ in of_review])
+            triples.append((of_review, p, without))
+        return triples
+
     def explain(self, text):
         """A text -> its probabilities [classes], the likeliest class, [(piece of text, worth)].
 
         The worth of a token: the log-odds of that class with all tokens, minus those without any
         of its kind."""
         review, = self.tokens([text])
-        kinds = np.unique(review)
-
-        # the text, and the text without each kind; none may lack all tokens
-        variants = [review]
-        if len(kinds) > 1:
-            variants += [review[review != kind] for kind in kinds]
-        p = self.probs_of_tokens(variants)
-
-        likeliest = int(p[0].argmax())
-        p_likeliest = p[:, likeliest].clip(1e-15, 1 - 1e-15)
-        log_odds = np.log(p_likeliest) - np.log1p(-p_likeliest)
-        worth = dict.fromkeys(kinds.tolist(), 0.0)
-        if len(kinds) > 1:
-            worth = dict(zip(kinds.tolist(), (log_odds[0] - log_odds[1:]).tolist()))
+        (kinds, p, without), = self.leave_out([review])
+        likeliest = int(p.argmax())
+        gain = log_odds(p[likeliest]) - log_odds(without[:, likeliest])
+        worth = dict(zip(kinds.tolist(), gain.tolist()))
         decoder = codecs.getincrementaldecoder('utf-8')('replace')  # a character may be two tokens
         pieces = []
         for token in review.tolist():
             piece = decoder.decode(self.encoding.decode_single_token_bytes(token))
             pieces.append((piece, worth[token]))
-        return p[0], self.classes[likeliest], pieces
+        return p, self.classes[likeliest], pieces
 
 
 # A folder

@@ -198,6 +198,23 @@ def seeds_needed(sd, points):
     return 2 + bisect_left(range(2, 10**7), 0.8, key=power)
 
 
+def confident_classes(probs, labels):
+    """The class that each text surely is of, by confident learning (Northcutt, Jiang and Chuang
+    2021, arXiv 1911.00068): int [N], -1 where there is none.
+
+    probs [N, classes], of models that were not trained on these labels; labels int [N].
+    A text surely is of a class if its probability is at least the mean of those that are labelled
+    so; of several such classes, of the likeliest. Counted by label and sure class, the texts are
+    the paper's confident joint; those off its diagonal look mislabelled.
+    """
+    thresholds = np.full(probs.shape[1], np.inf)  # of a class that is no text's label
+    for k in np.unique(labels):
+        thresholds[k] = probs[labels == k, k].mean()
+    sure = probs >= thresholds
+    likeliest = np.where(sure, probs, -1).argmax(1)
+    return np.where(sure.any(1), likeliest, -1)
+
+
 def negative_log_likelihood(probs, labels):
     """Mean of -log p of the label. probs [N, classes], labels int [N]."""
     # a probability that has underflowed to 0 counts as the smallest float
