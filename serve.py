@@ -29,6 +29,7 @@ host = '127.0.0.1'  # who may ask: this machine alone; 0.0.0.0 for the network
 port = 8000
 which = 'last'  # the weights of the last epoch, or of the best on val (best)
 min_confidence = 0.0  # an answer that is less sure is "unsure"; evaluate.py shows what that costs
+thresholds = True  # use those that evaluate.py has chosen, if any; they are of the last weights
 max_bytes = 2 ** 20  # of a request's body
 max_texts = 256  # of a request
 max_chars = 50_000  # of a text
@@ -289,7 +290,7 @@ def main(folders):
     if which not in WEIGHTS or min(max_bytes, max_texts, max_chars, max_waiting) < 1:
         fail("which is 'last' or 'best', and the limits are at least 1")
     try:
-        classifier = Classifier(folders[0], which, min_confidence)
+        classifier = Classifier(folders[0], which, min_confidence, thresholds)
         listener = socket.create_server((host, port), backlog=1024)
     except ValueError as error:
         fail(error)

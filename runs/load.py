@@ -147,7 +147,7 @@ def main():
     if len(sys.argv) != 2 or not shutil.which('wrk'):
         fail('python runs/load.py out/ce/seed0, with wrk installed')
     run = sys.argv[1]
-    classifier = Classifier(run)
+    classifier = Classifier(run, thresholds=True)
     reviews, mean_length = load_reviews(classifier.encoding)
     first_answer = time_first_answer(run)
     start = time.perf_counter()
