@@ -73,6 +73,7 @@ PROBABILITY_MEASURES = [
     'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE, scaled', 'temperature']
 CONFIDENCES = 0.6, 0.7, 0.8, 0.9, 0.95, 0.99  # at least so sure an answer is to be
 SHOWN_CLASSES = 10  # of those with a threshold
+FEW_TEXTS = 20  # of val; if all of them are right, a precision is 83 to 100 % (Clopper-Pearson)
 COMPARED_MEASURES = ['macro F1', 'NLL, scaled', 'ECE, scaled']  # beside accuracy, of many groups
 
 
@@ -482,10 +483,21 @@ def note_thresholds(group):
     """Notes on the classes of which val says too little."""
     classes = group.runs[0].config['classes']
     notes = []
-    absent = [classes[c] for c in group.judged[0].absent()]
+    absent = []
+    few = []
+    for c in group.judged[0].rarest(None):
+        n_texts = min(judged.rests_on(c) for judged in group.judged)
+        if not group.judged[0].truth['val'][:, c].any():
+            absent.append(classes[c])
+        elif n_texts < FEW_TEXTS:
+            few.append(classes[c])
     if absent:
         notes.append(f'Val of {group.label} has no text of {first_three(absent)}: a threshold of '
                      '0.5 is put there')
+    if few:
+        notes.append(f'In {group.label}, the thresholds of {first_three(few)} rest on fewer than '
+                     f'{FEW_TEXTS} texts of val: other texts can be far from what was chosen, '
+                     'however alike the seeds are')
     missed = {}  # {class: in how many runs}
     for judged in group.judged:
         for c in judged.missed():
@@ -508,6 +520,8 @@ def write_thresholds(groups):
             result.pop('thresholds', None)
             if thresholds != 'none':
                 result['thresholds'] = as_json(group.judged[i].thresholds)
+            if result == run.result:
+                continue
             try:
                 with locked_folder(folder):
                     write_json(folder / 'result.json', result)

@@ -157,8 +157,8 @@ class Classifier:
                 raise ValueError(f'{path} cannot be used ({why})') from None
             # result.json has the seconds that a run took, so no two runs have the same
             digest.update(json.dumps(run.result).encode())
-        mean = mean_thresholds([run.thresholds for run in self.runs])
-        self.labels = Labels(self.classes, self.multi_label, mean, min_confidence)
+        chosen = mean_thresholds([run.thresholds for run in self.runs])
+        self.labels = Labels(self.classes, self.multi_label, chosen, min_confidence)
         self.id = f'{folder.name}-{which}-{digest.hexdigest()[:12]}'
 
     def add(self, run):

@@ -202,17 +202,19 @@ def draw_thresholds(group):
         for figures, face in ((judged.without, 'white'), (judged.used, color)):
             ax.plot(figures['test']['recall'][c], figures['test']['precision'][c], 'o', ms=7,
                     mfc=face, mec=color, mew=1.6, clip_on=False, zorder=3)
-    if kept.rule == 'precision':
-        ax.axhline(100 * kept.goal, lw=0.8, ls='--', color=GREY)
-    elif kept.rule == 'recall':
-        ax.axvline(100 * kept.goal, lw=0.8, ls='--', color=GREY)
     ax.set(xlim=(0, 101), xlabel='Recall, %', ylabel='Precision, %')
-    ax.legend(fontsize=8)
-    n_all = len(judged.rarest(None))
-    some = f', the {len(classes)} of {n_all} rarest in val' if len(classes) < n_all else ''
+    ax.legend(fontsize=8, loc='lower left')
+
+    caption = 'Line: all thresholds of a class.  Dot: answers with the chosen ones.  Ring: without.'
+    if kept.rule != 'f1':
+        goal_line = ax.axhline if kept.rule == 'precision' else ax.axvline
+        goal_line(100 * kept.goal, lw=0.8, ls='--', color=GREY)
+        caption += f'\nDashed: the {kept.rule} that they were chosen for on val.'
+    n_classes = len(judged.rarest(None))
+    if len(classes) < n_classes:
+        caption += f'\nThe {len(classes)} of {n_classes} classes that are rarest in val.'
     fig.suptitle(f'{group.label}, seed {run.seed}: thresholds on test', x=0.01, ha='left')
-    fig.supxlabel(f'A line a class{some}: all thresholds.  Dot: the answers with the\n'
-                  'chosen ones.  Ring: without.  Dashed: what they were chosen for on val.')
+    fig.supxlabel(caption)
     return fig
 
 

@@ -142,10 +142,6 @@ class Judged:
         by_number = np.argsort(self.truth['val'].sum(0)[classes], kind='stable')
         return np.sort(classes[by_number[:most]])
 
-    def absent(self):
-        """The numbers of the classes with a threshold that no text of val has."""
-        return [c for c in self.rarest(None) if not self.truth['val'][:, c].any()]
-
     def missed(self):
         """The numbers of the classes for which no threshold has the precision asked for on val."""
         missed = []
@@ -155,6 +151,13 @@ class Judged:
                 if 0 < counts.precision().max() < self.thresholds.goal:
                     missed.append(c)
         return missed
+
+    def rests_on(self, c):
+        """How many texts of val the threshold of a class rests on: those that reach it, if it was
+        chosen for a precision, else those that have the class."""
+        if self.thresholds.rule == 'precision':
+            return int((self.probs['val'][:, c] >= self.thresholds.values[c]).sum())
+        return int(self.truth['val'][:, c].sum())
 
     def mean_over_classes(self, figures, name):
         """The mean of a figure over the classes with a threshold that have one, or None."""
