@@ -27,11 +27,18 @@ import numpy as np
 import torch
 from sklearn import metrics
 
-from model import confidence_of, is_correct, make_head
+from model import is_correct, make_head
 from nanoloss.configure import configure, fail
 from nanoloss.figures import COLORS, draw_figures
 from nanoloss.files import locked_folder, write_file, write_json
-from nanoloss.labels import Labels, as_json, can_be_unsure, kind_of, read_thresholds
+from nanoloss.labels import (
+    Labels,
+    as_json,
+    can_be_unsure,
+    confidence_of,
+    kind_of,
+    read_thresholds,
+)
 from nanoloss.stats import (
     answered,
     brier_score,
@@ -138,8 +145,7 @@ def measure(head, logits, labels, classes):
     val_labels = torch.from_numpy(labels['val'].astype(np.int64))
     temperature = fit_temperature(head.probs, logits['val'], val_labels)
     measures['temperature'] = temperature
-    scaled = head.probs(test_logits / temperature)
-    scaled_probs = scaled.numpy()
+    scaled_probs = head.probs(test_logits / temperature).numpy()
 
     values, bins = measure_probabilities(probs, labels['test'])
     for name, value in values.items():
@@ -147,8 +153,8 @@ def measure(head, logits, labels, classes):
     scaled_values, scaled_bins = measure_probabilities(scaled_probs, labels['test'])
     for name, value in scaled_values.items():
         measures[f'{name}, scaled'] = value
-    confidence = confidence_of(scaled, multi_label=labels['test'].ndim == 2)
-    return measures, np.stack([bins, scaled_bins]), confidence.numpy()
+    confidence = confidence_of(scaled_probs, multi_label=labels['test'].ndim == 2)
+    return measures, np.stack([bins, scaled_bins]), confidence
 
 
 def measure_training(log, train, test_accuracy):

@@ -87,9 +87,9 @@ def test_what_is_not_sure_enough_comes_first():
 
 
 def test_the_confidence_of_several_labels_is_that_of_the_least_sure():
-    probs = np.array([[0.9, 0.4], [0.01, 0.98]])
+    probs = np.array([[0.9, 0.2, 0.6], [0.01, 0.02, 0.99]])
     assert confidence_of(probs, multi_label=True).tolist() == pytest.approx([0.6, 0.98])
-    assert confidence_of(probs, multi_label=False).tolist() == pytest.approx([0.9, 0.98])
+    assert confidence_of(probs, multi_label=False).tolist() == pytest.approx([0.9, 0.99])
 
 
 def test_unsure_must_not_be_a_class_where_it_can_be_an_answer():
