@@ -3,10 +3,12 @@ probabilities are worth, figures.
 
     python evaluate.py out/bce out/ce [--key=value ...]
     python evaluate.py out/best --page      also what one group gets wrong: page.html and CSVs
+    python evaluate.py out/tags --thresholds=f1     choose thresholds, which predict.py then uses
 
 A group is a folder of runs seed0, seed1 ... of one config, as train.py leaves them; any number of
 groups will do: each is tested against one of them, ref. Prints table.md and writes it with
-summary.json, accuracy_by_run.png, accuracy_by_epoch.png, reliability.png and coverage.png.
+summary.json, accuracy_by_run.png, accuracy_by_epoch.png, reliability.png and coverage.png, of runs
+with thresholds also thresholds.png.
 
 Notable:
 - The last epoch is counted again from preds.npz; a run that is unfinished, damaged or at odds with
@@ -14,6 +16,8 @@ Notable:
 - Temperature scaling (Guo 2017): logits divided by the T that is best on val, then judged on test.
 - Two 95 % intervals: for other seeds, judged on the same reviews (Student's t), and for other seeds
   and other reviews, which alone speaks of the heads in general.
+- Thresholds are chosen on val and judged on test. Only then, or when they are taken away, something
+  is written into the runs, into their result.json.
 """
 import json
 import math
@@ -26,11 +30,20 @@ import torch
 from sklearn import metrics
 from tqdm import tqdm
 
-from model import confidence_of, is_correct, make_head
+from model import is_correct, make_head
 from nanoloss.configure import configure, fail
 from nanoloss.data import fingerprint, load_array, load_data
 from nanoloss.figures import COLORS, draw_figures
-from nanoloss.files import write_file
+from nanoloss.files import locked_folder, write_file, write_json
+from nanoloss.labels import (
+    Labels,
+    as_json,
+    can_be_unsure,
+    confidence_of,
+    kind_of,
+    read_thresholds,
+)
+from nanoloss.reader import log_odds
 from nanoloss.stats import (
     answered,
     brier_score,
@@ -45,8 +58,9 @@ from nanoloss.stats import (
     pooled_sd,
     seeds_needed,
 )
+from nanoloss.thresholds import choose_thresholds, flags, judge
 from nanoloss.tokenizer import decode, tokenizer
-from predict import WEIGHTS, Classifier, log_odds
+from predict import WEIGHTS, Classifier
 
 # -----------------------------------------------------------------------------
 out_dir = ''   # where the files go; '' = the folder that holds the groups
@@ -58,6 +72,11 @@ effect = 0.26  # points; the difference for which the seeds are counted; the pap
 published = 'results/paper/published.json'  # a paper's figures; '' for none
 page = False  # also page.html and CSVs on what the one group named gets wrong
 data_dir = 'data'  # the folder of data sets, for the page
+# one of these chooses a threshold a class on val, for predict.py and serve.py
+thresholds = ''       # f1: those of the best F1; none: take away those that the runs have
+at_precision = 0.0    # those with at least this precision, such as 0.95, and the highest recall
+at_recall = 0.0       # the highest with at least this recall
+threshold_class = ''  # the class that gets one, no other; '' = every class
 # -----------------------------------------------------------------------------
 
 folders = []  # the groups, from the command line
@@ -70,6 +89,8 @@ MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckp
 PROBABILITY_MEASURES = [
     'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE, scaled', 'temperature']
 CONFIDENCES = 0.6, 0.7, 0.8, 0.9, 0.95, 0.99  # at least so sure an answer is to be
+SHOWN_CLASSES = 10  # of those with a threshold
+FEW_TEXTS = 20  # of val; if all of them are right, a precision is 83 to 100 % (Clopper-Pearson)
 COMPARED_MEASURES = ['macro F1', 'NLL, scaled', 'ECE, scaled']  # beside accuracy, of many groups
 # for the page, texts are computed once for each of their tokens: so many variants at once, and so
 # many tokens in all, of windows over a third of IMDB's val, 4 minutes of a core
@@ -138,8 +159,7 @@ def measure(head, logits, labels, classes):
     val_labels = torch.from_numpy(labels['val'].astype(np.int64))
     temperature = fit_temperature(head.probs, logits['val'], val_labels)
     measures['temperature'] = temperature
-    scaled = head.probs(test_logits / temperature)
-    scaled_probs = scaled.numpy()
+    scaled_probs = head.probs(test_logits / temperature).numpy()
 
     values, bins = measure_probabilities(probs, labels['test'])
     for name, value in values.items():
@@ -147,8 +167,8 @@ def measure(head, logits, labels, classes):
     scaled_values, scaled_bins = measure_probabilities(scaled_probs, labels['test'])
     for name, value in scaled_values.items():
         measures[f'{name}, scaled'] = value
-    confidence = confidence_of(scaled, multi_label=labels['test'].ndim == 2)
-    return measures, np.stack([bins, scaled_bins]), confidence.numpy()
+    confidence = confidence_of(scaled_probs, multi_label=labels['test'].ndim == 2)
+    return measures, np.stack([bins, scaled_bins]), confidence
 
 
 def measure_training(log, train, test_accuracy):
@@ -179,6 +199,7 @@ class Run:
     """A finished run of one seed. Accuracies are in %; a dict by split has test and val."""
     folder: str
     config: dict
+    result: dict
     seed: int
     head: str
     data: str               # the data's fingerprint
@@ -193,6 +214,8 @@ class Run:
     measures: dict          # {name: value or None}, of the last epoch on test, see `measure`
     bins: np.ndarray        # [2, bins, 3], see `measure`
     confidence: np.ndarray  # [reviews of test], see `measure`
+    probs: dict             # by split: [reviews, classes], temperature-scaled as predict.py does it
+    labels: dict            # by split: int [reviews], or 0 and 1 [reviews, classes]
 
 
 def check_count(split, logits, correct, result):
@@ -229,9 +252,13 @@ def read_finished_run(folder):
     last = {split: 100 * correct[split].mean() for split in SPLITS}
     measures, bins, confidence = measure(head, logits, labels, config['classes'])
     measures |= measure_training(log, result['last'].get('train'), last['test'])
+    # baselines, and runs of the first versions, do not say it
+    temperature = result['last'].get('temperature', measures['temperature'])
+    scaled = {split: head.probs(logits[split].double() / temperature) for split in SPLITS}
     return Run(
         folder=str(folder),
         config=config,
+        result=result,
         seed=int(config['seed']),
         head=config['head'],
         data=config['data'],
@@ -246,6 +273,8 @@ def read_finished_run(folder):
         measures=measures,
         bins=bins,
         confidence=confidence,
+        probs={split: p.numpy() for split, p in scaled.items()},
+        labels=labels,
     )
 
 
@@ -334,6 +363,7 @@ class Group:
     color: str
     runs: list
     published: Published    # or None: a paper's runs of the same data set, head and epochs
+    judged: list = ()       # a `Judged` a run, of runs that have thresholds, all of one kind
 
     def __post_init__(self):
         self.measures = {}  # {name: the runs' values}
@@ -406,6 +436,118 @@ def read_groups(paths, papers):
         color = COLORS[i % len(COLORS)]
         groups.append(Group(path, label, color, runs, published_beside(runs[0], papers)))
     return groups, notes
+
+
+# Thresholds
+
+def rule_and_goal():
+    """What the settings choose thresholds for; '' and None where they choose none."""
+    if at_precision:
+        return 'precision', at_precision
+    if at_recall:
+        return 'recall', at_recall
+    if thresholds == 'f1':
+        return 'f1', None
+    return '', None
+
+
+def check_rule(run):
+    """End in `fail` where the thresholds that are asked for make no sense for a run's classes."""
+    classes = run.config['classes']
+    if threshold_class and threshold_class not in classes:
+        fail(f'threshold_class: there is no class {threshold_class!r}; there are '
+             f'{first_three(classes)}')
+    multi_label = run.labels['val'].ndim == 2
+    if at_recall and not multi_label and not threshold_class:
+        fail('at_recall: where a text has one label, not every class can have a given recall; say '
+             'with --threshold_class=NAME which one shall')
+
+
+def thresholds_of(run):
+    """The `Thresholds` that the settings ask for, chosen on val; else those that a run has, or
+    None. Damaged ones end in `fail`."""
+    if thresholds == 'none':
+        return None
+    rule, goal = rule_and_goal()
+    classes = run.config['classes']
+    multi_label = run.labels['val'].ndim == 2
+    try:
+        if not rule:
+            return read_thresholds(run.result, len(classes))
+        truth = flags(run.labels['val'], len(classes))
+        only = classes.index(threshold_class) if threshold_class else None
+        chosen = choose_thresholds(rule, goal, run.probs['val'], truth, only)
+        Labels(classes, multi_label, chosen)  # can the answers be said?
+        return chosen
+    except ValueError as error:
+        fail(f'{run.folder}: {error}')
+
+
+def judge_thresholds(groups):
+    """Give each group with thresholds its `judged` -> notes on what is wrong with them."""
+    check_rule(groups[0].runs[0])  # all have the same classes
+    notes = []
+    for group in groups:
+        found = [thresholds_of(run) for run in group.runs]
+        kinds = {kind_of(one) for one in found}
+        if len(kinds) > 1:
+            notes.append(f'The runs of {group.label} do not all have thresholds of one kind, so '
+                         'predict.py cannot take their mean; choose them again')
+        elif found[0] is not None:
+            pairs = zip(group.runs, found)
+            group.judged = [judge(one, run.probs, run.labels) for run, one in pairs]
+            notes += note_thresholds(group)
+    return notes
+
+
+def note_thresholds(group):
+    """Notes on the classes of which val says too little."""
+    classes = group.runs[0].config['classes']
+    notes = []
+    absent = []
+    few = []
+    for c in group.judged[0].rarest(None):
+        n_texts = min(judged.rests_on(c) for judged in group.judged)
+        if not group.judged[0].truth['val'][:, c].any():
+            absent.append(classes[c])
+        elif n_texts < FEW_TEXTS:
+            few.append(classes[c])
+    if absent:
+        notes.append(f'Val of {group.label} has no text of {first_three(absent)}: a threshold of '
+                     '0.5 is put there')
+    if few:
+        notes.append(f'In {group.label}, the thresholds of {first_three(few)} rest on fewer than '
+                     f'{FEW_TEXTS} texts of val: other texts can be far from what was chosen, '
+                     'however alike the seeds are')
+    missed = {}  # {class: in how many runs}
+    for judged in group.judged:
+        for c in judged.missed():
+            missed[classes[c]] = missed.get(classes[c], 0) + 1
+    if missed:
+        names = [f'{name} ({n} of {len(group.runs)} runs)' for name, n in missed.items()]
+        notes.append(f'In {group.label}, no threshold has a precision of '
+                     f'{100 * group.judged[0].thresholds.goal:g} % on val for '
+                     f'{first_three(names)}; that of the highest precision is taken')
+    return notes
+
+
+def write_thresholds(groups):
+    """Write the thresholds into each run's result.json, or take them away; all else stays as it is.
+    """
+    for group in groups:
+        for i, run in enumerate(group.runs):
+            folder = Path(run.folder)
+            result = dict(run.result)
+            result.pop('thresholds', None)
+            if thresholds != 'none':
+                result['thresholds'] = as_json(group.judged[i].thresholds)
+            if result == run.result:
+                continue
+            try:
+                with locked_folder(folder):
+                    write_json(folder / 'result.json', result)
+            except OSError as error:
+                fail(f'{folder}: its thresholds cannot be written ({error})')
 
 
 # What to beware of
@@ -788,6 +930,114 @@ def report_abstaining(groups):
     ]
 
 
+def threshold_cell(split, name):
+    """row -> a figure of all runs, see `report_thresholds`."""
+    def cell(row):
+        values = []
+        for by_split in row['figures']:
+            value = by_split[split][name]
+            if np.ndim(value):  # one a class
+                value = value[row['class']]
+            values.append(None if np.isnan(value) else value)
+        return mean_text(values, 2)
+    return cell
+
+
+def threshold_columns(names):
+    """Columns of `grid`, for each figure one on val and one on test."""
+    columns = [('', lambda row: row['label'])]
+    for name in names:
+        columns.append((f'{name}: val', threshold_cell('val', name)))
+        columns.append(('test', threshold_cell('test', name)))
+    return columns
+
+
+def judge_f1(group, subject):
+    """What thresholds for the best F1 are worth on test, in a sentence."""
+    gains = {}
+    for split in SPLITS:
+        values = []
+        for judged in group.judged:
+            before = judged.mean_over_classes(judged.without[split], 'F1')
+            values.append(judged.mean_over_classes(judged.used[split], 'F1') - before)
+        gains[split] = mean_text(values, 2)
+    return (f'{subject}: F1 with thresholds minus F1 without is {gains["val"]} points on val, for '
+            f'which they were chosen, and **{gains["test"]} on test**.')
+
+
+def judge_goal(group, subject):
+    """How far a precision or recall that was asked for on val holds on test, in a sentence."""
+    first = group.judged[0]
+    rule = first.thresholds.rule
+    means = {}
+    for split in SPLITS:
+        values = [one.mean_over_classes(one.used[split], rule) for one in group.judged]
+        means[split] = mean_text(values, 2)
+    text = (f'{subject}: chosen for a {rule} of {100 * first.thresholds.goal:g} % on val, where it '
+            f'is {means["val"]}, it is **{means["test"]} on test**')
+
+    # of several classes, a mean can hide one that is far from the goal
+    by_class = {}
+    for c in first.rarest(None):
+        values = np.array([one.used['test'][rule][c] for one in group.judged])
+        if not np.isnan(values).any():
+            by_class[group.runs[0].config['classes'][c]] = values
+    if len(by_class) > 1:
+        least = min(by_class, key=lambda name: by_class[name].mean())
+        text += f'; lowest there: {least}, {mean_text(by_class[least], 2)}'
+    return text + '.'
+
+
+def report_thresholds(group):
+    """What the thresholds of a group are, and what the answers are worth with them and without."""
+    first = group.judged[0]
+    kept = first.thresholds
+    used = [judged.used for judged in group.judged]
+    without = [judged.without for judged in group.judged]
+    rows = []
+    for c in first.rarest(SHOWN_CLASSES):
+        values = [judged.thresholds.values[c] for judged in group.judged]
+        name = group.runs[0].config['classes'][c]
+        label = f'{name}, at {mean_text(values, 3)}'
+        rows.append({'label': label, 'class': c, 'figures': used})
+        rows.append({'label': 'without', 'class': c, 'figures': without})
+    all_classes = [{'label': 'with', 'figures': used}, {'label': 'without', 'figures': without}]
+    names = ['macro F1', 'micro F1']
+    if can_be_unsure(kept, first.multi_label):
+        names.append('unsure')
+
+    # what is to be known to read them
+    remarks = []
+    n_classes = len(first.rarest(None))
+    if n_classes > SHOWN_CLASSES:
+        remarks.append(f'The classes are the {SHOWN_CLASSES} of {n_classes} that are rarest in '
+                       'val.')
+    plain = 'labels above 0.5' if first.multi_label else 'the likeliest class'
+    remarks.append(f'In %, mean of the runs ± half its 95 % interval for other seeds on these '
+                   f'texts; without: {plain}.')
+    if n_classes > 1 and not first.multi_label:
+        remarks.append('Each was chosen as if its class stood alone; a text has one label, so a '
+                       'class that reaches its threshold can lose to another.')
+    remarks.append('The thresholds stand in result.json of the runs; `predict.py` and `serve.py` '
+                   'use them.')
+    subject = f'Mean of {n_classes} classes'
+    if n_classes == 1:
+        subject = group.runs[0].config['classes'][first.rarest(None)[0]]
+    if kept.rule == 'f1':
+        goal = 'the best F1'
+        verdict = judge_f1(group, subject)
+    else:
+        goal = f'a {kept.rule} of {100 * kept.goal:g} %'
+        verdict = judge_goal(group, subject)
+    return [
+        f'## Thresholds of {group.label}, chosen on val for {goal}',
+        verdict,
+        grid(threshold_columns(['precision', 'recall', 'F1']), rows),
+        grid(threshold_columns(names), all_classes),
+        ' '.join(remarks),
+    ]
+
+
 def gap_cell(pair):
     """The interval of the difference in accuracy on test for other seeds and reviews."""
     low, high = pair.comparisons['test'].gap['both']
@@ -842,6 +1092,9 @@ def report(groups, pairs, notes, verdict):
         'them.')
     blocks += report_measures(groups)
     blocks += report_abstaining(groups)
+    for group in groups:
+        if group.judged:
+            blocks += report_thresholds(group)
 
     # sentences on a pair, a table of several
     if len(pairs) > 1:
@@ -1004,10 +1257,30 @@ def summarize_run(run):
     }
 
 
+def summarize_figures(by_split):
+    """Figures of `figures_of` by split for summary.json."""
+    summary = {}
+    for split, figures in by_split.items():
+        summary[split] = {}
+        for name, value in figures.items():
+            known = np.where(np.isnan(value), None, value)  # JSON has no NaN
+            summary[split][name] = known.tolist()
+    return summary
+
+
+def summarize_judged(judged):
+    """A run's thresholds and what they do, for summary.json."""
+    return {
+        **as_json(judged.thresholds),
+        'with': summarize_figures(judged.used),
+        'without': summarize_figures(judged.without),
+    }
+
+
 def summarize_group(group):
     """A group for summary.json."""
     paper = group.published
-    return {
+    summary = {
         'label': group.label,
         'runs': [summarize_run(run) for run in group.runs],
         'measures': group.measures,
@@ -1015,6 +1288,9 @@ def summarize_group(group):
         'paper': list(paper.figures.values()) if paper else None,  # in the order of FIGURES
         **group.accuracy,
     }
+    if group.judged:
+        summary['thresholds'] = [summarize_judged(judged) for judged in group.judged]
+    return summary
 
 
 def summarize_pair(pair):
@@ -1067,12 +1343,27 @@ def check_arguments(paths):
         fail('--page is of one group; name it alone')
     if effect <= 0:
         fail(f'effect must be above 0, not {effect:g}')
+    check_threshold_settings()
+
+
+def check_threshold_settings():
+    """The same for the settings that choose thresholds."""
+    if (thresholds != '') + (at_precision != 0) + (at_recall != 0) > 1:
+        fail('give one of --thresholds, --at_precision and --at_recall')
+    if thresholds not in ('', 'f1', 'none'):
+        fail(f"thresholds is 'f1' or 'none', not {thresholds!r}")
+    for name, goal in (('at_precision', at_precision), ('at_recall', at_recall)):
+        if not 0 <= goal <= 1:
+            fail(f'{name} is above 0 and at most 1, such as 0.95, not {goal:g}')
+    if threshold_class and not rule_and_goal()[0]:
+        fail('threshold_class: also say what for: --thresholds=f1, --at_precision or --at_recall')
 
 
 def main():
     paths = [Path(folder) for folder in folders]
     check_arguments(paths)
     groups, notes = read_groups(paths, read_published(published))
+    notes += judge_thresholds(groups)
     notes += note_differences(groups)
     pairs = compare_groups(groups, reference_group(groups))
     if len(pairs) > 1:
@@ -1090,6 +1381,8 @@ def main():
         **page_files,
     }
     write_files(Path(out_dir or paths[0].resolve().parent), files)
+    if thresholds or rule_and_goal()[0]:
+        write_thresholds(groups)
     print(text, end='')
 
 

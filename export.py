@@ -5,8 +5,9 @@
     python serve.py model                        the same over HTTP
 
 The folder has the model from tokens to probabilities (model.onnx), the tokenizer's table, the
-vocabulary, a description of the rest (model.json), a reader of them (reader.py), the checksums of
-all of these, and a model card, README.md, in which the licence of the data is yours to fill in.
+vocabulary, a description of the rest (model.json), a reader of them (reader.py, labels.py), the
+checksums of all of these, and a model card, README.md, in which the licence of the data is yours to
+fill in.
 
 Notable:
 - Before it gets its name, the folder is held against predict.py on all of val: the same labels, and
@@ -30,9 +31,9 @@ from scipy.stats import binomtest
 from torch import nn
 
 from model import NgramWeights, is_correct
-from nanoloss import reader
+from nanoloss import labels, reader
 from nanoloss.configure import configure, fail
-from nanoloss.data import describe_data, load_data
+from nanoloss.data import fingerprint, load_data
 from nanoloss.files import replacing_folder
 from nanoloss.tokenizer import decode, table_file
 from predict import WEIGHTS, Classifier
@@ -40,6 +41,7 @@ from predict import WEIGHTS, Classifier
 # -----------------------------------------------------------------------------
 to = 'model'  # the folder that is made
 which = 'last'  # the weights of the last epoch, or of the best on val (best)
+thresholds = True  # take along those that evaluate.py has chosen, if any
 data_dir = 'data'  # the folder of data sets: the run's own is needed for the check on val
 overwrite = False  # replace a folder that is there
 # -----------------------------------------------------------------------------
@@ -101,7 +103,7 @@ def describe(classifier):
     """What the reader has to know beside the arrays: model.json."""
     config = classifier.config
     encoding = classifier.encoding
-    return {
+    description = {
         'version': reader.FORMAT_VERSION,
         'id': classifier.id,
         'classes': classifier.classes,
@@ -120,6 +122,17 @@ def describe(classifier):
             'special_tokens': encoding._special_tokens,
         },
     }
+    if classifier.labels.thresholds is not None:
+        description['thresholds'] = labels.as_json(classifier.labels.thresholds)
+    return description
+
+
+def write_reader(folder):
+    """reader.py and labels.py, which it imports, so that they work outside of this repository."""
+    shutil.copy(labels.__file__, folder / 'labels.py')
+    source = Path(reader.__file__).read_text('utf-8')
+    (folder / 'reader.py').write_text(
+        source.replace('from nanoloss.labels import', 'from labels import'), 'utf-8')
 
 
 # The model card
@@ -167,7 +180,7 @@ def read_data(config):
     """The val and test of the run's data set, and its meta.json."""
     folder = Path(data_dir) / config['dataset']
     data, meta = load_data(folder)
-    if describe_data({**meta, 'class_share': None})['data'] != config['data']:
+    if fingerprint(meta) != config['data']:
         fail(f'{folder} is not the data that the run was trained on; '
              'the check on val needs that (--data_dir)')
     return {name: data[name] for name in ('val', 'test')}, meta
@@ -196,10 +209,11 @@ def compare(classifier, exported, texts):
 
 def figure_row(name, split, probs):
     """A row of the card's table: accuracy on a split, with Wilson's interval."""
-    labels = torch.from_numpy(split.labels.astype(np.int64))
-    n_correct = int(is_correct(torch.from_numpy(probs), labels).sum())
-    low, high = binomtest(n_correct, len(labels)).proportion_ci(method='wilson')
-    return (f'| {name} | {len(labels):,} | {100 * n_correct / len(labels):.2f} '
+    n_texts = len(split.labels)
+    correct = is_correct(torch.from_numpy(probs), torch.from_numpy(split.labels.astype(np.int64)))
+    n_correct = int(correct.sum())
+    low, high = binomtest(n_correct, n_texts).proportion_ci(method='wilson')
+    return (f'| {name} | {n_texts:,} | {100 * n_correct / n_texts:.2f} '
             f'| {100 * low:.2f} to {100 * high:.2f} |')
 
 
@@ -257,7 +271,7 @@ def main(folders):
     if which not in WEIGHTS:
         fail(f"which is 'last' or 'best', not {which!r}")
     try:
-        classifier = Classifier(folders[0], which)
+        classifier = Classifier(folders[0], which, thresholds=thresholds)
     except ValueError as error:
         fail(error)
 
@@ -269,7 +283,7 @@ def main(folders):
         np.savez(folder / 'vocabulary.npz', tokens=vocabulary.tokens, ngrams=vocabulary.ngrams)
         description = json.dumps(describe(classifier), indent=1)
         (folder / 'model.json').write_text(description + '\n', 'utf-8')
-        shutil.copy(reader.__file__, folder / 'reader.py')
+        write_reader(folder)
         sums = []
         for path in sorted(folder.iterdir()):
             sums.append(f'{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n')

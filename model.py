@@ -824,11 +824,3 @@ def is_correct(probs, labels):
     if labels.dim() == 1:
         return probs.argmax(1) == labels
     return ((probs > 0.5) == labels.bool()).all(1)
-
-
-def confidence_of(probs, multi_label):
-    """How sure each answer is, [B]: its highest probability or, where a text may have several
-    labels, that of its least sure decision. probs [B, n_class]."""
-    if multi_label:
-        return torch.maximum(probs, 1 - probs).amin(1)
-    return probs.amax(1)

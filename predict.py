@@ -10,6 +10,7 @@ Notable:
 - A folder of runs (out/bce) is an ensemble: the mean of its seeds' probabilities.
 - Probabilities are temperature-scaled (Guo 2017): the logits divided by the number that was best
   on val.
+- Where evaluate.py has chosen thresholds, they decide; of an ensemble, the mean of its seeds'.
 - What a token is worth is exact: the log-odds of the decision with all of the text, minus those of
   the text without this token, wherever it stands; so its part in pairs and windows counts, too.
 """
@@ -33,7 +34,8 @@ from nanoloss.configure import configure, fail
 from nanoloss.data import Split, batches, spans_of
 from nanoloss.devices import autocast, bfloat16_is_fast
 from nanoloss.files import load_weights
-from nanoloss.reader import UNSURE, Answers, shorten
+from nanoloss.labels import Labels, Thresholds, kind_of, mean_thresholds, read_thresholds
+from nanoloss.reader import Answers, shorten
 from nanoloss.tables import read_columns, strings
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import Vocabulary
@@ -45,6 +47,7 @@ text = 'text'  # its column
 format = ''  # text, csv or jsonl; '' is text for texts on the command line, else csv
 explain = False  # show the tokens that moved the decision
 min_confidence = 0.0  # an answer that is less sure is "unsure"; evaluate.py shows what that costs
+thresholds = True  # use those that evaluate.py has chosen, if any; they are of the last weights
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 WEIGHTS = {'last': 'model.pt', 'best': 'best.pt'}  # the file that a run keeps them in
@@ -65,6 +68,7 @@ class Run(NamedTuple):
     result: dict
     model: Encoder
     temperature: float
+    thresholds: Thresholds | None
 
 
 def find_runs(folder):
@@ -80,14 +84,18 @@ def find_runs(folder):
     return sorted(runs)
 
 
-def load_run(folder, which):
-    """A run's folder -> Run, with its last or its best weights.
+def load_run(folder, which, thresholds):
+    """A run's folder -> Run, with its last or its best weights, and with its thresholds or without.
 
     Raises FileNotFoundError where the run is not finished and, as a damaged file can, anything."""
     config = json.loads((folder / 'config.json').read_text())
     result = json.loads((folder / 'result.json').read_text())
     if 'tied' in config:
         raise ValueError('it is a language model, of pretrain.py, not a classifier')
+    if not thresholds:
+        result.pop('thresholds', None)
+    elif 'thresholds' in result and result[which]['epoch'] != result['last']['epoch']:
+        raise ValueError('its thresholds are of the last weights; --thresholds=False does without')
     weights = load_weights(folder / WEIGHTS[which])
 
     # config.json may be damaged: compare before memory is taken for the model that it describes
@@ -104,7 +112,8 @@ def load_run(folder, which):
         raise ValueError(f'truncate is {config["truncate"]!r}')
     model = make_encoder(config).eval()
     model.load_state_dict(weights)
-    return Run(config, result, model, float(result[which]['temperature']))
+    temperature = float(result[which]['temperature'])
+    return Run(config, result, model, temperature, read_thresholds(result, len(config['classes'])))
 
 
 def vocabulary_of(run):
@@ -125,23 +134,21 @@ def equal(a, b):
 class Classifier(Answers):
     """A run, or a folder of runs, as a function from texts to probabilities, on the CPU.
 
-    Of several runs the probabilities are the mean.
-    classes: their names. multi_label: a text may have several labels. id: of these weights.
-    min_confidence: an answer that is less sure is UNSURE; from 0 to 1.
-    Raises ValueError for another one, and where there is no such run, or it is unfinished or
+    Of several runs the probabilities are the mean, and so are the thresholds.
+    classes: their names. multi_label: a text may have several labels. id: of these weights and the
+    thresholds that are used.
+    min_confidence: see `Labels`. thresholds: whether to use those of the runs.
+    Raises ValueError as `Labels` does, and where there is no such run, or it is unfinished or
     damaged.
     """
 
-    def __init__(self, folder, which='last', min_confidence=0.0):
+    def __init__(self, folder, which='last', min_confidence=0.0, thresholds=False):
         folder = Path(folder)
-        if not 0 <= min_confidence <= 1:
-            raise ValueError(f'min_confidence must be in [0, 1], not {min_confidence}')
-        self.min_confidence = min_confidence
         self.runs = []
         digest = hashlib.sha256()
         for path in find_runs(folder):
             try:
-                run = load_run(path, which)
+                run = load_run(path, which, thresholds)
                 self.add(run)
             except FileNotFoundError as error:
                 missing = Path(error.filename).name
@@ -151,8 +158,8 @@ class Classifier(Answers):
                 raise ValueError(f'{path} cannot be used ({why})') from None
             # result.json has the seconds that a run took, so no two runs have the same
             digest.update(json.dumps(run.result).encode())
-        if min_confidence and UNSURE in self.classes:
-            raise ValueError(f'{folder} has a class {UNSURE!r}: min_confidence cannot say it')
+        chosen = mean_thresholds([run.thresholds for run in self.runs])
+        self.labels = Labels(self.classes, self.multi_label, chosen, min_confidence)
         self.id = f'{folder.name}-{which}-{digest.hexdigest()[:12]}'
 
     def add(self, run):
@@ -173,6 +180,9 @@ class Classifier(Answers):
         same_case = run.config.get('lower', False) == self.lower
         if not same_case or not equal(vocabulary_of(run), self.vocabulary):
             raise ValueError('its vocabulary is not that of the others')
+        if self.runs and kind_of(run.thresholds) != kind_of(self.runs[0].thresholds):
+            raise ValueError('its thresholds are not of the kind of the others\'; evaluate.py '
+                             'chooses them for all runs of a group')
         self.runs.append(run)
         p = self.probs(['a text'])
         if p.shape != (1, len(self.classes)) or not np.isfinite(p).all():
@@ -296,7 +306,8 @@ def write_jsonl(classifier, review, p, name, pieces):
 
 def write_text(classifier, review, p, name, pieces):
     beginning = printable(' '.join(review.split()))[:100]
-    print(f'{joined_label(classifier, p) or "-"}  {p.max():.3f}  {beginning}')
+    probability = p[classifier.explained_class(p)]
+    print(f'{joined_label(classifier, p) or "-"}  {probability:.3f}  {beginning}')
     if explain:
         shown = highlighted(pieces) if sys.stdout.isatty() else strongest(pieces)
         print(f'  for {name}:\n{shown}')
@@ -339,7 +350,7 @@ def main(arguments, cache):
     if threads > 0:
         torch.set_num_threads(threads)
     try:
-        classifier = Classifier(folder, which, min_confidence)
+        classifier = Classifier(folder, which, min_confidence, thresholds)
     except ValueError as error:
         fail(error)
 

@@ -56,6 +56,7 @@ token_file = ''  # the token that requests must bring is in this file; '': whoev
 access_log = False  # a line of JSON for each request on standard output
 workers = 1  # processes, each with the model in its memory
 threads = 0  # CPU threads of each; 0: the cores, divided by the workers
+thresholds = True  # use those that evaluate.py has chosen, if any; they are of the last weights
 max_bytes = 2 ** 20  # of a request's body
 max_batch_bytes = 2 ** 30  # of a CSV; it lies in a temporary file while it is answered
 max_texts = 256  # of a request
@@ -618,7 +619,7 @@ def load_classifier(folder, n_threads):
     try:
         if (Path(folder) / 'model.onnx').exists():
             from nanoloss.reader import Classifier
-            return Classifier(folder, min_confidence, n_threads)
+            return Classifier(folder, min_confidence, thresholds, n_threads)
         try:
             import torch
             from predict import Classifier
@@ -626,7 +627,7 @@ def load_classifier(folder, n_threads):
             fail(f'{folder} is no exported model, and a run needs what is in requirements.txt '
                  f'({error})')
         torch.set_num_threads(n_threads)
-        return Classifier(folder, which, min_confidence)
+        return Classifier(folder, which, min_confidence, thresholds)
     except ValueError as error:
         fail(error)
 

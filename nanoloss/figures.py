@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nanoloss.stats import accuracy_by_coverage
+from nanoloss.thresholds import threshold_curve
 
 GREY = '#777777'
 LIGHT_GREY = '#bbbbbb'
@@ -186,6 +187,37 @@ def draw_coverage(groups):
     return fig
 
 
+def draw_thresholds(group):
+    """Precision by recall on test, a line a class, of the first run of a group with thresholds."""
+    fig = Figure(figsize=(5.6, 4.4))
+    ax = fig.subplots()
+    run = group.runs[0]
+    judged = group.judged[0]
+    kept = judged.thresholds
+    classes = judged.rarest(len(COLORS))
+    for color, c in zip(COLORS, classes):
+        _, counts = threshold_curve(judged.probs['test'][:, c], judged.truth['test'][:, c])
+        ax.plot(100 * counts.recall(), 100 * counts.precision(), lw=1.2, color=color,
+                label=run.config['classes'][c])
+        for figures, face in ((judged.without, 'white'), (judged.used, color)):
+            ax.plot(figures['test']['recall'][c], figures['test']['precision'][c], 'o', ms=7,
+                    mfc=face, mec=color, mew=1.6, clip_on=False, zorder=3)
+    ax.set(xlim=(0, 101), xlabel='Recall, %', ylabel='Precision, %')
+    ax.legend(fontsize=8, loc='lower left')
+
+    caption = 'Line: all thresholds of a class.  Dot: answers with the chosen ones.  Ring: without.'
+    if kept.rule != 'f1':
+        goal_line = ax.axhline if kept.rule == 'precision' else ax.axvline
+        goal_line(100 * kept.goal, lw=0.8, ls='--', color=GREY)
+        caption += f'\nDashed: the {kept.rule} that they were chosen for on val.'
+    n_classes = len(judged.rarest(None))
+    if len(classes) < n_classes:
+        caption += f'\nThe {len(classes)} of {n_classes} classes that are rarest in val.'
+    fig.suptitle(f'{group.label}, seed {run.seed}: thresholds on test', x=0.01, ha='left')
+    fig.supxlabel(caption)
+    return fig
+
+
 def png(fig, dpi):
     """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
@@ -194,12 +226,17 @@ def png(fig, dpi):
 
 
 def draw_figures(groups, title):
-    """All figures of some groups -> {file name: PNG bytes}; title is that of the first figure."""
+    """All figures of some groups -> {file name: PNG bytes}; title is that of the first figure. That
+    of thresholds is of the first group that has any."""
     dpi = 150 if len(groups) < 4 else 100
+    judged = [group for group in groups if group.judged]
     with matplotlib.rc_context(STYLE):
-        return {
+        files = {
             'accuracy_by_run.png': png(draw_runs(groups, title), dpi),
             'accuracy_by_epoch.png': png(draw_epochs(groups), dpi),
             'reliability.png': png(draw_reliability(groups), dpi),
             'coverage.png': png(draw_coverage(groups), dpi),
         }
+        if judged:
+            files['thresholds.png'] = png(draw_thresholds(judged[0]), dpi)
+    return files

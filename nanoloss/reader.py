@@ -7,8 +7,8 @@
     p = classifier.probs(['a text', 'another'])     # [texts, classes]
     classifier.label(p[0])
 
-It needs numpy, tiktoken and onnxruntime, and imports nothing of nanoloss. What training does with a
-text in the same way comes from here, too.
+It needs numpy, tiktoken and onnxruntime, and of nanoloss only labels.py, of which a copy is there,
+too. What training does with a text in the same way comes from here.
 """
 import base64
 import codecs
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nanoloss.labels import Labels, read_thresholds
+
 FORMAT_VERSION = 1  # of an exported folder
 MAX_TOKENS = 8192  # computed at once, as in training on a CPU
 INPUTS = 'tokens', 'counts', 'ngrams'  # of the model, which may have no n-grams
-UNSURE = 'unsure'  # in the place of a label
 NGRAM_SIZES = {  # what an n-gram is made of: how many of them
     'chars': (2, 3, 4, 5),  # bytes of the text: endings, misspelt words, pairs of words
     'tokens': (1, 2, 3),
@@ -87,9 +88,9 @@ def log_odds(p):
 class Answers:
     """What a classifier makes of its probabilities.
 
-    A subclass has classes, their names; multi_label: a text may have several labels;
-    min_confidence: an answer that is less sure is UNSURE; encoding, the tiktoken.Encoding;
-    tokens(texts), the tokens that are used of each; and probs_of_tokens, [texts, classes] of these.
+    A subclass has classes, their names; multi_label: a text may have several labels; labels, the
+    `Labels` of these; encoding, the tiktoken.Encoding; tokens(texts), the tokens that are used of
+    each; and probs_of_tokens, [texts, classes] of these.
     """
 
     def probs(self, texts):
@@ -100,12 +101,15 @@ class Answers:
 
     def label(self, p):
         """The label of a row of probabilities; the list of its labels if it may have several."""
-        confidence = np.maximum(p, 1 - p).min() if self.multi_label else p.max()
-        if confidence < self.min_confidence:
-            return [UNSURE] if self.multi_label else UNSURE
-        if self.multi_label:
-            return [name for name, probability in zip(self.classes, p) if probability > 0.5]
-        return self.classes[int(p.argmax())]
+        return self.labels.label(p)
+
+    def explained_class(self, p):
+        """The number of the class that an answer is about: the one that it gives or, if it gives
+        none or may give several, the likeliest."""
+        label = self.label(p)
+        if label in self.classes:
+            return self.classes.index(label)
+        return int(p.argmax())
 
     def leave_out(self, tokens):
         """The tokens of each text -> for each a triple: its distinct tokens, ascending, int64 [K];
@@ -130,21 +134,21 @@ class Answers:
         return triples
 
     def explain(self, text):
-        """A text -> its probabilities [classes], the likeliest class, [(piece of text, worth)].
+        """A text -> its probabilities [classes], a class, [(piece of text, worth)].
 
-        The worth of a token: the log-odds of that class with all tokens, minus those without any
-        of its kind."""
+        The class: see `explained_class`. The worth of a token: the log-odds of that class with all
+        tokens, minus those without any of its kind."""
         review, = self.tokens([text])
         (kinds, p, without), = self.leave_out([review])
-        likeliest = int(p.argmax())
-        gain = log_odds(p[likeliest]) - log_odds(without[:, likeliest])
+        explained = self.explained_class(p)
+        gain = log_odds(p[explained]) - log_odds(without[:, explained])
         worth = dict(zip(kinds.tolist(), gain.tolist()))
         decoder = codecs.getincrementaldecoder('utf-8')('replace')  # a character may be two tokens
         pieces = []
         for token in review.tolist():
             piece = decoder.decode(self.encoding.decode_single_token_bytes(token))
             pieces.append((piece, worth[token]))
-        return p, self.classes[likeliest], pieces
+        return p, self.classes[explained], pieces
 
 
 # A folder
@@ -184,22 +188,21 @@ def read_tokenizer(path, name, pattern, special_tokens):
 class Classifier(Answers):
     """An exported folder as a function from texts to probabilities.
 
-    id: of these weights. threads: of the CPU; 0: one a core.
-    Raises ValueError where a file is missing, damaged or of another model.
+    id: of these weights and thresholds. thresholds: whether to use those of the folder, if any.
+    min_confidence: see `Labels`. threads: of the CPU; 0: one a core.
+    Raises ValueError as `Labels` does, and where a file is missing, damaged or of another model.
     """
 
-    def __init__(self, folder, min_confidence=0.0, threads=0):
+    def __init__(self, folder, min_confidence=0.0, thresholds=True, threads=0):
         import onnxruntime  # which training does without
         folder = Path(folder)
-        if not 0 <= min_confidence <= 1:
-            raise ValueError(f'min_confidence must be in [0, 1], not {min_confidence}')
-        self.min_confidence = min_confidence
         try:
             description = read_folder(folder)
             self.id = description['id']
             self.classes = description['classes']
             self.multi_label = description['multi_label']
             self.texts = description['texts']  # what is done with them
+            chosen = read_thresholds(description, len(self.classes)) if thresholds else None
             self.encoding = read_tokenizer(folder / 'tokenizer.tiktoken',
                                            **description['tokenizer'])
             with np.load(folder / 'vocabulary.npz') as vocabulary:
@@ -217,8 +220,7 @@ class Classifier(Answers):
         except Exception as error:  # a damaged file can raise anything
             why = f'{type(error).__name__}: {" ".join(str(error).split())}'
             raise ValueError(f'{folder} cannot be used ({why})') from None
-        if min_confidence and UNSURE in self.classes:
-            raise ValueError(f'{folder} has a class {UNSURE!r}: min_confidence cannot say it')
+        self.labels = Labels(self.classes, self.multi_label, chosen, min_confidence)
 
     def tokens(self, texts):
         """The tokens that are used of each text, int64 [n]; of an empty one, an end of text."""

@@ -32,6 +32,7 @@ from nanoloss.configure import fail  # noqa: E402
 from nanoloss.data import load_data  # noqa: E402
 from nanoloss.devices import hardware_name  # noqa: E402
 from nanoloss.files import write_file  # noqa: E402
+from nanoloss.labels import Labels  # noqa: E402
 from nanoloss.reader import Answers  # noqa: E402
 from nanoloss.tokenizer import decode, tokenizer  # noqa: E402
 
@@ -73,10 +74,10 @@ class Bag(Answers):
     """What the bags have in common; they are trained when they are made."""
     classes = ['neg', 'pos']
     multi_label = False
-    min_confidence = 0.0
 
     def __init__(self):
         self.id = type(self).__name__
+        self.labels = Labels(self.classes, self.multi_label)
         self.train(*load_reviews('train'))
 
 
@@ -226,7 +227,7 @@ def main():
         fail('python runs/load.py out/ce/seed0 model, with wrk installed')
     run, folder = sys.argv[1:]
     from predict import Classifier
-    classifier = Classifier(run)
+    classifier = Classifier(run, thresholds=True)
     reviews, _ = load_reviews('val')
     start = time.perf_counter()
     expected = classifier.probs(reviews)

@@ -1,6 +1,7 @@
 """export.py and the folders that it makes: against predict.py, without PyTorch, and damaged (40 s).
 """
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -70,17 +71,19 @@ def test_spelled_texts_are_cut_in_prediction_as_in_training(home, Classifier):
     assert classifier.probs(texts) == pytest.approx(expected, abs=2e-3)  # float16
 
 
-def run_reader(folder, *texts):
-    """reader.py of a folder, in a Python that knows neither this repository nor PyTorch."""
-    blocked = "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; import runpy; "
-    blocked += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, '-I', '-c', blocked, folder / 'reader.py', *texts]
-    return subprocess.run(command, capture_output=True, encoding='utf-8', cwd=folder)
+def run_reader(folder, blocked, *texts):
+    """reader.py of a folder, in a Python that has neither this repository nor PyTorch."""
+    for name in 'torch', 'nanoloss', 'scipy':
+        (blocked / f'{name}.py').write_text(f'raise ImportError("no {name}")')
+    environment = {**os.environ, 'PYTHONPATH': str(blocked)}
+    command = [sys.executable, folder / 'reader.py', *texts]
+    return subprocess.run(command, capture_output=True, encoding='utf-8', cwd=blocked,
+                          env=environment)
 
 
-def test_the_reader_needs_neither_the_repository_nor_torch(exported, Classifier):
+def test_the_reader_needs_neither_the_repository_nor_torch(exported, Classifier, tmp_path):
     classifier = Classifier('out/windows')
-    done = run_reader(exported['out/windows'], 'a text', 'великолепно')
+    done = run_reader(exported['out/windows'], tmp_path, 'a text', 'великолепно')
     assert done.stderr == ''
     for line, p in zip(done.stdout.splitlines(), classifier.probs(['a text', 'великолепно'])):
         answer = json.loads(line)
@@ -104,7 +107,8 @@ def test_the_card_says_what_the_runs_are_worth(exported, home, Classifier):
 
 
 @pytest.mark.parametrize('file', [
-    'model.onnx', 'tokenizer.tiktoken', 'vocabulary.npz', 'model.json', 'SHA256SUMS', 'reader.py'])
+    'model.onnx', 'tokenizer.tiktoken', 'vocabulary.npz', 'model.json', 'SHA256SUMS', 'reader.py',
+    'labels.py'])
 @pytest.mark.parametrize('damage', ['cut', 'flipped', 'gone', 'of another model'])
 def test_a_damaged_folder_is_refused(exported, tmp_path, file, damage):
     folder = tmp_path / 'model'
@@ -157,6 +161,23 @@ def test_what_cannot_be_exported(home, exported, capsys, tmp_path):
         monkey.undo()
         assert message in error
         assert list(tmp_path.iterdir()) == []
+
+
+def test_thresholds_go_along(home, Classifier, tmp_path):
+    """The exported model decides by those of the runs, and by none where they are left behind."""
+    shutil.copytree(home / 'out/bce', tmp_path / 'out/bce')
+    call(home, 'evaluate.py', tmp_path / 'out/bce', '--at_precision=0.9')
+    classifier = Classifier(tmp_path / 'out/bce', thresholds=True)
+    texts = (ROOT / 'data/sample.csv').read_text('utf-8').splitlines()[1:400]
+    p = classifier.probs(texts)
+    expected = [classifier.label(row) for row in p]
+    assert 'unsure' in expected
+    data = f'--data_dir={home}/data'
+    run_export(tmp_path, 'out/bce', f'--to={tmp_path}/with', data)
+    run_export(tmp_path, 'out/bce', f'--to={tmp_path}/without', data, '--thresholds=False')
+    assert [Exported(tmp_path / 'with').label(row) for row in p] == expected
+    for exported in Exported(tmp_path / 'without'), Exported(tmp_path / 'with', thresholds=False):
+        assert 'unsure' not in [exported.label(row) for row in p]
 
 
 def test_what_does_not_answer_as_predict_is_not_kept(home, capsys, tmp_path):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from nanoloss import figures
+from nanoloss.labels import Thresholds
+from nanoloss.thresholds import judge
 
 
 def make_group(label, counts, published=None, calibrated=True):
@@ -29,7 +31,7 @@ def make_group(label, counts, published=None, calibrated=True):
     }
     nll = [0.3 if calibrated else None] * len(counts)
     return SimpleNamespace(label=label, color=figures.COLORS[0], runs=runs, accuracy=accuracy,
-                           measures={'NLL': nll}, published=published)
+                           measures={'NLL': nll}, published=published, judged=[])
 
 
 def texts(ax):
@@ -142,3 +144,37 @@ def test_one_seed_is_no_plural():
     fig = figures.draw_runs([*groups, make_group('alone', [70])], '')
     labels = [label.get_text() for label in fig.axes[0].get_yticklabels()]
     assert labels == ['2 seeds'] * 3 + ['1 seed']
+
+
+@pytest.mark.parametrize('rule, goal', [('f1', None), ('precision', 0.9), ('recall', 0.8)])
+def test_thresholds_are_points_on_the_curves_of_their_classes(rule, goal):
+    """Eight labels, each a decision of its own; the six rarest that have a threshold are shown."""
+    rng = np.random.default_rng(0)
+    probs = {split: rng.random((200, 8)) for split in ('val', 'test')}
+    labels = {}
+    for split, p in probs.items():
+        labels[split] = (rng.random(p.shape) < p * np.linspace(1, 0.3, 8)).astype(int)
+    values = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, np.nan])
+    group = make_group('tags', [60, 62])
+    group.runs[0].config = {'classes': list('abcdefgh')}
+    group.judged = [judge(Thresholds(rule, goal, values), probs, labels)]
+    fig = figures.draw_thresholds(group)
+    ax, = fig.axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list('bcdefg')
+    curves = [line for line in ax.lines if line.get_label() in list('bcdefg')]
+    dots = [line for line in ax.lines if line.get_marker() == 'o']
+    assert len(curves) == 6
+    for c, curve in enumerate(curves, 1):
+        ring, dot = dots[2 * c - 2:2 * c]
+        assert ring.get_markerfacecolor() == 'white'
+        assert dot.get_markerfacecolor() == ring.get_markeredgecolor() == curve.get_color()
+        for point, threshold in ((ring, 0.5), (dot, values[c])):
+            reached = probs['test'][:, c] >= threshold
+            right = (reached & (labels['test'][:, c] == 1)).sum()
+            (x,), (y,) = point.get_data()
+            assert x == pytest.approx(100 * right / labels['test'][:, c].sum())
+            assert y == pytest.approx(100 * right / reached.sum())
+            assert abs(curve.get_xdata() - x).min() + abs(curve.get_ydata() - y).min() < 1e-9
+    dashed = [line for line in ax.lines if line.get_linestyle() == '--']
+    assert len(dashed) == (rule != 'f1')
+    assert 'The 6 of 7 classes that are rarest in val' in fig.get_supxlabel()

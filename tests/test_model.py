@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from model import (
-    HEADS, Block, Encoder, EncoderConfig, Head, confidence_of, hard_labels, head_settings,
-    is_correct, make_encoder, make_head)
+    HEADS, Block, Encoder, EncoderConfig, Head, hard_labels, head_settings, is_correct,
+    make_encoder, make_head)
 from nanoloss.optim import parameter_groups
 
 TWO_CLASSES_ONLY = 'bce_matched'
@@ -824,9 +824,3 @@ IMPOSSIBLE_HEADS = [
 def test_impossible_heads(wrong, says):
     with pytest.raises(ValueError, match=says):
         Encoder(EncoderConfig(**{'vocab_size': 5, 'n_class': 2, **wrong}))
-
-
-def test_the_confidence_of_several_labels_is_that_of_the_least_sure():
-    probs = torch.tensor([[0.9, 0.2, 0.6], [0.01, 0.02, 0.99]])
-    assert confidence_of(probs, multi_label=True).tolist() == pytest.approx([0.6, 0.98])
-    assert confidence_of(probs, multi_label=False).tolist() == pytest.approx([0.9, 0.99])

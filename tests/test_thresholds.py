@@ -1,0 +1,471 @@
+"""nanoloss/thresholds.py, against brute force and scikit-learn; evaluate.py's choice of thresholds,
+what it writes, and what predict.py makes of it (30 s)."""
+import csv
+import io
+import json
+import shutil
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from conftest import call
+from helpers import fails, script
+from nanoloss.labels import NO_ANSWER, Thresholds, decide
+from nanoloss.thresholds import (
+    NEUTRAL, choose_threshold, choose_thresholds, figures_of, flags, threshold_curve)
+
+
+# Choosing
+
+def brute_force(rule, goal, scores, truth):
+    """Of all sets of texts that have the highest scores, the one to be given -> bool [N]."""
+    best = None
+    for lowest in sorted(set(scores), reverse=True):
+        chosen = [score >= lowest for score in scores]
+        right = sum(a and b for a, b in zip(chosen, truth))
+        precision = Fraction(right, sum(chosen))
+        recall = Fraction(right, sum(truth))
+        if rule == 'f1':
+            merit = Fraction(2 * right, sum(chosen) + sum(truth)), 0
+        elif rule == 'precision':
+            reached = precision >= Fraction(str(goal))
+            merit = (1, recall) if reached else (precision - 1, recall)
+        else:
+            merit = recall >= Fraction(str(goal)), 0
+        if best is None or merit > best[0]:  # of equals the first, of the highest threshold
+            best = merit, chosen
+    return best[1]
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=25),
+       st.sampled_from(['f1', 'precision', 'recall']),
+       st.sampled_from([0.3, 0.5, 0.75, 0.8, 0.9, 0.95, 1.0]))
+def test_thresholds_against_brute_force(texts, rule, goal):
+    scores = np.array([score / 30 for score, _ in texts])
+    truth = np.array([true for _, true in texts])
+    assume(truth.any())
+    threshold = choose_threshold(rule, goal, scores, truth)
+    assert 0 <= threshold <= 1
+    assert (scores >= threshold).tolist() == brute_force(rule, goal, scores, truth)
+
+
+def test_the_curve_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(1, 60, 400) / 60  # many are equal
+    truth = rng.random(400) < scores
+    thresholds, counts = threshold_curve(scores, truth)
+    precision, recall, at = metrics.precision_recall_curve(truth, scores)
+    assert counts.precision() == pytest.approx(precision[:-1][::-1])
+    assert counts.recall() == pytest.approx(recall[:-1][::-1])
+    for threshold, f1 in zip(thresholds, counts.f1()):
+        assert f1 == pytest.approx(metrics.f1_score(truth, scores >= threshold))
+    # midway: each is half a step of the scores below the score that it is for
+    assert at[::-1] - thresholds == pytest.approx(np.append(np.full(len(at) - 1, 1 / 120), 1 / 120))
+
+
+def test_thresholds_between_scores_that_no_float_parts():
+    one = 1.0
+    next_to_one = np.nextafter(1.0, 0)
+    threshold = choose_threshold('f1', None, np.array([next_to_one, one]), np.array([False, True]))
+    assert next_to_one < threshold <= one
+    assert choose_threshold('recall', 1.0, np.array([0.0, 0.5]), np.array([True, False])) == 0
+
+
+def test_what_val_cannot_say():
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    # nobody has it
+    for rule in ('f1', 'precision', 'recall'):
+        assert choose_threshold(rule, 0.9, scores, np.zeros(4, bool)) == NEUTRAL
+    # at most 2 of 3 are right
+    threshold = choose_threshold('precision', 0.9, scores, np.array([False, True, True, False]))
+    assert 0.6 < threshold < 0.7
+
+
+def test_one_class_alone():
+    probs = np.random.default_rng(0).dirichlet(np.ones(3), 50)
+    truth = flags(probs.argmax(1), 3)
+    chosen = choose_thresholds('f1', None, probs, truth, only=1)
+    assert np.isnan(chosen.values).tolist() == [True, False, True]
+    every = choose_thresholds('f1', None, probs, truth)
+    assert every.values[1] == chosen.values[1]
+    # then the decision on that class is the one that it was chosen for
+    answers = decide(probs, False, chosen)
+    assert ((answers == 1) == (probs[:, 1] >= chosen.values[1])).all()
+
+
+@pytest.mark.parametrize('multi_label', [False, True])
+def test_figures_are_those_of_scikit_learn(multi_label):
+    rng = np.random.default_rng(1)
+    answers = rng.integers(0, 3, 200)  # the fourth class is never given
+    labels = rng.integers(0, 4, 200)
+    if multi_label:
+        answers = rng.integers(0, 2, (200, 4))
+        labels = rng.integers(0, 2, (200, 4))
+    figures = figures_of(answers, flags(labels, 4))
+    options = {'labels': None if multi_label else range(4), 'zero_division': 0}
+    for name, function in (('recall', metrics.recall_score), ('F1', metrics.f1_score)):
+        expected = 100 * function(labels, answers, average=None, **options)
+        assert figures[name] == pytest.approx(expected)
+    options['zero_division'] = np.nan
+    expected = 100 * metrics.precision_score(labels, answers, average=None, **options)
+    np.testing.assert_allclose(figures['precision'], expected)
+    for average in ('macro', 'micro'):
+        expected = 100 * metrics.f1_score(labels, answers, average=average, **options)
+        assert figures[f'{average} F1'] == pytest.approx(expected)
+    assert figures['unsure'] == 0
+
+
+def test_an_answer_that_is_not_given_is_neither_right_nor_given():
+    answers = np.array([0, NO_ANSWER, 1, NO_ANSWER])
+    figures = figures_of(answers, flags(np.array([0, 0, 1, 1]), 2))
+    assert figures['precision'].tolist() == [100, 100]
+    assert figures['recall'].tolist() == [50, 50]
+    assert figures['unsure'] == 50
+
+
+# evaluate.py
+
+def evaluate(*argv, figures=False):
+    module = script('evaluate')
+    if not figures:  # they take most of the time
+        module.draw_figures = lambda groups, title: {}
+    arguments = [str(argument) for argument in argv]
+    module.configure(vars(module), positional=module.folders, argv=arguments)
+    module.main()
+
+
+def make_run(folder, logits, labels, classes, temperature=1.0):
+    """A finished run with these logits and labels on val and test, of softmax or, for several
+    labels a text, sigmoids."""
+    folder.mkdir(parents=True)
+    multi_label = labels['val'].ndim == 2
+    last = {'epoch': 1, 'temperature': temperature}
+    arrays = {}
+    for split in ('val', 'test'):
+        arrays[f'{split}_logits'] = logits[split].astype(np.float16)
+        arrays[f'{split}_labels'] = labels[split].astype(np.uint8)
+        half = arrays[f'{split}_logits'].astype(float)
+        if multi_label:
+            correct = ((half > 0) == labels[split]).all(1)
+        else:
+            correct = half.argmax(1) == labels[split]
+        last[split] = {'n': len(correct), 'correct': int(correct.sum()),
+                       'accuracy': correct.mean(), 'loss': 0.5}
+    np.savez(folder / 'preds.npz', **arrays)
+    row = {'epoch': 1, 'step': 1, 'train_acc': 0.5, 'val_acc': 0.5}
+    (folder / 'log.jsonl').write_text(json.dumps(row) + '\n')
+    result = {'head': 'x', 'seed': 0, 'last': last, 'best': last, 'seconds': 1.5}
+    (folder / 'result.json').write_text(json.dumps(result, indent=1) + '\n')
+    (folder / 'config.json').write_text(json.dumps({
+        'head': 'bce' if multi_label else 'ce', 'seed': int(folder.name[4:]), 'dataset': 'toy',
+        'data': 'fingerprint', 'n_class': len(classes), 'classes': classes,
+        'multi_label': multi_label}))
+
+
+def make_group(folder, classes, multi_label, n=400):
+    """Three runs whose logits say something of the labels; the last class is rare."""
+    rng = np.random.default_rng(0)
+    n_class = len(classes)
+    labels = {}
+    for split in ('val', 'test'):
+        if multi_label:
+            labels[split] = (rng.random((n, n_class)) < np.linspace(0.5, 0.05, n_class)).astype(int)
+        else:
+            share = np.linspace(1, 0.15, n_class)
+            labels[split] = rng.choice(n_class, n, p=share / share.sum())
+    for k in range(3):
+        logits = {}
+        for split in ('val', 'test'):
+            truth = flags(labels[split], n_class)
+            logits[split] = 2 * truth - 1 + 0.7 * rng.normal(size=truth.shape)
+        make_run(folder / f'seed{k}', logits, labels, classes)
+    return folder
+
+
+def result_of(run):
+    return json.loads((run / 'result.json').read_text())
+
+
+def probs_of(run, split):
+    """By the definitions of softmax and sigmoid."""
+    preds = np.load(run / 'preds.npz')
+    z = preds[f'{split}_logits'].astype(float) / result_of(run)['last']['temperature']
+    if preds[f'{split}_labels'].ndim == 2:
+        return 1 / (1 + np.exp(-z))
+    return np.exp(z) / np.exp(z).sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize('argv, rule, goal', [
+    (['--thresholds=f1'], 'f1', None),
+    (['--at_precision=0.9'], 'precision', 0.9),
+    (['--at_recall=0.8'], 'recall', 0.8)])
+def test_chosen_thresholds_and_what_the_table_says(tmp_path, capsys, argv, rule, goal):
+    """Several labels, where each is a decision of its own: on val brute force, on test the share
+    that is right."""
+    classes = ['a', 'b', 'rare']
+    group = make_group(tmp_path / 'tags', classes, multi_label=True)
+    evaluate(group, *argv, figures=True)
+    text = capsys.readouterr().out
+    summary = json.loads((tmp_path / 'summary.json').read_text())['groups'][0]['thresholds']
+    found = []  # precision, recall on test of the rare class
+    for k in range(3):
+        run = group / f'seed{k}'
+        kept = result_of(run)['thresholds']
+        assert (kept['rule'], kept['goal']) == (rule, goal)
+        labels = np.load(run / 'preds.npz')
+        p = probs_of(run, 'val')
+        for c in range(3):
+            chosen = (p[:, c] >= kept['values'][c]).tolist()
+            truth = labels['val_labels'][:, c] == 1
+            assert chosen == brute_force(rule, goal, p[:, c].tolist(), truth.tolist())
+        answers = probs_of(run, 'test')[:, 2] >= kept['values'][2]
+        truth = labels['test_labels'][:, 2]
+        found.append([100 * metrics.precision_score(truth, answers),
+                      100 * metrics.recall_score(truth, answers)])
+        assert summary[k]['values'] == kept['values']
+        with_thresholds = summary[k]['with']['test']
+        assert with_thresholds['precision'][2] == pytest.approx(found[-1][0])
+        at_half = probs_of(run, 'test') > 0.5
+        expected = 100 * metrics.f1_score(labels['test_labels'], at_half, average='macro')
+        assert summary[k]['without']['test']['macro F1'] == pytest.approx(expected)
+        other = 'with' if rule == 'f1' else 'without'
+        assert summary[k][other]['val']['macro F1'] >= summary[k]['without']['val']['macro F1']
+    row, = [line for line in text.splitlines() if line.startswith('| rare, at ')]
+    cells = [cell.strip() for cell in row.split('|')]
+    precision, recall = np.mean(found, 0)
+    assert cells[3].startswith(f'{precision:.2f} ± ')
+    assert cells[5].startswith(f'{recall:.2f} ± ')
+    assert (tmp_path / 'thresholds.png').read_bytes()[:4] == b'\x89PNG'
+
+    # without a flag the report is of the thresholds that the runs have, and nothing is written
+    before = [(group / f'seed{k}' / 'result.json').read_bytes() for k in range(3)]
+    evaluate(group)
+    assert capsys.readouterr().out == text
+    assert [(group / f'seed{k}' / 'result.json').read_bytes() for k in range(3)] == before
+
+
+def test_none_takes_away_what_was_put_in_and_nothing_else(tmp_path, capsys):
+    group = make_group(tmp_path / 'kinds', ['a', 'b', 'c'], multi_label=False)
+    files = sorted(path for path in group.rglob('*') if path.is_file())
+    before = {path: path.read_bytes() for path in files}
+    evaluate(group, '--thresholds=none', figures=True)
+    plain = capsys.readouterr().out
+    assert 'hresholds of' not in plain
+    assert not (tmp_path / 'thresholds.png').exists()
+    for argv in (['--thresholds=f1'], ['--at_precision=0.9', '--threshold_class=c']):
+        evaluate(group, *argv)
+        for k in range(3):
+            result = result_of(group / f'seed{k}')
+            assert list(result)[-1] == 'thresholds'
+            del result['thresholds']
+            assert result == json.loads(before[group / f'seed{k}' / 'result.json'])
+    assert result_of(group / 'seed0')['thresholds']['values'][:2] == [None, None]
+    # damaged ones can be taken away, too
+    result = result_of(group / 'seed1')
+    (group / 'seed1' / 'result.json').write_text(json.dumps(result | {'thresholds': 7}))
+    evaluate(group, '--thresholds=none')
+    assert {path: path.read_bytes() for path in files} == before
+    assert sorted(path for path in group.rglob('*') if path.is_file()) == files
+
+
+def test_unsure_is_counted(tmp_path, capsys):
+    group = make_group(tmp_path / 'kinds', list('abcdef'), multi_label=False)
+    evaluate(group, '--at_precision=0.9')
+    text = capsys.readouterr().out
+    summary = json.loads((tmp_path / 'summary.json').read_text())['groups'][0]['thresholds']
+    run = group / 'seed1'
+    values = np.array(result_of(run)['thresholds']['values'])
+    p = probs_of(run, 'test')
+    unsure = 100 * (p < values).all(1).mean()
+    assert 0 < unsure < 100
+    assert summary[1]['with']['test']['unsure'] == pytest.approx(unsure)
+    assert 'unsure: val' in text
+    assert 'Mean of 6 classes: chosen for a precision of 90 % on val' in text
+    evaluate(group, '--thresholds=f1')
+    assert 'unsure: val' not in capsys.readouterr().out
+
+
+def test_of_many_classes_the_rarest_are_shown(tmp_path, capsys):
+    classes = [f'k{i}' for i in range(14)]
+    group = make_group(tmp_path / 'kinds', classes, multi_label=False, n=1500)
+    evaluate(group, '--thresholds=f1')
+    text = capsys.readouterr().out
+    counts = np.bincount(np.load(group / 'seed0/preds.npz')['val_labels'])
+    shown = [line.split(',')[0][2:] for line in text.splitlines() if ', at ' in line]
+    assert len(shown) == 10
+    left_out = set(classes) - set(shown)
+    least = min(counts[classes.index(name)] for name in left_out)
+    assert all(counts[classes.index(name)] <= least for name in shown)
+    assert 'The classes are the 10 of 14 that are rarest in val' in text
+
+
+def test_notes_on_what_val_cannot_say(tmp_path, capsys):
+    """A class that val lacks, and one whose likeliest text is of another class."""
+    labels = {'val': np.array([0] * 20 + [1] * 20), 'test': np.array([0, 1, 2] * 10)}
+    logits = {}
+    for split, y in labels.items():
+        logits[split] = 2.0 * flags(y, 3) + np.linspace(0, 0.1, len(y))[:, None]
+    logits['val'][0] = [0, 9, 0]
+    for k in range(2):
+        make_run(tmp_path / f'kinds/seed{k}', logits, labels, ['a', 'b', 'c'])
+    evaluate(tmp_path / 'kinds', '--at_precision=0.99')
+    text = capsys.readouterr().out
+    assert 'Val of kinds has no text of c: a threshold of 0.5 is put there.' in text
+    assert 'the thresholds of a rest on fewer than 20 texts of val' in text  # 19 reach it
+    assert 'no threshold has a precision of 99 % on val for b (2 of 2 runs);' in text
+    assert result_of(tmp_path / 'kinds/seed0')['thresholds']['values'][2] == NEUTRAL
+
+
+def test_runs_of_two_kinds_are_noted(tmp_path, capsys):
+    group = make_group(tmp_path / 'kinds', ['a', 'b'], multi_label=False)
+    evaluate(group, '--thresholds=f1')
+    result = result_of(group / 'seed1')
+    del result['thresholds']
+    (group / 'seed1/result.json').write_text(json.dumps(result))
+    capsys.readouterr()
+    evaluate(group)
+    text = capsys.readouterr().out
+    assert 'The runs of kinds do not all have thresholds of one kind' in text
+    assert '## Thresholds' not in text
+
+
+def test_mistakes_end_in_one_line_and_write_nothing(tmp_path, capsys):
+    group = make_group(tmp_path / 'kinds', ['a', 'b', 'unsure'], multi_label=False)
+    before = {path: path.read_bytes() for path in group.rglob('result.json')}
+    for argv, words in [
+        (['--thresholds=F1'], "thresholds is 'f1' or 'none'"),
+        (['--thresholds=f1', '--at_recall=0.9'], 'give one of'),
+        (['--at_precision=0.9', '--at_recall=0.9'], 'give one of'),
+        (['--thresholds=none', '--at_precision=0.9'], 'give one of'),
+        (['--at_precision=1.1'], 'above 0 and at most 1'),
+        (['--at_recall=-0.5', '--threshold_class=a'], 'above 0 and at most 1'),
+        (['--at_recall=0.9'], 'say with --threshold_class=NAME'),
+        (['--threshold_class=a'], 'also say what for'),
+        (['--thresholds=none', '--threshold_class=a'], 'also say what for'),
+        (['--thresholds=f1', '--threshold_class=x'], "no class 'x'; there are a, b, unsure"),
+        (['--at_precision=0.9'], "there is a class 'unsure'"),
+    ]:
+        assert words in fails(capsys, group, *argv, run=evaluate), argv
+        assert {path: path.read_bytes() for path in group.rglob('result.json')} == before
+        assert not (tmp_path / 'table.md').exists()
+    result = result_of(group / 'seed2')
+    damaged = {'rule': 'f1', 'goal': None, 'values': [0.5, 2, 0.5]}
+    (group / 'seed2/result.json').write_text(json.dumps(result | {'thresholds': damaged}))
+    assert 'seed2: result.json has damaged thresholds' in fails(capsys, group, run=evaluate)
+
+
+# predict.py and serve.py
+
+@pytest.fixture(scope='module')
+def with_thresholds(home, tmp_path_factory):
+    """Copies of runs of `home`, with thresholds: {name: folder of the group}."""
+    groups = {}
+    for name, argv in (('bce', ['--at_precision=0.9']), ('topics', ['--thresholds=f1'])):
+        folder = tmp_path_factory.mktemp('with') / name
+        shutil.copytree(home / f'out/{name}', folder)
+        evaluate(folder, *argv)
+        groups[name] = folder
+    return groups
+
+
+def texts_of_val(home, classifier, name):
+    tokens = np.load(home / f'data/{name}/val_tokens.npy')
+    offsets = np.load(home / f'data/{name}/val_offsets.npy').astype(int)
+    texts = []
+    for begin, end in zip(offsets[:-1], offsets[1:]):
+        texts.append(classifier.encoding.decode(tokens[begin:end].tolist()))
+    return texts
+
+
+@pytest.mark.parametrize('name, data', [('bce', 'sample'), ('topics', 'topics')])
+def test_labels_of_predict_are_the_decisions_of_evaluate(home, Classifier, with_thresholds, name,
+                                                         data):
+    """On val, from its texts, against the logits in preds.npz and the rules of labels.py."""
+    run = with_thresholds[name] / 'seed0'
+    classifier = Classifier(run, thresholds=True)
+    kept = result_of(run)['thresholds']
+    chosen = Thresholds(kept['rule'], kept['goal'], np.array(kept['values']))
+    preds = np.load(run / 'preds.npz')
+    head = classifier.runs[0].model.head
+    logits = torch.from_numpy(preds['val_logits']).double()
+    p = head.probs(logits / result_of(run)['last']['temperature']).numpy()
+    answers = decide(p, classifier.multi_label, chosen)
+    texts = texts_of_val(home, classifier, data)
+    agree = 0
+    for answer, row in zip(answers, classifier.probs(texts)):
+        label = classifier.label(row)
+        if classifier.multi_label:
+            agree += label == [classifier.classes[c] for c in np.nonzero(answer)[0]]
+        else:
+            agree += label == ('unsure' if answer == NO_ANSWER else classifier.classes[answer])
+    assert agree == len(texts)
+    plain = Classifier(run)
+    assert plain.id == Classifier(home / f'out/{name}/seed0').id != classifier.id
+    differing = [row for row in p if plain.label(row) != classifier.label(row)]
+    assert differing
+
+
+def test_an_ensemble_has_the_mean_of_its_thresholds(Classifier, with_thresholds, tmp_path):
+    group = with_thresholds['bce']
+    values = [result_of(group / f'seed{k}')['thresholds']['values'] for k in (0, 1)]
+    ensemble = Classifier(group, thresholds=True)
+    assert ensemble.labels.thresholds.values == pytest.approx(np.mean(values, 0))
+
+    shutil.copytree(group, tmp_path / 'mixed')
+    path = tmp_path / 'mixed/seed1/result.json'
+    result = json.loads(path.read_text())
+    other_goal = {**result, 'thresholds': result['thresholds'] | {'goal': 0.8}}
+    without = {key: value for key, value in result.items() if key != 'thresholds'}
+    for other in (other_goal, without):
+        path.write_text(json.dumps(other))
+        with pytest.raises(ValueError, match='seed1 cannot be used .*not of the kind of the oth'):
+            Classifier(tmp_path / 'mixed', thresholds=True)
+    Classifier(tmp_path / 'mixed')
+
+
+def test_thresholds_on_the_command_line(home, Classifier, with_thresholds):
+    """One that all texts reach: the label is not the likeliest class, and the number is its own."""
+    run = with_thresholds['bce'].parent / 'forced'
+    shutil.copytree(with_thresholds['bce'] / 'seed0', run)
+    result = result_of(run)
+    result['thresholds'] = {'rule': 'recall', 'goal': 1.0, 'values': [0.0, None]}
+    (run / 'result.json').write_text(json.dumps(result))
+    text = 'a wonderful film'
+    printed = call(home, 'predict.py', run, '--format=csv', text, 'a boring film')
+    rows = list(csv.DictReader(io.StringIO(printed)))
+    assert [row['label'] for row in rows] == ['neg', 'neg']
+    lines = call(home, 'predict.py', run, '--explain', text).splitlines()
+    label, probability, _ = lines[0].split('  ')
+    assert label == 'neg'
+    assert float(probability) == pytest.approx(float(rows[0]['p_neg']), abs=1e-3)
+    assert lines[1] == '  for neg:'
+
+    result['thresholds']['values'] = [0.5]
+    (run / 'result.json').write_text(json.dumps(result))
+    error = call(home, 'serve.py', run, code=2)
+    assert 'result.json has damaged thresholds' in error
+    assert error.count('\n') == 1
+    with pytest.raises(ValueError, match='cannot be used .*damaged thresholds'):
+        Classifier(run, thresholds=True)
+    assert call(home, 'predict.py', run, text, '--thresholds=False')
+
+
+def test_thresholds_are_of_the_last_weights(Classifier, with_thresholds, tmp_path):
+    shutil.copytree(with_thresholds['bce'] / 'seed0', tmp_path / 'seed0')
+    result = result_of(tmp_path / 'seed0')
+    for best, last in ((2, 3), (3, 3)):
+        result['best']['epoch'] = best
+        result['last']['epoch'] = last
+        (tmp_path / 'seed0/result.json').write_text(json.dumps(result))
+        if best != last:
+            with pytest.raises(ValueError, match='thresholds are of the last weights'):
+                Classifier(tmp_path / 'seed0', 'best', thresholds=True)
+        else:
+            Classifier(tmp_path / 'seed0', 'best', thresholds=True)
+        Classifier(tmp_path / 'seed0', 'best')
