@@ -54,7 +54,7 @@ WEIGHTS = {'last': 'model.pt', 'best': 'best.pt'}  # the file that a run keeps t
 # what all runs of an ensemble have in common
 SAME = 'data', 'classes', 'multi_label', 'block_size', 'truncate', 'pos', 'bag', 'tokenizer'
 BATCH_SIZE = 256
-MAX_TOKENS = 8192  # computed at once, as in training on a CPU
+MAX_TOKENS = 2048  # computed at once: they fit the caches, and few of them are padding
 CHUNK_SIZE = 2000  # texts read at once
 GREENS = 194, 157, 114, 77  # of a terminal's 256 colours, from pale to strong
 REDS = 224, 217, 210, 203

@@ -18,6 +18,7 @@ Notable:
 import asyncio
 import base64
 import csv
+import gc
 import hashlib
 import hmac
 import io
@@ -643,6 +644,7 @@ def serve(folder, listener, token, when_ready):
     n_threads = threads or max(1, (os.cpu_count() or 1) // workers)
     classifier = load_classifier(folder, n_threads)
     app = make_app(classifier, token)
+    gc.freeze()  # what is here now stays: to look through it again and again would stop all answers
     when_ready(classifier.id)
     config = uvicorn.Config(app, log_level='warning', access_log=False,
                             timeout_graceful_shutdown=30)

@@ -14,7 +14,9 @@ import base64
 import codecs
 import hashlib
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ import numpy as np
 from nanoloss.labels import Labels, read_thresholds
 
 FORMAT_VERSION = 1  # of an exported folder
-MAX_TOKENS = 8192  # computed at once, as in training on a CPU
+MAX_TOKENS = 512  # computed at once: they fit the caches, and few of them are padding
 INPUTS = 'tokens', 'counts', 'ngrams'  # of the model, which may have no n-grams
 NGRAM_SIZES = {  # what an n-gram is made of: how many of them
     'chars': (2, 3, 4, 5),  # bytes of the text: endings, misspelt words, pairs of words
@@ -208,10 +210,10 @@ class Classifier(Answers):
             with np.load(folder / 'vocabulary.npz') as vocabulary:
                 self.known_tokens = vocabulary['tokens']
                 self.known_ngrams = vocabulary['ngrams']
+            # parts of what is asked are computed side by side, each by one thread
             options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            # a thread that waits must not keep others from the core
-            options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+            options.intra_op_num_threads = 1
+            self.pool = ThreadPoolExecutor(threads or os.cpu_count())
             self.session = onnxruntime.InferenceSession(
                 folder / 'model.onnx', options, providers=['CPUExecutionProvider'])
         except FileNotFoundError as error:
@@ -274,18 +276,23 @@ class Classifier(Answers):
         """The tokens of each text -> as `probs`."""
         texts = [self.inputs_of(review) for review in tokens]
         lengths = np.array([len(inputs[0]) for inputs in texts])
-        probs = np.empty((len(texts), len(self.classes)))
         # texts of about one length together
         rows = lengths.argsort(kind='stable')
+        parts = []
         while len(rows):
             n_rows = 1
             while n_rows < len(rows) and (n_rows + 1) * lengths[rows[n_rows]] <= MAX_TOKENS:
                 n_rows += 1
-            batch = rows[:n_rows]
+            parts.append(rows[:n_rows])
             rows = rows[n_rows:]
-            columns = zip(*(texts[row] for row in batch))  # all tokens, all counts, all n-grams
-            feeds = dict(zip(INPUTS, map(padded, columns)))
-            probs[batch], = self.session.run(None, feeds)
+
+        def run(part):
+            columns = zip(*(texts[row] for row in part))  # all tokens, all counts, all n-grams
+            return self.session.run(None, dict(zip(INPUTS, map(padded, columns))))[0]
+
+        probs = np.empty((len(texts), len(self.classes)))
+        for part, found in zip(parts, self.pool.map(run, parts)):
+            probs[part] = found
         return probs
 
 
