@@ -25,6 +25,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
 import numpy as np
 import torch
 from scipy.stats import binomtest
@@ -46,6 +47,10 @@ data_dir = 'data'  # the folder of data sets: the run's own is needed for the ch
 overwrite = False  # replace a folder that is there
 # -----------------------------------------------------------------------------
 TOLERANCE = 0.002  # of a probability
+
+
+# From runs to files
+
 class SumOfNgrams(nn.Module):
     """`NgramWeights` as one product: ONNX would unroll its EmbeddingBag into a loop over texts."""
 

@@ -38,7 +38,9 @@ def test_these_are_the_scripts():
     assert {'train.py', 'pretrain.py', 'predict.py', 'serve.py', 'bench.py'} <= set(SCRIPTS)
 
 
-@pytest.mark.parametrize('script', [name for name in SCRIPTS if name != 'prepare.py'])
+# prepare.py imports no torch, and serve.py only for a run
+@pytest.mark.parametrize('script', [name for name in SCRIPTS
+                                    if name not in ('prepare.py', 'serve.py')])
 def test_waiting_is_settled_before_torch_is_imported(tmp_path, script):
     assert environment_at_import(tmp_path, script) == f"['{nanoloss.SPINS}', None, None]"
 
