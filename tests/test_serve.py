@@ -256,21 +256,32 @@ def test_what_a_browser_may_do_with_it(server):
         assert 'unsafe' not in headers['content-security-policy']
 
 
+def wait_for_children(process, n):
+    """The pids of the n processes that a process has started; skips where the system does not tell.
+    """
+    path = f'/proc/{process.pid}/task/{process.pid}/children'
+    if not os.path.exists(path):
+        process.terminate()
+        pytest.skip('this system does not tell the processes of a process')
+    pids = []
+    deadline = time.monotonic() + 20
+    while len(pids) < n and time.monotonic() < deadline:
+        with open(path) as file:
+            pids = file.read().split()
+    assert len(pids) == n
+    return pids
+
+
 def test_several_workers(home, exported):
     """All answer, their counts are added up, and all of them stop."""
     process, port = start_server(home, exported['out/bce'], '--workers=2')
-    children = f'/proc/{process.pid}/task/{process.pid}/children'
     try:
+        pids = wait_for_children(process, 2)
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda i: ask(port, {'text': f'film {i}'}), range(60)))
         assert {status for status, _, _ in answers} == {200}
         counts = ask(port, None, 'GET', '/metrics')[2]
         assert 'nanoloss_requests_total{path="/predict",status="200"} 60.0' in counts
-        pids = []
-        if os.path.exists(children):
-            with open(children) as file:
-                pids = file.read().split()
-            assert len(pids) == 2
     finally:
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=20)
@@ -281,16 +292,16 @@ def test_several_workers(home, exported):
 
 
 def test_a_worker_that_dies_takes_the_others_with_it(home, exported):
-    process, port = start_server(home, exported['out/bce'], '--workers=2')
-    children = f'/proc/{process.pid}/task/{process.pid}/children'
-    if not os.path.exists(children):
-        process.terminate()
-        pytest.skip('this system does not tell the processes of a process')
-    with open(children) as file:
-        os.kill(int(file.read().split()[1]), signal.SIGKILL)
-    _, error = process.communicate(timeout=20)
+    process, _ = start_server(home, exported['out/bce'], '--workers=2')
+    try:
+        pids = wait_for_children(process, 2)
+        os.kill(int(pids[1]), signal.SIGKILL)
+        _, error = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode == 1
     assert error == ''
+    assert not os.path.exists(f'/proc/{pids[0]}')
 
 
 def test_a_body_that_stops_half_way(home, exported):
