@@ -432,6 +432,26 @@ def write_access(scope, status, seconds):
 
 # The application
 
+def answer_as_json(body, classifier, labels, probs, explanations):
+    """What the classifier says of the texts of a request: an `Answer` or an `AnswerToOne`.
+
+    It goes out as it is, for to check its types would take as long as to write it."""
+    probabilities = [dict(zip(classifier.classes, p.tolist())) for p in probs]
+    if body.text is None:
+        return JSONResponse({
+            'model': classifier.id,
+            'labels': labels,
+            'probabilities': probabilities,
+            'explanations': explanations,
+        })
+    return JSONResponse({
+        'model': classifier.id,
+        'label': labels[0],
+        'probabilities': probabilities[0],
+        'explanation': explanations[0] if explanations else None,
+    })
+
+
 def make_app(classifier, token=None):
     """The FastAPI application around a `Classifier` of predict.py or nanoloss/reader.py.
 
@@ -462,22 +482,8 @@ def make_app(classifier, token=None):
             detail = 'too many requests are waiting'
             raise HTTPException(503, detail, {'Retry-After': '1'}) from None
         labels = [classifier.label(p) for p in probs]
-        probabilities = [dict(zip(classifier.classes, p.tolist())) for p in probs]
         metrics.count_labels(labels)
-        # answered as it is: to check its types would take as long as to write it
-        if body.text is None:
-            return JSONResponse({
-                'model': classifier.id,
-                'labels': labels,
-                'probabilities': probabilities,
-                'explanations': explanations,
-            })
-        return JSONResponse({
-            'model': classifier.id,
-            'label': labels[0],
-            'probabilities': probabilities[0],
-            'explanation': explanations[0] if explanations else None,
-        })
+        return answer_as_json(body, classifier, labels, probs, explanations)
 
     @app.post('/batch', response_class=StreamingResponse)
     async def batch(request: Request, text: str = 'text'):
