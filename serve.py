@@ -479,8 +479,7 @@ def make_app(classifier, token=None):
         try:
             probs, explanations = await queue.result(texts, body.explain)
         except asyncio.QueueFull:
-            detail = 'too many requests are waiting'
-            raise HTTPException(503, detail, {'Retry-After': '1'}) from None
+            raise HTTPException(503, 'too many requests wait', {'Retry-After': '1'}) from None
         labels = [classifier.label(p) for p in probs]
         metrics.count_labels(labels)
         return answer_as_json(body, classifier, labels, probs, explanations)
@@ -489,8 +488,7 @@ def make_app(classifier, token=None):
     async def batch(request: Request, text: str = 'text'):
         """A CSV with a column of texts -> a CSV of label, p_CLASS for each class, and text."""
         if tables.locked():
-            detail = 'too many tables are being answered'
-            raise HTTPException(503, detail, {'Retry-After': '10'})
+            raise HTTPException(503, 'too many tables are being answered', {'Retry-After': '10'})
         table = Table(text)
         async with tables:
             await table.receive(request)

@@ -640,7 +640,9 @@ def histogram(answers, probs):
 
 def draw_histogram(title, counts, highest):
     """Bars as SVG: right answers, and wrong ones on top of them."""
-    width, height, left = 320, 130, 8
+    width = 320
+    height = 130
+    left = 8
     step = (width - 2 * left) / len(counts)
     bars = []
     for k, (right, wrong) in enumerate(counts):
