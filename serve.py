@@ -682,14 +682,14 @@ def serve_by_workers(folder, listener, token):
         try:
             start()
             # a folder that cannot be used is one mistake, and not one for each worker
-            wait([receiver, processes[0].sentinel])
-            if processes[0].is_alive():
-                announce(receiver.recv(), listener)
-                for _ in range(workers - 1):
-                    start()
-                wait([process.sentinel for process in processes])
-            processes[0].join(0)
-            raise SystemExit(processes[0].exitcode or 1)
+            if receiver not in wait([receiver, processes[0].sentinel]):
+                processes[0].join()
+                raise SystemExit(processes[0].exitcode or 1)
+            announce(receiver.recv(), listener)
+            for _ in range(workers - 1):
+                start()
+            wait([process.sentinel for process in processes])
+            raise SystemExit(1)
         finally:
             for process in processes:
                 process.terminate()

@@ -20,7 +20,8 @@ JSON = {'Content-Type': 'application/json'}
 def call(cwd, script, *argv, code=0, encoding='utf-8', **kwargs):
     """Run a script to its end, with this exit status -> stdout, or stderr if it has failed."""
     command = [sys.executable, ROOT / script, *map(str, argv)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, encoding=encoding, **kwargs)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, encoding=encoding, timeout=600,
+                          **kwargs)
     assert done.returncode == code, done.stderr
     return done.stderr if code else done.stdout
 

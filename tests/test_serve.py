@@ -291,6 +291,24 @@ def test_several_workers(home, exported):
     assert error.count('\n') == 1
 
 
+def test_a_worker_that_takes_its_time_to_end():
+    """Its end of the pipe is closed some time before the process is gone."""
+    script = '''
+import os, time
+import serve
+def load_classifier(folder, n_threads):
+    os.closerange(3, 256)
+    time.sleep(0.5)
+    os._exit(2)
+serve.load_classifier = load_classifier
+serve.workers = 2
+serve.port = 0
+serve.main(['folder'])
+'''
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+
+
 def test_a_worker_that_dies_takes_the_others_with_it(home, exported):
     process, _ = start_server(home, exported['out/bce'], '--workers=2')
     try:
