@@ -12,7 +12,7 @@ Notable:
   speed is that of the second epoch of train.py, or of its evaluation of val; for the peers, of
   batches spread evenly over the sizes.
 - In company: beside another process that has as many threads. What that costs depends on how the
-  threads wait (nanoloss/__init__.py); GOMP_SPINCOUNT=500 python bench.py tries another way.
+  threads wait (nanoloss/__init__.py).
 - The peers (requirements-extra.txt) are trained as is usual: shuffled batches padded to their
   longest review, or batches grouped by length, torch's fused AdamW on all weights.
 """
@@ -78,6 +78,7 @@ class Ours:
     n_runs: int = 1  # at the same time, with an equal part of the threads each
     n_processes: int = 1  # that share a run, likewise
     huge_pages: bool = True
+    spins: int = 0  # of its threads while they wait; 0: as the scripts choose
     once: bool = False  # not to be repeated
     package: str = 'torch'  # that it needs
 
@@ -112,6 +113,7 @@ class BagOfWords:
     package: str = 'sklearn'
 
 
+USUAL_SPINS = 300_000  # libgomp's own choice
 FOUR_HEADS = '--batch_size=64', '--n_head=4'
 OURS = [
     Ours('ours: config/bce.py'),
@@ -124,6 +126,7 @@ OURS = [
     Ours('ours without grouping by size', ('--pool=1',)),
     Ours('ours without bfloat16', ('--dtype=float32',)),
     Ours('ours without huge pages', huge_pages=False),
+    Ours('ours, whose threads spin as is usual', spins=USUAL_SPINS),
     Ours('ours with torch.compile', ('--compile',), once=True),  # it takes minutes
     Ours('ours, 4 heads, batch 64', FOUR_HEADS),
     Ours('ours, 4 heads, batch 64, without token dropout', (*FOUR_HEADS, '--token_dropout=0')),
@@ -171,13 +174,15 @@ class Company:
     served is one of these."""
     name: str
     work: str  # train, predict, or serve: a training and a service beside each other
+    spins: int = 0  # of the threads while they wait; 0: as the scripts choose
     package: str = 'torch'
 
 
 COMPANY = [
     Company('company: two trainings', 'train'),
+    Company('company: two trainings, whose threads spin as is usual', 'train', USUAL_SPINS),
     Company('company: two times predict.py', 'predict'),
-    Company('company: a training and a service', 'serve', 'fastapi'),
+    Company('company: a training and a service', 'serve', package='fastapi'),
 ]
 COMPANY_REVIEWS = 3000  # of train, that a training in company is of
 COMPANY_REQUESTS = 300  # of one review each, one after the other, of a service that is alone
@@ -186,16 +191,20 @@ COMPANY_REQUESTS = 300  # of one review each, one after the other, of a service 
 # What a child measures: the machine, a peer, a language model, or bags of words
 
 def measure_peak():
-    """The machine's peak: TFLOP/s of a product of two bfloat16 matrices."""
+    """The machine's peak: TFLOP/s of a product of two matrices, in its faster precision."""
     size = 2048
-    a = torch.randn(size, size).bfloat16()
+    a = torch.randn(size, size)
     torch.set_num_threads(threads)
-    times = []
-    for _ in range(12):
-        start = time.perf_counter()
-        torch.mm(a, a)
-        times.append(time.perf_counter() - start)
-    return {'peak': 2 * size ** 3 / min(times) / 1e12}
+    peaks = {}
+    for dtype in (torch.float32, torch.bfloat16):  # without instructions for it, bfloat16 is slow
+        matrix = a.to(dtype)
+        times = []
+        while len(times) < 12 and sum(times) < 10:
+            start = time.perf_counter()
+            torch.mm(matrix, matrix)
+            times.append(time.perf_counter() - start)
+        peaks[str(dtype).removeprefix('torch.')] = 2 * size ** 3 / min(times) / 1e12
+    return {'peak': max(peaks.values()), **peaks}
 
 
 class PlainEncoder(nn.Module):
@@ -463,6 +472,11 @@ def start_training(row, folder, environment, *arguments):
     return Path(out), process
 
 
+def spinning(spins):
+    """The environment in which threads that wait spin so many times; 0: as the scripts choose."""
+    return {'GOMP_SPINCOUNT': str(spins)} if spins else {}
+
+
 def last_line(log):
     """The last line of a log.jsonl."""
     return json.loads(log.read_text().splitlines()[-1])
@@ -474,6 +488,7 @@ def measure_ours(row, folder):
     environment = {**os.environ, 'TORCHINDUCTOR_CACHE_DIR': tempfile.mkdtemp(dir=folder)}
     if row.huge_pages:
         environment.update(HUGE_PAGES)
+    environment.update(spinning(row.spins))
 
     # the first step ends just before the first line of the log, on a val of a few reviews
     began = time.time()
@@ -517,9 +532,9 @@ def measure_language(folder):
             'vocabulary': config['known_tokens'] + 1}
 
 
-def start_script(script, *arguments, stdout=subprocess.DEVNULL):
+def start_script(script, *arguments, spins=0, stdout=subprocess.DEVNULL):
     """Start a script with as many threads as bench.py is to use -> its process."""
-    environment = {**os.environ, **HUGE_PAGES, 'OMP_NUM_THREADS': str(threads)}
+    environment = {**os.environ, **HUGE_PAGES, 'OMP_NUM_THREADS': str(threads), **spinning(spins)}
     return subprocess.Popen([sys.executable, script, *arguments], cwd=ROOT, env=environment,
                             text=True, stdout=stdout)
 
@@ -531,11 +546,11 @@ def finish(*processes):
             fail(f'{" ".join(map(str, process.args[1:]))} failed')
 
 
-def start_small_training(folder, out=''):
+def start_small_training(folder, out='', spins=0):
     """config/sample_ce.py on folder/small."""
     out = out or tempfile.mkdtemp(dir=folder)
     return start_script('train.py', 'config/sample_ce.py', '--device=cpu', '--dataset=small',
-                        f'--data_dir={folder}', f'--out_dir={out}')
+                        f'--data_dir={folder}', f'--out_dir={out}', spins=spins)
 
 
 def seconds_of(start, n):
@@ -585,7 +600,7 @@ def measure_company(row, folder):
     """The seconds of a Company's work, alone and in company."""
     if row.work == 'train':
         def start():
-            return start_small_training(folder)
+            return start_small_training(folder, spins=row.spins)
     else:
         run = folder / 'served/seed0'
         if not run.exists():
@@ -703,8 +718,7 @@ def language_table(measured):
 
 def company_table(measured):
     """Lines of Markdown: a row or, of a service, two of COMPANY each."""
-    spins = os.environ.get('GOMP_SPINCOUNT', 'as it comes')
-    lines = ['', f'| GOMP_SPINCOUNT: {spins} | alone | in company | times |',
+    lines = ['', '| | alone | in company | times |',
              '| --- | --- | --- | --- |']
     for row in COMPANY:
         if row.name not in measured:
@@ -777,7 +791,7 @@ def report(measured, growth, split, out):
     line = f'{cpu}, {threads} threads, torch {torch.__version__}'
     if measured['peak']:
         peaks = column(measured['peak'], 'peak')
-        line += f'; a bfloat16 matrix product reaches {summary(peaks, 2)} TFLOP/s'
+        line += f'; a matrix product reaches {summary(peaks, 2)} TFLOP/s'
     n_turns = max(len(values) for values in measured.values())
     lines = [f'{line}. Median (lowest to highest) of {n_turns}.']
     has_speeds = any(row.name in measured for row in (*OURS, *PEERS))
