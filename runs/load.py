@@ -1,13 +1,14 @@
-"""Services under load on this machine, one after the other -> results/serve/load.md
+"""Services under load on this machine, one after the other -> a table for results/serve/
 
-    python runs/load.py out/ce/seed0 model       a run, and what export.py has made of it
+    python runs/load.py out/ce/seed0 model load.md     a run, and what export.py has made of it
 
 It needs data/imdb, wrk and, for its row, fastText (pip install fasttext-numpy2). All are served by
-serve.py, with reviews of IMDB's val: the run by PyTorch, the folder without, and two bags of words
-that are trained on IMDB's train first, fastText and TF-IDF with logistic regression.
+serve.py, and asked for the first 10,000 reviews of IMDB's test: the run by PyTorch, the folder
+without, and two bags of words that are trained on IMDB's train first, fastText and TF-IDF with
+logistic regression.
 
-Of the first two, 10,000 requests of 64 clients, every answer held against predict.py's; of all, wrk
-with 1, 16 and 64 clients, 10 seconds each.
+Of the first two, each review by one of 64 clients, every answer held against predict.py's; of all,
+wrk with 1, 16 and 64 clients, 10 seconds each.
 """
 import http.client
 import json
@@ -36,7 +37,7 @@ from nanoloss.labels import Labels  # noqa: E402
 from nanoloss.reader import Answers  # noqa: E402
 from nanoloss.tokenizer import decode, tokenizer  # noqa: E402
 
-N_REQUESTS = 10_000
+N_REVIEWS = 10_000
 N_CLIENTS = 64
 JSON = {'Content-Type': 'application/json'}
 LUA = '''
@@ -168,13 +169,13 @@ class Reply(NamedTuple):
 
 
 def request_all(port, reviews, first_class):
-    """N_REQUESTS of N_CLIENTS at once, of one review each, in turn -> their replies."""
+    """A request a review, of N_CLIENTS at once -> their replies."""
     client = threading.local()  # each thread keeps its connection
 
-    def request(i):
+    def request(review):
         if not hasattr(client, 'connection'):
             client.connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
-        body = json.dumps({'text': reviews[i % len(reviews)]})
+        body = json.dumps({'text': review})
         client.connection.request('POST', '/predict', body, JSON)
         reply = client.connection.getresponse()
         answer = json.loads(reply.read())
@@ -183,7 +184,7 @@ def request_all(port, reviews, first_class):
         return Reply(200, answer['label'], answer['probabilities'][first_class])
 
     with ThreadPoolExecutor(N_CLIENTS) as pool:
-        return list(pool.map(request, range(N_REQUESTS)))
+        return list(pool.map(request, reviews))
 
 
 def compare(replies, classifier, expected, seconds):
@@ -191,14 +192,13 @@ def compare(replies, classifier, expected, seconds):
     n_errors = 0
     n_other = 0
     distances = []
-    for i, reply in enumerate(replies):
-        p = expected[i % len(expected)]
+    for reply, p in zip(replies, expected):
         if reply.status != 200:
             n_errors += 1
             continue
         distances.append(abs(reply.probability - p[0]))
         n_other += reply.label != classifier.label(p)
-    return (f'{N_REQUESTS:,} requests of {N_CLIENTS} clients in {seconds:.0f} s: {n_errors} '
+    return (f'{len(replies):,} requests of {N_CLIENTS} clients in {seconds:.0f} s: {n_errors} '
             f"errors, {n_other} labels other than predict.py's, probabilities at most "
             f'{max(distances):.5f} apart.')
 
@@ -223,12 +223,12 @@ def measure_with_wrk(name, port, reviews):
 
 
 def main():
-    if len(sys.argv) != 3 or not shutil.which('wrk'):
-        fail('python runs/load.py out/ce/seed0 model, with wrk installed')
-    run, folder = sys.argv[1:]
+    if len(sys.argv) != 4 or not shutil.which('wrk'):
+        fail('python runs/load.py out/ce/seed0 model load.md, with wrk installed')
+    run, folder, table = sys.argv[1:]
     from predict import Classifier
     classifier = Classifier(run, thresholds=True)
-    reviews, _ = load_reviews('val')
+    reviews = load_reviews('test')[0][:N_REVIEWS]
     start = time.perf_counter()
     expected = classifier.probs(reviews)
     speed = len(reviews) / (time.perf_counter() - start)
@@ -256,7 +256,7 @@ def main():
         print('\n'.join(rows[-3:]), flush=True)
 
     text = '\n'.join([
-        f"{run} ({classifier.id}), reviews of IMDB's val; server and clients on the same "
+        f"{run} ({classifier.id}), reviews of IMDB's test; server and clients on the same "
         f'{os.cpu_count()} cores, {hardware_name("cpu")}.',
         '',
         f'predict.py: {speed:,.0f} reviews a second, from text to probabilities, in batches.',
@@ -269,7 +269,7 @@ def main():
     ]) + '\n'
     target = ROOT / 'results/serve'
     target.mkdir(parents=True, exist_ok=True)
-    write_file(target / 'load.md', lambda file: file.write(text.encode()))
+    write_file(target / table, lambda file: file.write(text.encode()))
     print(text, end='')
 
 
