@@ -222,9 +222,9 @@ def figure_row(name, split, probs):
             f'| {100 * low:.2f} to {100 * high:.2f} |')
 
 
-def make_card(classifier, exported, folder, config):
-    """The model card, with what the exported folder itself answers on val and test."""
-    data, meta = read_data(config)
+def make_card(classifier, exported, folder, data, meta):
+    """The model card, with what the exported folder itself answers on val and test: `read_data`."""
+    config = classifier.config
     texts = {name: texts_of(split, classifier.encoding) for name, split in data.items()}
     n_other, distance = compare(classifier, exported, texts['val'])
     figures = []
@@ -279,6 +279,7 @@ def main(folders):
         classifier = Classifier(folders[0], which, thresholds=thresholds)
     except ValueError as error:
         fail(error)
+    data, meta = read_data(classifier.config)
 
     with replacing_folder(target) as folder:
         write_model(classifier, folder / 'model.onnx')
@@ -293,7 +294,7 @@ def main(folders):
         for path in sorted(folder.iterdir()):
             sums.append(f'{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n')
         (folder / 'SHA256SUMS').write_text(''.join(sums))
-        card = make_card(classifier, reader.Classifier(folder), folder, classifier.config)
+        card = make_card(classifier, reader.Classifier(folder), folder, data, meta)
         (folder / 'README.md').write_text(card, 'utf-8')
     print(card[card.index('| | texts'):card.index('## Limits')].rstrip())
     print(f'{to}: the model, and its card, README.md, in which the licence of the data is to be '

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import script
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+import nanoloss  # noqa: E402, F401 (before torch, whose threads it tells how to wait)
+from helpers import script  # noqa: E402
 
 AWKWARD = ['Great, "really" great', 'two\nlines', '', 'Скучно 👍', '=1+1']  # texts
 JSON = {'Content-Type': 'application/json'}
@@ -35,6 +36,15 @@ def write_topics(path):
         for row in csv.DictReader(sample):
             topics = [topic for topic in ('songs', 'jokes') if topic in row['review']]
             table.writerow([row['review'], '|'.join(topics)])
+
+
+def pytest_collection_modifyitems(config, items):
+    """Where several processes run the tests (pytest-xdist), one has all those that want `home`, and
+    all others of a file together, for what they make is shared."""
+    if config.pluginmanager.hasplugin('xdist'):
+        for item in items:
+            group = 'home' if 'home' in item.fixturenames else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope='session')
