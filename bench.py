@@ -170,8 +170,8 @@ LM_BLOCK_SIZE = 256
 class Company:
     """The same work alone and in company: a training, predict.py on a file of texts, or serve.py.
 
-    The training is that of config/sample_ce.py on a few reviews, the run that is predicted with and
-    served is one of these."""
+    The training is that of config/sample_ce.py on the beginnings of a few reviews, seconds of work
+    in small pieces; the run that is predicted with and served is one of these."""
     name: str
     work: str  # train, predict, or serve: a training and a service beside each other
     spins: int = 0  # of the threads while they wait; 0: as the scripts choose
@@ -185,6 +185,7 @@ COMPANY = [
     Company('company: a training and a service', 'serve', package='fastapi'),
 ]
 COMPANY_REVIEWS = 3000  # of train, that a training in company is of
+COMPANY_TOKENS = 32  # of each
 COMPANY_REQUESTS = 300  # of one review each, one after the other, of a service that is alone
 
 
@@ -550,7 +551,8 @@ def start_small_training(folder, out='', spins=0):
     """config/sample_ce.py on folder/small."""
     out = out or tempfile.mkdtemp(dir=folder)
     return start_script('train.py', 'config/sample_ce.py', '--device=cpu', '--dataset=small',
-                        f'--data_dir={folder}', f'--out_dir={out}', spins=spins)
+                        f'--data_dir={folder}', f'--out_dir={out}',
+                        f'--block_size={COMPANY_TOKENS}', spins=spins)
 
 
 def seconds_of(start, n):
