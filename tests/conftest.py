@@ -38,6 +38,7 @@ def write_topics(path):
             table.writerow([row['review'], '|'.join(topics)])
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(config, items):
     """Where several processes run the tests (pytest-xdist), one has all those that want `home`, and
     all others of a file together, for what they make is shared."""
