@@ -210,7 +210,7 @@ class Classifier(Answers):
             with np.load(folder / 'vocabulary.npz') as vocabulary:
                 self.known_tokens = vocabulary['tokens']
                 self.known_ngrams = vocabulary['ngrams']
-            # parts of what is asked are computed side by side, each by one thread
+            # texts, and then parts of all, are computed side by side, each by one thread
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
             self.pool = ThreadPoolExecutor(threads or os.cpu_count())
@@ -274,7 +274,7 @@ class Classifier(Answers):
 
     def probs_of_tokens(self, tokens):
         """The tokens of each text -> as `probs`."""
-        texts = [self.inputs_of(review) for review in tokens]
+        texts = list(self.pool.map(self.inputs_of, tokens))
         lengths = np.array([len(inputs[0]) for inputs in texts])
         # texts of about one length together
         rows = lengths.argsort(kind='stable')
