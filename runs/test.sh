@@ -8,4 +8,4 @@ python -m pip install -q "pytest>=8" "pytest-xdist>=3.6" "hypothesis>=6" "seleni
     -r requirements-extra.txt
 python -m ruff check .
 # as many processes as there are cores, a thread each; -n 0 for one process
-OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider -n auto --dist loadgroup tests "$@"
+OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider -n auto --dist loadfile tests "$@"

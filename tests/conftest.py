@@ -38,16 +38,6 @@ def write_topics(path):
             table.writerow([row['review'], '|'.join(topics)])
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(config, items):
-    """Where several processes run the tests (pytest-xdist), one has all those that want `home`, and
-    all others of a file together, for what they make is shared."""
-    if config.pluginmanager.hasplugin('xdist'):
-        for item in items:
-            group = 'home' if 'home' in item.fixturenames else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope='session')
 def home(tmp_path_factory):
     """A folder with two short runs on the sample, out/bce, two of the usual trunk, out/windows, and
