@@ -720,8 +720,7 @@ def language_table(measured):
 
 def company_table(measured):
     """Lines of Markdown: a row or, of a service, two of COMPANY each."""
-    lines = ['', '| | alone | in company | times |',
-             '| --- | --- | --- | --- |']
+    lines = ['', '| | alone | in company | times |', '| --- | --- | --- | --- |']
     for row in COMPANY:
         if row.name not in measured:
             continue

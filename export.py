@@ -223,7 +223,9 @@ def figure_row(name, split, probs):
 
 
 def make_card(classifier, exported, folder, data, meta):
-    """The model card, with what the exported folder itself answers on val and test: `read_data`."""
+    """The model card, with what the exported folder itself answers on val and test.
+
+    data, meta: of `read_data`."""
     config = classifier.config
     texts = {name: texts_of(split, classifier.encoding) for name, split in data.items()}
     n_other, distance = compare(classifier, exported, texts['val'])

@@ -4,8 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source runs/venv.sh
 
-python -m pip install -q "pytest>=8" "pytest-xdist>=3.6" "hypothesis>=6" "selenium>=4" "ruff>=0.17" \
-    -r requirements-extra.txt
+python -m pip install -q "pytest>=8" "pytest-xdist>=3.6" "hypothesis>=6" "selenium>=4" \
+    "ruff>=0.17" -r requirements-extra.txt
 python -m ruff check .
 # as many processes as there are cores, a thread each; -n 0 for one process
 OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider -n auto --dist loadfile tests "$@"

@@ -293,6 +293,7 @@ def test_several_workers(home, exported):
 
 def test_a_worker_that_takes_its_time_to_end():
     """Its end of the pipe is closed some time before the process is gone."""
+    pytest.importorskip('uvicorn')
     script = '''
 import os, time
 import serve
