@@ -3,6 +3,7 @@
     python bench.py                                 all of it, about 30 minutes on 2 cores
     python bench.py --only='bert|nn' --repeats=1    rows whose name this regular expression finds
     python bench.py --only=company                  what it costs to share the machine
+    python bench.py --device=cuda --n_reviews=24998 --out_dir=results/gpu/bench     on a GPU
 
 Notable:
 - Every row is a process of its own, on the same reviews, all in the same run; they take turns, so
@@ -41,7 +42,7 @@ from torch.nn import functional as F
 
 from nanoloss.configure import configure, fail
 from nanoloss.data import batches, load_data, spans_of
-from nanoloss.devices import autocast, peak_memory_mb
+from nanoloss.devices import autocast, hardware_name, peak_memory_mb, synchronize
 from nanoloss.files import write_file, write_json_lines
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import learn_vocabulary
@@ -55,6 +56,10 @@ repeats = 3  # of every row
 n_reviews = 5120  # of train, that speeds are measured on
 n_val = 1000  # of val, likewise
 sizes = '2500,8000,25000,80000,250000'  # reviews, for the cost as the data grow; '' for none
+device = 'cpu'  # or cuda, which has rows of its own
+n_layer = 2  # of the encoders; config/paper.py's, as are the next two
+n_embd = 128
+n_head = 4  # of the peers, and of our rows that are like them
 threads = 0  # CPU threads of a row; 0: as many as there are cores
 nanogpt = '../shared/peers/nanoGPT'  # the folder of its model.py; rows without it are skipped
 child = ''  # the script calls itself with this to measure one row
@@ -62,10 +67,8 @@ child = ''  # the script calls itself with this to measure one row
 ROOT = Path(__file__).parent
 START = float(os.environ.get('BENCH_START', 0))  # when the parent started this process
 HUGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}  # fewer page faults, on Linux
-BLOCK_SIZE = 512  # config/paper.py's and, for the peers too:
-N_EMBD = 128
-N_LAYER = 2
-TOKEN_DROPOUT = 0.8  # config/paper.py's
+BLOCK_SIZE = 512  # config/paper.py's, as is the next
+TOKEN_DROPOUT = 0.8
 
 
 # The rows of the table
@@ -80,6 +83,7 @@ class Ours:
     huge_pages: bool = True
     spins: int = 0  # of its threads while they wait; 0: as the scripts choose
     once: bool = False  # not to be repeated
+    devices: tuple = ('cpu',)  # that it is measured on
     package: str = 'torch'  # that it needs
 
     def token_dropout(self):
@@ -97,6 +101,8 @@ class Peer:
     dtype: str
     grouped: bool  # batches of reviews of about one length
     dropout: float = 0.0  # of tokens, as ours
+    devices: tuple = ('cpu', 'cuda')
+    compile: bool = False
 
     def token_dropout(self):
         return self.dropout
@@ -110,34 +116,44 @@ class BagOfWords:
     """What one would use instead."""
     name: str
     kind: str  # tfidf or nbsvm
+    devices: tuple = ('cpu',)
     package: str = 'sklearn'
 
 
 USUAL_SPINS = 300_000  # libgomp's own choice
-FOUR_HEADS = '--batch_size=64', '--n_head=4'
+CPU = ('cpu',)
+GPU = ('cuda',)
+BOTH = (*CPU, *GPU)
+LIKE_PEERS = ('--batch_size=64',)  # with their heads
 OURS = [
-    Ours('ours: config/bce.py'),
+    Ours('ours: config/bce.py', devices=BOTH),
+    Ours('ours without CUDA graphs', ('--graphs=False',), devices=GPU),
+    Ours('ours in float16', ('--dtype=float16',), devices=GPU),
+    Ours('ours, eight runs on one GPU', n_runs=8, devices=GPU),
     Ours('ours, two processes of half the threads', n_runs=2),
     Ours('ours, one run shared by two processes', n_processes=2),
-    Ours('ours without token dropout', ('--token_dropout=0',)),
-    Ours('ours without bags', ('--bag=False',)),
+    Ours('ours without token dropout', ('--token_dropout=0',), devices=BOTH),
+    Ours('ours without bags', ('--bag=False',), devices=BOTH),
     Ours('ours without deferred steps', ('--deferred=False',)),
     Ours('ours without parts', ('--max_tokens=1000000000',)),
     Ours('ours without grouping by size', ('--pool=1',)),
-    Ours('ours without bfloat16', ('--dtype=float32',)),
+    Ours('ours without bfloat16', ('--dtype=float32',), devices=BOTH),
     Ours('ours without huge pages', huge_pages=False),
     Ours('ours, whose threads spin as is usual', spins=USUAL_SPINS),
-    Ours('ours with torch.compile', ('--compile',), once=True),  # it takes minutes
-    Ours('ours, 4 heads, batch 64', FOUR_HEADS),
-    Ours('ours, 4 heads, batch 64, without token dropout', (*FOUR_HEADS, '--token_dropout=0')),
+    Ours('ours with torch.compile', ('--compile',), once=True, devices=BOTH),  # it takes minutes
+    Ours('ours, 4 heads, batch 64', LIKE_PEERS, devices=BOTH),
+    Ours('ours, 4 heads, batch 64, without token dropout', (*LIKE_PEERS, '--token_dropout=0'),
+         devices=BOTH),
 ]
 PEERS = [
     Peer('nn.TransformerEncoder, bfloat16, padded', 'torch', 'bfloat16', False),
     Peer('nn.TransformerEncoder, bfloat16, grouped', 'torch', 'bfloat16', True),
-    Peer('bert, float32, padded', 'transformers', 'float32', False),
+    Peer('bert, float32, padded', 'transformers', 'float32', False, devices=CPU),
     Peer('bert, bfloat16, padded', 'transformers', 'bfloat16', False),
-    Peer('bert, float32, grouped', 'transformers', 'float32', True),
+    Peer('bert, float32, grouped', 'transformers', 'float32', True, devices=CPU),
     Peer('bert, bfloat16, grouped', 'transformers', 'bfloat16', True),
+    Peer('bert with torch.compile, bfloat16, grouped', 'transformers', 'bfloat16', True,
+         devices=GPU, compile=True),
     Peer('bert, bfloat16, grouped, our token dropout', 'transformers', 'bfloat16', True,
          TOKEN_DROPOUT),
 ]
@@ -153,6 +169,7 @@ class Language:
     name: str
     ours: bool = False
     compile: bool = False
+    devices: tuple = BOTH
     package: str = 'torch'
 
 
@@ -175,6 +192,7 @@ class Company:
     name: str
     work: str  # train, predict, or serve: a training and a service beside each other
     spins: int = 0  # of the threads while they wait; 0: as the scripts choose
+    devices: tuple = ('cpu',)
     package: str = 'torch'
 
 
@@ -193,16 +211,18 @@ COMPANY_REQUESTS = 300  # of one review each, one after the other, of a service 
 
 def measure_peak():
     """The machine's peak: TFLOP/s of a product of two matrices, in its faster precision."""
-    size = 2048
-    a = torch.randn(size, size)
+    size = 2048 if device == 'cpu' else 8192
+    a = torch.randn(size, size, device=device)
     torch.set_num_threads(threads)
     peaks = {}
     for dtype in (torch.float32, torch.bfloat16):  # without instructions for it, bfloat16 is slow
         matrix = a.to(dtype)
         times = []
         while len(times) < 12 and sum(times) < 10:
+            synchronize(device)
             start = time.perf_counter()
             torch.mm(matrix, matrix)
+            synchronize(device)
             times.append(time.perf_counter() - start)
         peaks[str(dtype).removeprefix('torch.')] = 2 * size ** 3 / min(times) / 1e12
     return {'peak': max(peaks.values()), **peaks}
@@ -213,10 +233,10 @@ class PlainEncoder(nn.Module):
 
     def __init__(self, vocab_size):
         super().__init__()
-        layer = nn.TransformerEncoderLayer(N_EMBD, 4, 4 * N_EMBD, batch_first=True)
-        self.embed = nn.Embedding(vocab_size, N_EMBD)
-        self.linear = nn.Linear(N_EMBD, 2)
-        self.encoder = nn.TransformerEncoder(layer, N_LAYER)
+        layer = nn.TransformerEncoderLayer(n_embd, n_head, 4 * n_embd, batch_first=True)
+        self.embed = nn.Embedding(vocab_size, n_embd)
+        self.linear = nn.Linear(n_embd, 2)
+        self.encoder = nn.TransformerEncoder(layer, n_layer)
 
     def forward(self, ids, mask):
         """ids int64 [B, T], mask bool [B, T] (False: padding) -> logits [B, 2]."""
@@ -231,8 +251,8 @@ class Bert(nn.Module):
         super().__init__()
         from transformers import BertConfig, BertForSequenceClassification
         config = BertConfig(
-            vocab_size=vocab_size, hidden_size=N_EMBD, num_hidden_layers=N_LAYER,
-            num_attention_heads=4, intermediate_size=4 * N_EMBD,
+            vocab_size=vocab_size, hidden_size=n_embd, num_hidden_layers=n_layer,
+            num_attention_heads=n_head, intermediate_size=4 * n_embd,
             max_position_embeddings=BLOCK_SIZE, num_labels=2)
         self.bert = BertForSequenceClassification(config)
 
@@ -242,14 +262,15 @@ class Bert(nn.Module):
 
 
 def choose_batches(split, grouped, rng):
-    """The rows of some batches of 64: of 8 that are spread evenly over the reviews sorted by
-    length, or of 3 at random."""
+    """The rows of some batches of 64: of 8 (on a GPU, 80) that are spread evenly over the
+    reviews sorted by length, or of 3 (30) at random."""
     if grouped:
         order = np.argsort(split.lengths().clip(max=BLOCK_SIZE), kind='stable')
         n_batches = 8
     else:
         order = rng.permutation(len(split.labels))
         n_batches = 3
+    n_batches *= 1 if device == 'cpu' else 10
     chosen = []
     for i in range(n_batches):
         middle = int((i + 0.5) / n_batches * len(order))
@@ -276,8 +297,8 @@ def padded_batch(split, rows, token_dropout, rng):
 
 def make_step(model, optimizer, batch, dtype):
     """A step of training or, of a model in eval mode, only its answers."""
-    ids, mask, labels, _ = batch
-    with torch.set_grad_enabled(model.training), autocast('cpu', dtype):
+    ids, mask, labels = (tensor.to(device, non_blocking=True) for tensor in batch[:3])
+    with torch.set_grad_enabled(model.training), autocast(device, dtype):
         logits = model(ids, mask)
     if model.training:
         F.cross_entropy(logits.float(), labels).backward()
@@ -296,13 +317,17 @@ def measure_peer(peer):
     data, meta = load_data(Path(data_dir) / dataset)
     split = data['train'].take(slice(n_reviews))
     model = {'torch': PlainEncoder, 'transformers': Bert}[peer.package](meta['vocab_size'])
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), 4e-4, fused=True)
+    if peer.compile:
+        model.compile(dynamic=True)
     chosen = choose_batches(split, peer.grouped, rng)
 
     # the first steps take memory and choose kernels: they are no measure of the speed
-    for i in range(2):
-        batch = padded_batch(split, chosen[len(chosen) // 2], peer.dropout, rng)
+    for i in range(3):
+        batch = padded_batch(split, chosen[len(chosen) // 2 - i], peer.dropout, rng)
         make_step(model, optimizer, batch, peer.dtype)
+        synchronize(device)
         if i == 0:
             measurement = {'first_step': time.time() - START}
 
@@ -310,13 +335,16 @@ def measure_peer(peer):
         model.train(training)
         token_dropout = peer.dropout if training else 0.0
         n_tokens = 0
+        make_step(model, optimizer, batch, peer.dtype)  # what is compiled, is so for evaluation too
+        synchronize(device)
         start = time.perf_counter()
         for rows in chosen:
             batch = padded_batch(split, rows, token_dropout, rng)
             make_step(model, optimizer, batch, peer.dtype)
             n_tokens += batch[-1]
+        synchronize(device)
         measurement[key] = n_tokens / (time.perf_counter() - start)
-    measurement['memory'] = peak_memory_mb('cpu')
+    measurement['memory'] = peak_memory_mb(device)
     return measurement
 
 
@@ -341,26 +369,29 @@ def measure_nanogpt(row):
                               n_layer=4, n_head=4, n_embd=256, dropout=0.0, bias=True)
     with contextlib.redirect_stdout(sys.stderr):
         model = module.GPT(config)
-        optimizer = model.configure_optimizers(0.1, 2e-3, (0.9, 0.99), 'cpu')
+        model.to(device)
+        optimizer = model.configure_optimizers(0.1, 2e-3, (0.9, 0.99), device)
     if row.compile:
         model = torch.compile(model)
     rng = np.random.default_rng(0)
-    n_steps = 12
+    n_steps = 12 if device == 'cpu' else 100
     for step in range(n_steps + 3):
         if step == 3:  # the first ones take memory, compile, choose kernels
+            synchronize(device)
             start = time.perf_counter()
         begins = rng.integers(0, len(stream) - LM_BLOCK_SIZE - 1, LM_BLOCKS)
         x = torch.from_numpy(np.stack([stream[i:i + LM_BLOCK_SIZE] for i in begins]))
         y = torch.from_numpy(np.stack([stream[i + 1:i + 1 + LM_BLOCK_SIZE] for i in begins]))
-        with torch.autocast('cpu', torch.bfloat16):
-            _, loss = model(x, y)
+        with torch.autocast(device, torch.bfloat16):
+            _, loss = model(x.to(device), y.to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+    synchronize(device)
     seconds = time.perf_counter() - start
-    return {'train': n_steps * LM_BLOCKS * LM_BLOCK_SIZE / seconds, 'memory': peak_memory_mb('cpu'),
-            'vocabulary': config.vocab_size}
+    return {'train': n_steps * LM_BLOCKS * LM_BLOCK_SIZE / seconds,
+            'memory': peak_memory_mb(device), 'vocabulary': config.vocab_size}
 
 
 def decoded(split, encoding):
@@ -426,12 +457,17 @@ def call_child(name):
     """Measure a row in a process of its own."""
     command = [sys.executable, __file__, f'--child={name}', f'--dataset={dataset}',
                f'--data_dir={data_dir}', f'--threads={threads}', f'--n_reviews={n_reviews}',
-               f'--nanogpt={nanogpt}']
+               f'--nanogpt={nanogpt}', *shape(), f'--device={device}']
     environment = {**os.environ, **HUGE_PAGES, 'BENCH_START': str(time.time())}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         fail(f'--child={name}: {done.stderr.strip()[-500:]}')
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def shape():
+    """The arguments that say how large the encoders are."""
+    return f'--n_layer={n_layer}', f'--n_embd={n_embd}', f'--n_head={n_head}'
 
 
 def save_data(folder, splits, meta):
@@ -466,9 +502,10 @@ def start_training(row, folder, environment, *arguments):
         launch = ['-m', 'torch.distributed.run', '--standalone',
                   f'--nproc_per_node={row.n_processes}']
     threads_each = max(1, threads // (row.n_runs * row.n_processes))
-    command = [sys.executable, *launch, 'train.py', 'config/bce.py', '--device=cpu',
-               f'--data_dir={folder}', f'--threads={threads_each}', *row.arguments,
-               f'--out_dir={out}', *arguments]
+    like_peers = row.arguments[:1] == LIKE_PEERS
+    command = [sys.executable, *launch, 'train.py', 'config/bce.py', f'--device={device}',
+               *(shape() if like_peers else shape()[:2]), f'--data_dir={folder}',
+               f'--threads={threads_each}', *row.arguments, f'--out_dir={out}', *arguments]
     process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
     return Path(out), process
 
@@ -491,20 +528,12 @@ def measure_ours(row, folder):
         environment.update(HUGE_PAGES)
     environment.update(spinning(row.spins))
 
-    # the first step ends just before the first line of the log, on a val of a few reviews
-    began = time.time()
-    out, process = start_training(row, folder, environment, '--dataset=start', '--seed=0',
-                                  '--eval_interval=1')
-    while not (out / 'seed0/log.jsonl').exists() and process.poll() is None:
-        time.sleep(0.01)
-    first_step = time.time() - began
-    process.terminate()  # not kill: torchrun is to end its processes first
-    process.wait()
+    first_step = time_first_step(row, folder, environment)
 
     runs = []
     for seed in range(row.n_runs):
         runs.append(start_training(row, folder, environment, '--dataset=data', f'--seed={seed}',
-                                   '--epochs=2'))
+                                   f'--epochs={2 if device == "cpu" else 5}'))
     statuses = [process.wait() for _, process in runs]
     if any(statuses):
         fail(f'{row.name}: train.py failed')
@@ -518,16 +547,32 @@ def measure_ours(row, folder):
     return measurement
 
 
+def time_first_step(row, folder, environment):
+    """The seconds from a row's start to the end of its first step."""
+    # it ends just before the first line of the log, on a val of a few reviews
+    began = time.time()
+    out, process = start_training(row, folder, environment, '--dataset=start', '--seed=0',
+                                  '--eval_interval=1')
+    while not (out / 'seed0/log.jsonl').exists() and process.poll() is None:
+        time.sleep(0.01)
+    seconds = time.time() - began
+    process.terminate()  # not kill: torchrun is to end its processes first
+    process.wait()
+    return seconds
+
+
 def measure_language(folder):
     """Run pretrain.py on folder/data -> its speed and peak memory."""
     out = tempfile.mkdtemp(dir=folder)
-    command = [sys.executable, 'pretrain.py', 'config/lm_ce.py', '--device=cpu', '--dataset=data',
-               f'--data_dir={folder}', f'--out_dir={out}', f'--threads={threads}',
-               f'--min_count={LM_MIN_COUNT}', '--max_iters=30', '--eval_interval=15',
-               '--eval_texts=1', '--final_texts=10']
+    interval = 15 if device == 'cpu' else 150
+    command = [sys.executable, 'pretrain.py', 'config/lm_ce.py', f'--device={device}',
+               '--dataset=data', f'--data_dir={folder}', f'--out_dir={out}',
+               f'--threads={threads}', f'--min_count={LM_MIN_COUNT}',
+               f'--max_iters={2 * interval}', f'--eval_interval={interval}', '--eval_texts=1',
+               '--final_texts=10']
     environment = {**os.environ, **HUGE_PAGES}
     subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    line = last_line(Path(out) / 'seed0/log.jsonl')  # of the last 15 steps
+    line = last_line(Path(out) / 'seed0/log.jsonl')  # of the second half
     config = json.loads((Path(out) / 'seed0/config.json').read_text())
     return {'train': line['tokens_per_second'], 'memory': line['peak_memory_mb'],
             'vocabulary': config['known_tokens'] + 1}
@@ -643,9 +688,9 @@ def flops(split, token_dropout, bag):
     n_tokens = 0
     for batch in batches(split, 256, BLOCK_SIZE, bag=bag, rng=rng, token_dropout=token_dropout):
         lengths = (batch.counts > 0).sum(1).double()
-        linear = 24 * N_EMBD ** 2 * lengths  # qkv, proj, up, down
-        attention = 4 * N_EMBD * lengths ** 2  # scores and weighted values
-        forward += N_LAYER * float((linear + attention).sum())
+        linear = 24 * n_embd ** 2 * lengths  # qkv, proj, up, down
+        attention = 4 * n_embd * lengths ** 2  # scores and weighted values
+        forward += n_layer * float((linear + attention).sum())
         n_tokens += batch.n_tokens
     return 3 * forward / n_tokens
 
@@ -699,9 +744,9 @@ def bags_table(measured):
 def language_flops(vocabulary):
     """FLOPs that training needs per token: 3 times those of the matrix products of a forward
     pass; a token sees half of its block, on the mean."""
-    n_embd = 256
-    layer = 24 * n_embd ** 2 + 4 * n_embd * LM_BLOCK_SIZE / 2
-    return 3 * (4 * layer + 2 * n_embd * vocabulary)
+    size = 256
+    layer = 24 * size ** 2 + 4 * size * LM_BLOCK_SIZE / 2
+    return 3 * (4 * layer + 2 * size * vocabulary)
 
 
 def language_table(measured):
@@ -788,8 +833,7 @@ def report(measured, growth, split, out):
     """Print table.md, write it and the figures.
 
     measured: {name of a row: [measurements]}; growth: {reviews: measurement}."""
-    cpu = torch.cpu.get_capabilities().get('cpu_name', 'CPU')
-    line = f'{cpu}, {threads} threads, torch {torch.__version__}'
+    line = f'{hardware_name(device)}, {threads} threads, torch {torch.__version__}'
     if measured['peak']:
         peaks = column(measured['peak'], 'peak')
         line += f'; a matrix product reaches {summary(peaks, 2)} TFLOP/s'
@@ -834,7 +878,7 @@ def choose_rows():
     """The rows that are asked for and whose package is installed."""
     rows = []
     for row in (*OURS, *PEERS, *BAGS, *LANGUAGE, *COMPANY):
-        if not re.search(only, row.name):
+        if not re.search(only, row.name) or device not in row.devices:
             continue
         if row in LANGUAGE and not row.ours and not (Path(nanogpt) / 'model.py').is_file():
             print(f'skipped: {row.name} (no model.py in --nanogpt={nanogpt})')
@@ -887,7 +931,7 @@ def main():
 
         grown = {'train': data['train'], 'val': val.take(slice(256)), 'test': test}
         for size in sizes.split(','):
-            if size and not only:
+            if size and not only and device == 'cpu':
                 n = int(size)
                 growth[n] = measure_growth(n, grown, meta, folder)
                 log.add(f'{n} reviews', growth[n])

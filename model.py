@@ -415,8 +415,8 @@ class LossInChunks(torch.autograd.Function):
         total = torch.zeros((), dtype=wide, device=hidden.device)
         gradients = [torch.zeros_like(tensor) for tensor in (hidden, weight, bias)]
         with torch.autocast(kind, enabled=False):
-            for rows in torch.arange(len(x)).split(LossInChunks.ROWS):
-                chunk = slice(int(rows[0]), int(rows[-1]) + 1)
+            for begin in range(0, len(x), LossInChunks.ROWS):
+                chunk = slice(begin, begin + LossInChunks.ROWS)
                 logits = F.linear(x[chunk], matrix, vector)
                 for z, y in zip(logits.split(few), targets[chunk].split(few)):
                     loss, gradient = head.loss_and_gradient(z.to(wide), y)

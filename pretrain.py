@@ -37,8 +37,10 @@ from nanoloss.configure import check_bounds, configure, fail
 from nanoloss.data import Split, batches, describe_data, load_data, load_unlabelled
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
 from nanoloss.files import write_file, write_json
+from nanoloss.graphs import StepGraphs
 from nanoloss.loop import Meter, Progress
-from nanoloss.optim import begin_step, clip_grad_norm, parameter_groups, scheduled_rate
+from nanoloss.optim import (
+    begin_step, clip_grad_norm, parameter_groups, put_rates_on, scheduled_rate)
 from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import learn_vocabulary, lower_case
 
@@ -83,6 +85,7 @@ grad_clip = 1.0  # largest global norm of a gradient; 0: no clipping
 device = 'auto'  # cuda, mps or cpu; auto takes the first there is
 dtype = 'auto'  # bfloat16, float16, float32 or float64; auto takes the fastest that is safe
 max_tokens = 0  # so many of a batch are computed at once; 0: 8192 on CPUs, all on GPUs
+graphs = True  # on CUDA, a step is one launch
 compile = False  # torch.compile of the trunk
 deterministic = False  # the same numbers from the same seed on CUDA too (on the CPU always)
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
@@ -95,8 +98,9 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
       'grad_clip', 'threads', 'ckpt_secs'], 0, math.inf),
 ]
 # the files whose change makes it another run
-CODE = ('pretrain.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/loop.py',
-        'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/reader.py', 'nanoloss/vocabulary.py')
+CODE = ('pretrain.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/graphs.py',
+        'nanoloss/loop.py', 'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/reader.py',
+        'nanoloss/vocabulary.py')
 # Adam divides by the gradients' size plus this. A square loss is a mean over the classes: of 13,000
 # of them, its gradients are no larger than the usual 1e-8.
 EPS = 1e-12
@@ -108,11 +112,12 @@ ROWS = 256  # next tokens whose logits are computed at once in an evaluation
 
 def settle_settings(config_files):
     """Replace '', 0 and 'auto' by what they stand for, and prepare the device."""
-    global out_dir, device, dtype, max_tokens
+    global out_dir, device, dtype, max_tokens, graphs
     if not out_dir:
         name = Path(config_files[-1]).stem if config_files else dataset
         out_dir = f'out/lm/{name.removeprefix("lm_")}'
     device, dtype = loop.start_device(device, dtype, threads, deterministic)
+    graphs = graphs and loop.can_use_graphs(device, dtype, max_tokens) and not compile
     if max_tokens == 0:
         max_tokens = 8192 if device == 'cpu' else 2 ** 30
 
@@ -389,6 +394,10 @@ def train(folder, run_seed, texts, n_bytes, config, vocabulary):
     if compile:
         model.compile()
     forward = parallel.data_parallel(model)
+    learn_batch = partial(learn, model, forward, optimizer, scaler, meter)
+    if graphs:
+        put_rates_on(device, [optimizer])
+        learn_batch = StepGraphs(learn_batch)
     steps = steps_of_epoch(texts['train'])
 
     progress.start_clock()
@@ -402,25 +411,10 @@ def train(folder, run_seed, texts, n_bytes, config, vocabulary):
         begin_step([optimizer], lr, batch.tokens)
         # dropout draws from the seed and the step, so that a resumed run draws the same
         torch.manual_seed((run_seed * parallel.WORLD + parallel.RANK) * 1_000_003 + step)
-
-        # forward and backward over the parts of the batch; their gradients add up to the batch's
-        for part, weight, last in parallel.parts_of_share(batch, max_tokens):
-            with autocast(device, dtype), parallel.averaging(forward, last):
-                hidden = forward(part.tokens, part.left_out())
-                loss = model.loss(*part.answers(hidden))
-            if not loop.is_finite(loss, device, step):
-                loop.fail_at_loss(loss.item(), folder, f'step {step}')
-            scaler.scale(loss * weight).backward()
-            if weight:
-                meter.add_part(loss.detach(), torch.zeros_like(loss), part.tokens.numel())
-
-        # clip the norm of all gradients, step, and forget them
-        scaler.unscale_(optimizer)
-        grad_norm = clip_grad_norm([optimizer], grad_clip)
-        scaler.step(optimizer)
-        optimizer.zero_grad()
-        scaler.update()
-        meter.add_step(grad_norm, batch.tokens.numel(), batch.tokens.numel())
+        loss = learn_batch(batch)
+        if not loop.is_finite(loss, device, step):
+            loop.fail_at_loss(loss.item(), folder, f'step {step}')
+        meter.count(batch.tokens.numel(), batch.tokens.numel())
         show_progress(folder, step, loss, meter)
 
         # evaluate and log if due, save if due
@@ -434,6 +428,29 @@ def train(folder, run_seed, texts, n_bytes, config, vocabulary):
         meter.start_clock()
 
     finish(folder, model, texts, n_bytes, progress)
+
+
+def learn(model, forward, optimizer, scaler, meter, batch):
+    """The step that a batch makes of the weights -> its mean loss, a tensor."""
+    # forward and backward over the parts of the batch; their gradients add up to the batch's
+    loss_of_batch = 0
+    for part, weight, last in parallel.parts_of_share(batch, max_tokens):
+        with autocast(device, dtype), parallel.averaging(forward, last):
+            hidden = forward(part.tokens, part.left_out())
+            loss = model.loss(*part.answers(hidden))
+        scaler.scale(loss * weight).backward()
+        loss = loss.detach()
+        loss_of_batch += loss * weight
+        if weight:
+            meter.add_part(loss, torch.zeros_like(loss), part.tokens.numel())
+
+    # clip the norm of all gradients, step, and forget them
+    scaler.unscale_(optimizer)
+    meter.add_norm(clip_grad_norm([optimizer], grad_clip))
+    scaler.step(optimizer)
+    optimizer.zero_grad()
+    scaler.update()
+    return loss_of_batch
 
 
 def show_progress(folder, step, loss, meter):

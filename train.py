@@ -39,9 +39,11 @@ from nanoloss.data import (
     shuffled)
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
 from nanoloss.files import load_weights, write_file, write_json
+from nanoloss.graphs import StepGraphs
 from nanoloss.loop import Meter, Progress
 from nanoloss.optim import (
-    DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, scheduled_rate)
+    DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, put_rates_on,
+    scheduled_rate)
 from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import NGRAM_SIZES, learn_vocabulary, lower_case, ngram_strength
 
@@ -98,6 +100,7 @@ deferred = True  # embeddings that a batch lacks make their steps later: the sam
 device = 'auto'  # cuda, mps or cpu; auto takes the first there is
 dtype = 'auto'  # bfloat16, float16, float32 or float64; auto takes the fastest that is safe
 max_tokens = 0  # so many of a batch are computed at once; 0: 8192 on CPUs, all on GPUs
+graphs = True  # on CUDA, a step is one launch where a batch of its shape has come before
 compile = False  # torch.compile: a minute at first, faster from then on
 deterministic = False  # the same numbers from the same seed on CUDA too (on the CPU always)
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
@@ -110,8 +113,9 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
       'ckpt_secs'], 0, math.inf),
 ]
 # the files whose change makes it another run
-CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/loop.py',
-        'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/reader.py', 'nanoloss/vocabulary.py')
+CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/graphs.py',
+        'nanoloss/loop.py', 'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/reader.py',
+        'nanoloss/vocabulary.py')
 
 
 # Settings, data and model
@@ -156,13 +160,14 @@ def turn_dial(train_split):
 
 def settle_settings(config_files):
     """Replace '', 0 and 'auto' by what they stand for, and prepare the device."""
-    global out_dir, device, dtype, deferred, max_tokens
+    global out_dir, device, dtype, deferred, max_tokens, graphs
     if not out_dir:
         name = Path(config_files[-1]).stem if config_files else dataset
         out_dir = f'out/{name}'
     device, dtype = loop.start_device(device, dtype, threads, deterministic)
     if device != 'cpu' or dtype == 'float16':  # which a GradScaler would have to know of
         deferred = False
+    graphs = graphs and loop.can_use_graphs(device, dtype, max_tokens) and not compile
     if max_tokens == 0:
         max_tokens = 8192 if device == 'cpu' else 2 ** 30
 
@@ -416,6 +421,10 @@ def train(folder, run_seed, data, meta, config, known):
     if compile:
         compile_model(model)
     forward = parallel.data_parallel(model)
+    learn_batch = partial(learn, model, forward, optimizers, scaler, meter)
+    if graphs:
+        put_rates_on(device, optimizers)
+        learn_batch = StepGraphs(learn_batch)
 
     progress.start_clock()
     meter.start_clock()
@@ -426,29 +435,10 @@ def train(folder, run_seed, data, meta, config, known):
         begin_step(optimizers, lr, batch.tokens)
         # dropout draws from the seed and the step, so that a resumed run draws the same
         torch.manual_seed((run_seed * parallel.WORLD + parallel.RANK) * 1_000_003 + step)
-
-        # forward and backward over the parts of the batch; their gradients add up to the batch's
-        for part, weight, last in parallel.parts_of_share(batch, max_tokens):
-            with autocast(device, dtype), parallel.averaging(forward, last):
-                outputs = forward(part.tokens, part.counts, part.ngrams)
-            losses = [model.head.loss(logits, part.labels) for logits in outputs]
-            if not loop.is_finite(losses[-1], device, step):
-                fail_at_loss(losses[-1].item(), folder, step, steps)
-            scaler.scale(sum(losses) * weight).backward()
-            if weight:  # the last logits are the answer
-                labels = hard_labels(part.labels, model.config.multi_label)
-                correct = is_correct(model.head.probs(outputs[-1].detach()), labels).sum()
-                meter.add_part(losses[-1].detach(), correct, len(labels))
-
-        # clip the joint norm of all gradients, step, and forget them
-        for optimizer in optimizers:
-            scaler.unscale_(optimizer)
-        grad_norm = clip_grad_norm(optimizers, grad_clip)
-        for optimizer in optimizers:
-            scaler.step(optimizer)
-            optimizer.zero_grad()
-        scaler.update()
-        meter.add_step(grad_norm, len(batch.rows), batch.n_tokens)
+        loss = learn_batch(batch)
+        if not loop.is_finite(loss, device, step):
+            fail_at_loss(loss.item(), folder, step, steps)
+        meter.count(len(batch.rows), batch.n_tokens)
         show_progress(folder, step, steps, meter)
 
         # evaluate and log if due, save if due
@@ -462,6 +452,33 @@ def train(folder, run_seed, data, meta, config, known):
         meter.start_clock()
 
     finish(folder, model, data, progress, best)
+
+
+def learn(model, forward, optimizers, scaler, meter, batch):
+    """The step that a batch makes of the weights -> its mean loss (the answers' own), a tensor."""
+    # forward and backward over the parts of the batch; their gradients add up to the batch's
+    loss_of_batch = 0
+    for part, weight, last in parallel.parts_of_share(batch, max_tokens):
+        with autocast(device, dtype), parallel.averaging(forward, last):
+            outputs = forward(part.tokens, part.counts, part.ngrams)
+        losses = [model.head.loss(logits, part.labels) for logits in outputs]
+        scaler.scale(sum(losses) * weight).backward()
+        loss = losses[-1].detach()  # the last logits are the answer
+        loss_of_batch += loss * weight
+        if weight:
+            labels = hard_labels(part.labels, model.config.multi_label)
+            correct = is_correct(model.head.probs(outputs[-1].detach()), labels).sum()
+            meter.add_part(loss, correct, len(labels))
+
+    # clip the joint norm of all gradients, step, and forget them
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    meter.add_norm(clip_grad_norm(optimizers, grad_clip))
+    for optimizer in optimizers:
+        scaler.step(optimizer)
+        optimizer.zero_grad()
+    scaler.update()
+    return loss_of_batch
 
 
 def compile_model(model):

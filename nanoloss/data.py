@@ -228,12 +228,13 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
     """
     if order is None:
         order = np.arange(len(split.spans))
+    all_tokens = np.asarray(split.tokens)  # of a memory-map, a slice takes as long as ten of these
     for start in range(0, len(order), pool * batch_size):
         # the tokens of a pool of reviews, one review after another
         rows = order[start:start + pool * batch_size]
         pieces = []
         for begin, end in split.spans[rows]:
-            pieces += shorten(split.tokens[begin:end], block_size, truncate)
+            pieces += shorten(all_tokens[begin:end], block_size, truncate)
         flat = np.concatenate(pieces)
         n_tokens = np.minimum(split.lengths()[rows], block_size)
         lengths = n_tokens

@@ -22,7 +22,7 @@ from nanoloss.files import (
 # what may differ between a begun run and the command that continues it
 MAY_DIFFER = {
     'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'tensorboard', 'compile',
-    'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'commit'}
+    'graphs', 'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'commit'}
 
 stop_signal = 0  # the signal that asked this process to stop
 
@@ -43,6 +43,12 @@ def start_device(device, dtype, threads, deterministic):
         os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
         torch.use_deterministic_algorithms(True)
     return device, dtype
+
+
+def can_use_graphs(device, dtype, max_tokens):
+    """Whether a step can be a CUDA graph: not where the CPU has a word in it, as a GradScaler of
+    float16, the cutting of a batch into parts, or other processes."""
+    return device == 'cuda' and dtype != 'float16' and not max_tokens and parallel.WORLD == 1
 
 
 def require_tensorboard():
@@ -131,13 +137,13 @@ class Meter:
     tensors stay on the device, for asking a GPU for a number makes it wait."""
 
     def __init__(self, device):
-        self.device = device
+        # of losses, correct answers, gradient norms, and how many of these norms are finite
+        self.sums = torch.zeros(4, device=device)
         self.reset()
         self.start_clock()
 
     def reset(self):
-        # of losses, correct answers, gradient norms, and how many of these norms are finite
-        self.sums = torch.zeros(4, device=self.device)
+        self.sums.zero_()  # in place, for a CUDA graph adds to it where it was
         self.n_answers = 0
         self.n_tokens = 0
         self.seconds = 0.0
@@ -150,10 +156,13 @@ class Meter:
         """loss: the mean over the part's n answers; correct: how many of them are, a tensor."""
         self.sums[:2] += torch.stack([loss * n, correct])
 
-    def add_step(self, grad_norm, n_answers, n_tokens):
+    def add_norm(self, grad_norm):
         # a float16 step may overflow: GradScaler leaves it out, and so is its norm
         finite = grad_norm.isfinite()
         self.sums[2:] += torch.stack([torch.where(finite, grad_norm, 0), finite])
+
+    def count(self, n_answers, n_tokens):
+        """Those of the step whose parts and norm have been added."""
         self.n_answers += n_answers
         self.n_tokens += n_tokens
         self.stop_clock()
@@ -179,7 +188,7 @@ class Meter:
         }
 
     def state_dict(self):
-        return {key: value for key, value in vars(self).items() if key != 'device'}
+        return dict(vars(self))
 
     def load_state_dict(self, state):
         vars(self).update(state)

@@ -177,6 +177,16 @@ def scheduled_rate(step, last_step, highest, lowest, warmup_iters, decay=True):
     return lowest + (highest - lowest) * (1 + math.cos(math.pi * progress)) / 2
 
 
+def put_rates_on(device, optimizers):
+    """Make the learning rates tensors there: a CUDA graph (nanoloss/graphs.py) reads them anew each
+    time, and numbers only once."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group['lr'] = torch.zeros((), device=device)
+            if 'capturable' in group:  # Adam's word for a step that a graph may hold
+                group['capturable'] = True
+
+
 def begin_step(optimizers, lr, tokens):
     """Set the learning rate, times each group's own factor, for the batch of these tokens.
 
@@ -185,7 +195,11 @@ def begin_step(optimizers, lr, tokens):
     """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group['lr'] = lr * group['lr_mult']
+            rate = lr * group['lr_mult']
+            if isinstance(group['lr'], torch.Tensor):  # see put_rates_on
+                group['lr'].fill_(rate)
+            else:
+                group['lr'] = rate
         if isinstance(optimizer, DeferredAdamW):
             optimizer.catch_up(tokens.unique())
 

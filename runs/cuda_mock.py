@@ -102,7 +102,7 @@ def count_steps(script, arguments, out_dir):
     module.training_batches = counted(module.training_batches, steps)
     module.loop.fail_at_loss = lambda *args: None
     settings = module.configure(vars(module), more=module.head_settings, argv=[
-        *arguments, '--dataset=sample', '--device=cuda', f'--out_dir={out_dir}'])
+        *arguments, '--dataset=sample', '--device=cuda', '--graphs=False', f'--out_dir={out_dir}'])
     if script == 'pretrain':
         module.hidden_states = some_answers(module.hidden_states, module.n_embd)
     module.main(settings)

@@ -18,6 +18,11 @@ TINY = ['--dataset=toy', '--lower=False', '--window=0', '--ngrams=none', '--pool
 # after TINY: the usual trunk in its place
 WINDOWS = ['--window=3', '--ngrams=tokens', '--ngram_rate=5', '--n_layer=0', '--pooling=max',
            '--dropout=0.3', '--token_dropout=0.2']
+# a small language model
+LANGUAGE = ['--dataset=toy', '--n_layer=1', '--n_head=2', '--n_embd=16', '--block_size=12',
+            '--batch_size=4', '--max_iters=30', '--warmup_iters=5', '--eval_interval=10',
+            '--eval_texts=20', '--learning_rate=1e-2', '--device=cpu', '--dtype=float32',
+            '--threads=1']
 SIZES = {'train': 210, 'val': 50, 'test': 70}  # reviews of the toy data set
 CLOCK = 'seconds', 'tokens_per_second', 'eval_tokens_per_second', 'peak_memory_mb'
 
@@ -82,6 +87,26 @@ def train(data, out, *argv, module=None):
     return module
 
 
+def pretrain(data, out, *argv, module=None):
+    """Run pretrain.py, or a copy that a test has changed, in this process -> its module."""
+    module = module or script('pretrain')
+    arguments = [*LANGUAGE, f'--data_dir={data}', f'--out_dir={out}', *argv]
+    module.main(module.configure(vars(module), more=module.head_settings, argv=arguments))
+    return module
+
+
+# of all that a step can be: a function that trains, and its further arguments
+TRAININGS = [
+    (train, ['--dropout=0.2']),
+    (train, ['--head=ce', '--truncate=both', '--grad_clip=0.01']),
+    (train, ['--head=squentropy', '--pos=learned']),
+    (train, [*WINDOWS, '--ngrams=none', '--token_dropout=0', '--block_size=8']),
+    (pretrain, ['--dropout=0.1']),
+    (pretrain, ['--masked=0.4', '--head=squentropy']),
+    (pretrain, ['--tied', '--pos=learned']),
+]
+
+
 def fails(capsys, *args, run=train, **kwargs):
     """Run train.py in this process as `train` does, or another script so -> the one line that it
     ends in."""
@@ -120,6 +145,18 @@ def same(a, b):
         # row 0, the padding, gets nothing but rounding, which Adam magnifies
         first = 1 if name == 'token_embedding.weight' else 0
         assert np.allclose(weight[first:], b_weights[name][first:], rtol=1e-7, atol=1e-9), name
+
+
+def close(folder, other):
+    """The logs and weights of two runs' folders are one, but for learning rates in float32."""
+    _, a_log, a_weights, _ = outcome(folder)
+    _, b_log, b_weights, _ = outcome(other)
+    for a, b in zip(a_log, b_log, strict=True):
+        for name in a:
+            if a[name] is not None:
+                assert a[name] == pytest.approx(b[name], rel=1e-5), name
+    for name, weight in a_weights.items():
+        assert np.allclose(weight, b_weights[name], rtol=1e-5, atol=1e-7), name
 
 
 def make_run(folder, correct, seed=None, head='bce', n=(400, 200), best=None, **config):

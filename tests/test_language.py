@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, call
-from helpers import fails, make_data, outcome, script, train
+from helpers import LANGUAGE, fails, make_data, outcome, pretrain, script, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,9 +21,6 @@ from nanoloss.data import Split
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import learn_vocabulary
 
-TINY = ['--dataset=toy', '--n_layer=1', '--n_head=2', '--n_embd=16', '--block_size=12',
-        '--batch_size=4', '--max_iters=30', '--warmup_iters=5', '--eval_interval=10',
-        '--eval_texts=20', '--learning_rate=1e-2', '--device=cpu', '--dtype=float32', '--threads=1']
 LOSSES = [  # (head, its settings)
     ('ce', {}), ('ce', {'label_smoothing': 0.1}), ('square', {}), ('square', {'k': 100.0}),
     ('squentropy', {}), ('bce', {}), ('focal', {})]
@@ -42,15 +39,6 @@ def trained(data, tmp_path_factory):
     out = tmp_path_factory.mktemp('lm')
     pretrain(data, out)
     return out / 'seed0'
-
-
-def pretrain(data, out, *argv, module=None):
-    """Run pretrain.py in this process -> its module."""
-    module = module or script('pretrain')
-    arguments = [*TINY, f'--data_dir={data}', f'--out_dir={out}', *argv]
-    found = module.configure(vars(module), more=module.head_settings, argv=arguments)
-    module.main(found)
-    return module
 
 
 def script_of(folder, data):
@@ -408,7 +396,8 @@ def test_a_run_ends_as_if_it_had_not_been_interrupted(data, tmp_path, argv):
 @pytest.mark.parametrize('masked', [0, 0.3])
 def test_two_processes_are_one(data, tmp_path, masked):
     """Under torchrun, each has half of the blocks."""
-    argv = [*TINY, f'--data_dir={data}', '--dtype=float64', '--max_iters=10', f'--masked={masked}']
+    argv = [*LANGUAGE, f'--data_dir={data}', '--dtype=float64', '--max_iters=10',
+            f'--masked={masked}']
     call(tmp_path, 'pretrain.py', *argv, '--out_dir=one')
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
                ROOT / 'pretrain.py', *argv, '--out_dir=two']
@@ -425,7 +414,7 @@ def test_unlabelled_texts_are_learnt_from_and_val_and_test_are_not(tmp_path):
         f'seen {word} {i},{i % 2}\n' for i, word in enumerate(['one', 'two', 'six'] * 20)))
     (tmp_path / 'more.csv').write_text('text\n' + 'unlabelled giraffe here\n' * 30)
     call(tmp_path, 'prepare.py', '--source=texts.csv', '--unlabelled=more.csv', '--name=toy')
-    call(tmp_path, 'pretrain.py', *TINY, '--max_iters=5', '--out_dir=out', '--min_count=2')
+    call(tmp_path, 'pretrain.py', *LANGUAGE, '--max_iters=5', '--out_dir=out', '--min_count=2')
     known = torch.load(tmp_path / 'out/seed0/model.pt', weights_only=True)['tokens'].tolist()
     encoding = tokenizer()
     for token in encoding.encode_ordinary(' giraffe'):
@@ -440,7 +429,7 @@ def test_texts_without_any_labels(tmp_path):
         for i, word in enumerate(['dog', 'cat', 'fox'] * 20)))
     done = call(tmp_path, 'prepare.py', '--source=stories.csv', '--label=')
     assert 'no classes' in done
-    arguments = [*TINY, '--dataset=stories', '--max_iters=5', '--out_dir=out']
+    arguments = [*LANGUAGE, '--dataset=stories', '--max_iters=5', '--out_dir=out']
     assert 'done' in call(tmp_path, 'pretrain.py', *arguments)
     for script_name in 'train.py', 'baseline.py':
         error = call(tmp_path, script_name, '--dataset=stories', code=2)
@@ -582,7 +571,7 @@ def test_a_language_model_is_no_classifier(trained, tmp_path):
 @pytest.mark.parametrize('path', sorted(ROOT.glob('config/lm*.py')), ids=lambda path: path.stem)
 def test_every_config_file_trains(data, tmp_path, path):
     module = script('pretrain')
-    argv = [str(path), *TINY, '--max_iters=2', '--final_texts=10', f'--data_dir={data}',
+    argv = [str(path), *LANGUAGE, '--max_iters=2', '--final_texts=10', f'--data_dir={data}',
             f'--out_dir={tmp_path}']
     module.main(module.configure(vars(module), more=module.head_settings, argv=argv))
     assert (tmp_path / 'seed0/result.json').exists()

@@ -591,10 +591,12 @@ def test_an_overflow_of_float16_is_no_gradient_norm(data, tmp_path, monkeypatch)
     log stays JSON."""
     meter = loop.Meter('cpu')
     for norm in 1.0, math.inf, 3.0, math.nan:
-        meter.add_step(torch.tensor(norm), 16, 400)
+        meter.add_norm(torch.tensor(norm))
+        meter.count(16, 400)
     assert meter.means()['grad_norm'] == 2.0
     meter.reset()
-    meter.add_step(torch.tensor(math.inf), 16, 400)
+    meter.add_norm(torch.tensor(math.inf))
+    meter.count(16, 400)
     assert meter.means()['grad_norm'] is None
 
     scaler = torch.amp.GradScaler

@@ -1,0 +1,42 @@
+"""A step of training as one launch: CUDA graphs, one for each shape of a batch.
+
+A small model's step is a few hundred kernels, which a GPU computes in less time than Python needs
+to ask for them. A graph asks for all of them at once, with the numbers in the same places.
+"""
+import torch
+
+
+class StepGraphs:
+    """step(batch), recorded when a shape comes for the second time and replayed from then on.
+
+    batch: a NamedTuple; its tensors are copied into the places of those that were recorded.
+    step: what it does on the GPU may not depend on anything but these tensors and others that stay
+    where they are, such as weights, and may not make the CPU wait. It returns tensors, which hold
+    until the next call. It draws the same random numbers as it would without a graph, as
+    torch.manual_seed before the call sets what they are drawn from.
+    """
+
+    def __init__(self, step):
+        self.step = step
+        self.recorded = {}  # shapes -> graph, the places of the batch's tensors, what step returned
+        self.pool = torch.cuda.graph_pool_handle()  # of memory, that all graphs share
+
+    def __call__(self, batch):
+        tensors = {name: field for name, field in batch._asdict().items()
+                   if isinstance(field, torch.Tensor)}
+        shapes = tuple((name, *tensor.shape) for name, tensor in tensors.items())
+        if shapes not in self.recorded:  # the first time loads kernels, and makes what is lasting
+            self.recorded[shapes] = None
+            return self.step(batch)
+
+        if self.recorded[shapes] is None:
+            places = {name: tensor.clone() for name, tensor in tensors.items()}
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, self.pool):
+                returned = self.step(batch._replace(**places))
+            self.recorded[shapes] = graph, places, returned
+        graph, places, returned = self.recorded[shapes]
+        for name, tensor in tensors.items():
+            places[name].copy_(tensor)
+        graph.replay()
+        return returned

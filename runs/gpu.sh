@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# All that results/gpu holds, on a machine with a GPU: ten minutes on an H200 beside 16 cores.
+#   bash runs/gpu.sh [WHAT ...]     of: table1 tests steps bench seeds stories; all if none is named
+# It needs data/imdb:
+#   python prepare.py --source=PATH/aclImdb_v1.tar.gz --unlabelled=PATH/aclImdb_v1.tar.gz --name=imdb
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source runs/venv.sh
+if [ ! -f data/imdb/meta.json ]; then
+    echo 'no data in data/imdb; make it with: python prepare.py --source=... --name=imdb' >&2
+    exit 2
+fi
+mkdir -p results/gpu
+side_by_side() {  # lines of arguments of python -> these commands, as many at a time as fit
+    xargs -P "${JOBS:-$(getconf _NPROCESSORS_ONLN)}" -L 1 python
+}
+seconds() {  # NAME COMMAND ...: its seconds also go into a file
+    local start
+    start=$(date +%s.%N)
+    "${@:2}"
+    echo "$1: $(echo "$(date +%s.%N) $start" | awk '{printf "%.1f", $1 - $2}') s" |
+        tee -a results/gpu/seconds.txt
+}
+
+ten_runs() {  # OUT: the paper's five runs of each loss, each a process of its own
+    for seed in 0 1 2 3 4; do
+        for head in bce ce; do
+            echo train.py config/$head.py --seed=$seed --threads=1 --out_dir="$1/$head"
+        done
+    done | JOBS=10 side_by_side
+}
+table() {  # OUT
+    python evaluate.py "$1/bce" "$1/ce"
+}
+one_run() {  # OUT ARGUMENT ...
+    python train.py config/bce.py --out_dir="$@"
+}
+
+table1() {
+    seconds 'ten runs side by side, cold' ten_runs out/gpu/cold
+    seconds 'ten runs side by side' ten_runs out/gpu/warm
+    seconds 'their table and figures' table out/gpu/warm
+    seconds 'one run' one_run out/gpu/one
+    seconds 'one run without CUDA graphs' one_run out/gpu/one_without --graphs=False
+    seconds 'five runs in one process' one_run out/gpu/five --n_runs=5
+}
+
+tests() {
+    python -m pytest -q -p no:cacheprovider -n 8 --dist worksteal tests/test_gpu.py
+}
+
+steps() {
+    python runs/gpu_steps.py results/gpu/steps.md
+}
+
+bench() {  # at the paper's shape, and at a larger one
+    local rows='ours: |without CUDA|float16|eight|without token|without bags|4 heads|grouped'
+    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --only="$rows|language" \
+        --out_dir=results/gpu/bench
+    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --n_layer=6 --n_embd=384 \
+        --n_head=6 --only='ours: |4 heads|grouped' --out_dir=results/gpu/bench_6x384
+}
+
+seeds() {  # thirty runs of each loss; the first five are table1's
+    for first in 5 10 15 20 25; do
+        for head in bce ce; do
+            echo train.py config/$head.py --seed=$first --n_runs=5 --threads=1 \
+                --out_dir=out/gpu/warm/$head
+        done
+    done | side_by_side
+}
+
+stories() {  # the third document's size, on IMDB, as its own texts are not ours to give
+    python pretrain.py config/lm_stories.py --dataset=imdb --batch_size=96 --min_count=0 \
+        --max_iters=20 --eval_interval=10 --eval_texts=10 --final_texts=10 --out_dir=out/gpu/stories
+}
+
+for what in ${*:-table1 tests steps bench seeds stories}; do
+    $what
+done

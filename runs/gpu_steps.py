@@ -1,0 +1,119 @@
+"""What a step of train.py and pretrain.py asks of a GPU, and how long it takes -> a table.
+
+    python runs/gpu_steps.py results/gpu/steps.md       on a GPU, with data/imdb; a minute
+
+Each row is a short run, with CUDA graphs and without, whose batches are made beforehand: first some
+steps are timed, then as many are watched by PyTorch's profiler.
+"""
+import collections
+import importlib.util
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # where train.py finds its modules
+
+# no evaluation falls into the steps that are watched
+SHORT = '--max_iters=300', '--eval_interval=300', '--final_texts=10'
+ROWS = [  # a script, what the table shows of its arguments, and the others
+    ('train', ['config/bce.py'], ['--epochs=4']),
+    ('train', ['config/bce.py', '--token_dropout=0'], ['--epochs=4']),
+    ('train', [], ['--epochs=1']),
+    ('pretrain', ['config/lm_ce.py'], SHORT),
+]
+BEFORE = 202  # steps: by then most shapes of batches have come twice
+STEPS = 40
+COLUMNS = {  # how CUPTI calls what the host asks for
+    'kernels': ['cudaLaunchKernel', 'cudaLaunchKernelExC', 'cuLaunchKernel', 'cuLaunchKernelEx'],
+    'graphs': ['cudaGraphLaunch'],
+    'copies and fills': ['cudaMemcpyAsync', 'cudaMemsetAsync'],
+    'waits': ['cudaStreamSynchronize', 'cudaDeviceSynchronize', 'cudaEventSynchronize'],
+}
+
+
+def load(script):
+    """A fresh copy of a script, for its settings are its globals."""
+    spec = importlib.util.spec_from_file_location(script, ROOT / f'{script}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def watched(training_batches, found):
+    """The same batches; `found` gets what the steps between one and the next have taken."""
+    def generator(*args):
+        iterator = training_batches(*args)
+        yield from islice(iterator, BEFORE)
+
+        chosen = list(islice(iterator, STEPS))
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for batch in chosen:
+            yield batch
+        asked = time.perf_counter()
+        torch.cuda.synchronize()
+        found['host'] = 1000 * (asked - start) / STEPS
+        found['ms'] = 1000 * (time.perf_counter() - start) / STEPS
+
+        chosen = list(islice(iterator, STEPS))
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+            yield from chosen
+            torch.cuda.synchronize()
+        counts = collections.Counter()
+        busy = 0.0  # microseconds of kernels and copies
+        for event in profiler.events():
+            if event.is_user_annotation:
+                continue
+            if event.device_type == torch.autograd.DeviceType.CUDA:
+                busy += event.device_time_total
+            else:
+                counts[event.name] += 1
+        found['busy'] = busy / 1000 / STEPS
+        for name, events in COLUMNS.items():
+            found[name] = sum(counts[event] for event in events) / STEPS
+        yield from iterator
+    return generator
+
+
+def measure(script, arguments, out_dir):
+    """A run -> what a step of it asks for and takes, {name: mean}."""
+    module = load(script)
+    found = {}
+    module.training_batches = watched(module.training_batches, found)
+    module.main(module.configure(vars(module), more=module.head_settings, argv=[
+        *arguments, '--dataset=imdb', '--device=cuda', f'--out_dir={out_dir}']))
+    return found
+
+
+def main():
+    lines = [
+        f'What a step of training asks of a GPU, and takes: {torch.cuda.get_device_name()}, '
+        f'PyTorch {torch.__version__}, {STEPS} steps on IMDB in the usual precision after '
+        f'{BEFORE} others (`python runs/gpu_steps.py`). How batches are made is left out; "busy" '
+        'is the time of all kernels and copies, as the profiler has it.',
+        '',
+        '| on IMDB | ' + ' | '.join(COLUMNS) + ' | host, ms | GPU busy, ms | a step, ms |',
+        '| --- ' * (len(COLUMNS) + 4) + '|',
+    ]
+    for script, arguments, others in ROWS:
+        for graphs in '--graphs=False', '--graphs':
+            with tempfile.TemporaryDirectory() as folder:
+                found = measure(script, [*arguments, graphs, *others], folder)
+            cells = [f'{found[name]:.1f}' for name in COLUMNS]
+            cells += [f'{found[name]:.2f}' for name in ('host', 'busy', 'ms')]
+            lines.append(f'| {" ".join([f"{script}.py", *arguments])} {graphs} '
+                         f'| {" | ".join(cells)} |')
+    table = '\n'.join(lines) + '\n'
+    print(table)
+    Path(sys.argv[1]).write_text(table)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,137 @@
+"""What only a GPU can show: whole runs on it, against the CPU's and against each other. Skipped
+where there is none; about a minute."""
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import (
+    ROOT, TINY, TRAININGS, WINDOWS, close, make_data, outcome, pretrain, script, train)
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
+GPU = '--device=cuda'
+
+# train.py as one of two processes, which NCCL would not let share a GPU
+TWO = f'''
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from nanoloss import parallel
+parallel.dist.init_process_group = lambda backend, join=torch.distributed.init_process_group: (
+    join('gloo'))
+torch.cuda.device_count = lambda: 2
+torch.cuda.set_device = lambda gpu: None
+import train
+config_files = []
+settings = train.configure(vars(train), more=train.head_settings, config_files=config_files)
+train.main(settings, config_files)
+'''
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp('data'))
+
+
+def without_dropout(argv):
+    return [argument for argument in argv if not argument.startswith('--dropout=')]
+
+
+@pytest.mark.parametrize('run, argv', [*TRAININGS, (train, [*WINDOWS, '--dropout=0'])])
+def test_it_computes_what_the_cpu_does(data, tmp_path, run, argv):
+    """In float64; dropout is drawn otherwise."""
+    argv = [*without_dropout(argv), '--dtype=float64', '--dropout=0']
+    run(data, tmp_path / 'gpu', *argv, GPU)
+    run(data, tmp_path / 'cpu', *argv)
+    close(tmp_path / 'gpu/seed0', tmp_path / 'cpu/seed0')
+
+
+@pytest.mark.parametrize('run, argv', [*TRAININGS, (train, WINDOWS)])
+def test_a_run_of_graphs_is_the_run_without(data, tmp_path, run, argv):
+    argv = [*argv, '--dtype=float64', '--deterministic', GPU]
+    run(data, tmp_path / 'with', *argv)
+    run(data, tmp_path / 'without', *argv, '--graphs=False')
+    close(tmp_path / 'with/seed0', tmp_path / 'without/seed0')
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'float32'])
+@pytest.mark.parametrize('trunk', [['--token_dropout=0.1'], [*WINDOWS, '--ngram_rate=50']],
+                         ids=['transformer', 'windows'])
+def test_a_toy_task_is_learnt_in_every_precision(data, tmp_path, trunk, dtype):
+    train(data, tmp_path, *trunk, '--epochs=8', f'--dtype={dtype}', GPU)
+    result, log, _, _ = outcome(tmp_path / 'seed0')
+    assert result['last']['test']['accuracy'] > 0.85
+    for line in (tmp_path / 'seed0/log.jsonl').read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    assert log[-1]['train_loss'] < log[0]['train_loss']
+
+
+@pytest.mark.parametrize('run, argv', [*TRAININGS, (train, WINDOWS)])
+def test_deterministic_runs_are_the_same(data, tmp_path, run, argv):
+    argv = [*argv, '--deterministic', '--dtype=bfloat16', GPU]
+    run(data, tmp_path / 'a', *argv)
+    run(data, tmp_path / 'b', *argv)
+    _, a_log, a_weights, _ = outcome(tmp_path / 'a/seed0')
+    _, b_log, b_weights, _ = outcome(tmp_path / 'b/seed0')
+    assert a_log == b_log
+    assert a_weights == b_weights
+
+
+@pytest.mark.parametrize('graphs', ['--graphs', '--graphs=False'])
+def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, graphs):
+    """Also where it goes on without graphs, or with them."""
+    argv = ['--epochs=3', '--dropout=0.1', '--eval_interval=5', '--ckpt_secs=0', '--deterministic',
+            '--dtype=float64', GPU]
+    train(data, tmp_path / 'uncut', *argv)
+    module = script()
+    predict = module.predict
+    calls = []
+
+    def predict_until_the_third_epoch(*args):
+        calls.append(1)
+        if len(calls) == 8:  # as in test_train.py
+            raise KeyboardInterrupt
+        return predict(*args)
+    module.predict = predict_until_the_third_epoch
+    with pytest.raises(SystemExit):
+        train(data, tmp_path / 'cut', *argv, graphs, module=module)
+    train(data, tmp_path / 'cut', *argv)
+    assert 'goes on after step 29 of 42' in capsys.readouterr().out
+    close(tmp_path / 'cut/seed0', tmp_path / 'uncut/seed0')
+
+
+def test_two_processes_on_one_gpu_are_one(data, tmp_path):
+    argv = ['--dtype=float64', '--token_dropout=0.3', '--deterministic', GPU]
+    train(data, tmp_path / 'one', *argv)
+    (tmp_path / 'two.py').write_text(TWO)
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+         tmp_path / 'two.py', *TINY, f'--data_dir={data}', *argv, f'--out_dir={tmp_path / "two"}'],
+        capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    close(tmp_path / 'one/seed0', tmp_path / 'two/seed0')
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train(data, tmp_path, '--learning_rate=1e30', '--dtype=float32', GPU)
+    assert stop.value.code == 2
+    assert 'the loss is nan at step' in capsys.readouterr().err
+
+
+def test_the_peak_is_that_of_the_run(data, tmp_path):
+    """Not of a larger one before it in the same process."""
+    peaks = []
+    for n_embd in 1024, 16:
+        train(data, tmp_path / str(n_embd), f'--n_embd={n_embd}', '--n_head=1', '--epochs=1', GPU)
+        peaks.append(json.loads((tmp_path / f'{n_embd}/seed0/log.jsonl').read_text())
+                     ['peak_memory_mb'])
+    assert peaks[1] < peaks[0] / 2
+
+
+def test_a_language_model_learns_in_every_precision(data, tmp_path):
+    for dtype in 'bfloat16', 'float16':
+        pretrain(data, tmp_path / dtype, f'--dtype={dtype}', '--learning_rate=1e-2', GPU)
+        _, log, _, _ = outcome(tmp_path / dtype / 'seed0')
+        assert log[-1]['val_loss'] < log[0]['val_loss']

@@ -1,0 +1,114 @@
+"""nanoloss/graphs.py: whole runs whose steps are recorded and replayed, against runs without, by a
+graph on the CPU that repeats the recorded operations one by one (test_gpu.py: by those of a GPU).
+About 10 s."""
+from contextlib import contextmanager
+
+import pytest
+import torch
+from helpers import TRAININGS, close, make_data, train
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nanoloss import loop
+from nanoloss.data import Batch
+from nanoloss.graphs import StepGraphs
+
+class Graph(TorchDispatchMode):
+    """What a CUDA graph is, on a CPU: operations that are repeated on the same memory, in which
+    every number but those in tensors is as it was when they were recorded; to record them computes
+    nothing that lasts."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+        self.before = {}  # tensors that recording has changed, by their address, and what they were
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        assert 'local_scalar' not in str(operation), 'the CPU waits for a number'
+        parameters = operation._schema.arguments
+        for parameter, value in zip(parameters, args):
+            if parameter.alias_info and parameter.alias_info.is_write:
+                for tensor in value if isinstance(value, list | tuple) else [value]:
+                    self.before.setdefault(tensor.data_ptr(), (tensor, tensor.clone()))
+        results = operation(*args, **kwargs)
+        is_view = any(parameter.alias_info for parameter in parameters)
+        if operation._schema.is_mutable or not is_view:  # a view shows what its memory holds
+            self.operations.append((operation, args, kwargs, results))
+        return results
+
+    def undo(self):
+        for tensor, before in self.before.values():
+            tensor.detach().copy_(before)
+
+    @torch.no_grad()
+    def replay(self):
+        for operation, args, kwargs, results in self.operations:
+            again = operation(*args, **kwargs)
+            if operation._schema.is_mutable:
+                continue
+            several = isinstance(results, list | tuple)
+            for place, result in zip(results, again) if several else [(results, again)]:
+                if isinstance(place, torch.Tensor):
+                    place.copy_(result)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Let CUDA graphs be made of `Graph`, also for the CPU -> a list of those that were."""
+    graphs = []
+
+    @contextmanager
+    def recording(graph, pool):
+        assert pool == 'pool'
+        graphs.append(graph)
+        random_state = torch.get_rng_state()
+        with graph:
+            yield
+        graph.undo()
+        torch.set_rng_state(random_state)
+
+    monkeypatch.setattr(torch.cuda, 'graph_pool_handle', lambda: 'pool')
+    monkeypatch.setattr(torch.cuda, 'CUDAGraph', Graph)
+    monkeypatch.setattr(torch.cuda, 'graph', recording)
+    monkeypatch.setattr(loop, 'can_use_graphs', lambda *args: True)
+    return graphs
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp('data'))
+
+
+@pytest.mark.parametrize('run, argv', TRAININGS)
+def test_a_run_of_graphs_is_the_run_without(data, tmp_path, recorded, run, argv):
+    """All of its numbers, with rates, dropout and batches that change from step to step."""
+    argv = [*argv, '--dtype=float64', *(['--deferred=False'] if run is train else [])]
+    run(data, tmp_path / 'with', *argv)
+    n_graphs = len(recorded)
+    assert n_graphs > 0
+    run(data, tmp_path / 'without', *argv, '--graphs=False')
+    assert len(recorded) == n_graphs
+    close(tmp_path / 'with/seed0', tmp_path / 'without/seed0')
+
+
+def test_a_shape_is_recorded_once_when_it_comes_again(recorded):
+    total = torch.zeros(1)
+
+    def step(batch):
+        return total.add_(batch.tokens.sum()).clone()
+    graphs = StepGraphs(step)
+    sums = []
+    for value, width in [(1, 4), (2, 4), (3, 8), (4, 4), (5, 8), (6, 8), (7, 4)]:
+        batch = Batch(None, torch.full((width,), float(value)), None, None, 0)
+        sums.append(graphs(batch).item())
+        if value == 2:
+            assert len(recorded) == 1
+    assert sums == [4, 12, 36, 52, 92, 140, 168]
+    assert len(recorded) == 2
+
+
+def test_where_there_can_be_no_graph():
+    assert loop.can_use_graphs('cuda', 'bfloat16', 0)
+    for device, dtype, max_tokens in [('cpu', 'bfloat16', 0), ('mps', 'float32', 0),
+                                      ('cuda', 'float16', 0), ('cuda', 'float32', 8192)]:
+        assert not loop.can_use_graphs(device, dtype, max_tokens)
