@@ -72,10 +72,12 @@ class Block(nn.Module):
         q, k, v = self.queries_keys_values(x)
         if past is not None:
             k, v = past.extend(k, v)
-        if mask is None and q.shape[2] > 1:  # a token alone, the last, sees all
-            mask = torch.ones(x.shape[1], k.shape[2], dtype=torch.bool, device=x.device).tril()
+        causal = mask is None and q.shape[2] > 1  # a token alone, the last, sees all
         if x.device.type != 'cpu':
-            return self.join_heads(F.scaled_dot_product_attention(q, k, v, mask))
+            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+            return self.join_heads(y)
+        if causal:
+            mask = torch.ones(x.shape[1], k.shape[2], dtype=torch.bool).tril()
         # the same, whose backward is 1.6 times faster than the library's on a CPU
         with torch.autocast('cpu', enabled=False):  # it would make softmax a float32 copy
             scores = (q * q.shape[-1] ** -0.5) @ k.mT  # [B, n_head, T, T]

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from nanoloss.configure import fail
-from nanoloss.reader import shorten
 
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 SPLITS = 'train', 'val', 'test'
@@ -219,7 +218,8 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
             rng=None, token_dropout=0.0, device='cpu'):
     """Yield the reviews of a split as `Batch`es of about one size.
 
-    block_size: so many tokens of a review are used; truncate: which, see `shorten`.
+    block_size: so many tokens of a review are used; truncate: which, see `shorten` in
+        nanoloss/reader.py.
     bag: each distinct token once, with its count; else every token with count 1.
     pool: so many batches are made together, of reviews of one size each.
     order: rows of the split in the order in which they are to be pooled; None: as they come.
@@ -228,18 +228,16 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
     """
     if order is None:
         order = np.arange(len(split.spans))
-    all_tokens = np.asarray(split.tokens)  # of a memory-map, a slice takes as long as ten of these
+    all_tokens = np.asarray(split.tokens)  # a memory-map looks up slowly
     for start in range(0, len(order), pool * batch_size):
         # the tokens of a pool of reviews, one review after another
         rows = order[start:start + pool * batch_size]
-        pieces = []
-        for begin, end in split.spans[rows]:
-            pieces += shorten(all_tokens[begin:end], block_size, truncate)
-        flat = np.concatenate(pieces)
         n_tokens = np.minimum(split.lengths()[rows], block_size)
-        lengths = n_tokens
         if token_dropout:
-            flat, lengths = drop_tokens(flat, lengths, token_dropout, rng)
+            kept, lengths = drop_tokens(n_tokens, token_dropout, rng)
+        else:
+            kept, lengths = np.arange(n_tokens.sum()), n_tokens
+        flat = all_tokens[places_of(kept, lengths, split.spans[rows], n_tokens, truncate)]
 
         # from here on the device; everything that a GPU must be waited for comes once a pool
         flat = torch.from_numpy(flat.astype(np.int64)).to(device)
@@ -275,16 +273,34 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
                         int(n_tokens[index_on_cpu].sum()), ngrams)
 
 
-def drop_tokens(flat, lengths, share, rng):
-    """Leave out a share of the tokens [N] of reviews one after another, at random.
+def drop_tokens(lengths, share, rng):
+    """Leave out a share of the tokens of reviews one after another, at random.
 
     lengths: int64 [B], tokens per review, at least 1; the first of a review stays if no other does.
-    Returns the rest and its lengths.
+    Returns which are kept, ascending int64 [M], and how many of each review, int64 [B].
     """
-    keep = rng.random(len(flat), dtype=np.float32) >= share
+    keep = rng.random(lengths.sum(), dtype=np.float32) >= share
     begins = np.cumsum(lengths) - lengths
     keep[begins] |= ~np.logical_or.reduceat(keep, begins)
-    return flat[keep], np.add.reduceat(keep, begins, dtype=np.int64)
+    return np.flatnonzero(keep), np.add.reduceat(keep, begins, dtype=np.int64)
+
+
+def places_of(kept, lengths, spans, n_tokens, truncate):
+    """Where tokens of truncated reviews stand in their split, int64 [M].
+
+    kept: int64 [M], which tokens, as if the truncated reviews stood one after another; lengths: of
+    each review so many, int64 [B], sum M. spans int64 [B, 2]: where the whole reviews stand;
+    n_tokens int64 [B]: what is left of them; truncate: their head, tail or both, as `shorten` does.
+    """
+    begins = n_tokens.cumsum() - n_tokens
+    places = kept + np.repeat(spans[:, 0] - begins, lengths)
+    # behind its head, a review goes on at its tail
+    n_cut = spans[:, 1] - spans[:, 0] - n_tokens
+    if truncate != 'head' and n_cut.any():
+        n_head = {'tail': 0 * n_tokens, 'both': n_tokens - n_tokens // 2}[truncate]
+        in_tail = kept >= np.repeat(begins + n_head, lengths)
+        places += in_tail * np.repeat(n_cut, lengths)
+    return places
 
 
 def to_bags(tokens, lengths):

@@ -22,12 +22,17 @@ seconds() {  # NAME COMMAND ...: its seconds also go into a file
         tee -a results/gpu/seconds.txt
 }
 
-ten_runs() {  # OUT: the paper's five runs of each loss, each a process of its own
-    for seed in 0 1 2 3 4; do
-        for head in bce ce; do
-            echo train.py config/$head.py --seed=$seed --threads=1 --out_dir="$1/$head"
-        done
-    done | JOBS=10 side_by_side
+ten_runs() {  # OUT PROCESSES: the paper's five runs of each loss
+    for head in bce ce; do
+        if [ "$2" = 10 ]; then
+            for seed in 0 1 2 3 4; do
+                echo train.py config/$head.py --seed=$seed --threads=1 --out_dir="$1/$head"
+            done
+        else
+            echo train.py config/$head.py --n_runs=3 --threads=1 --out_dir="$1/$head"
+            echo train.py config/$head.py --seed=3 --n_runs=2 --threads=1 --out_dir="$1/$head"
+        fi
+    done | JOBS=$2 side_by_side
 }
 table() {  # OUT
     python evaluate.py "$1/bce" "$1/ce"
@@ -37,12 +42,14 @@ one_run() {  # OUT ARGUMENT ...
 }
 
 table1() {
-    seconds 'ten runs side by side, cold' ten_runs out/gpu/cold
-    seconds 'ten runs side by side' ten_runs out/gpu/warm
-    seconds 'their table and figures' table out/gpu/warm
+    seconds 'ten runs in four processes, cold' ten_runs out/gpu/cold 4
+    seconds 'ten runs in four processes' ten_runs out/gpu/paper 4
+    seconds 'their table and figures' table out/gpu/paper
+    seconds 'ten runs in ten processes' ten_runs out/gpu/ten 10
     seconds 'one run' one_run out/gpu/one
     seconds 'one run without CUDA graphs' one_run out/gpu/one_without --graphs=False
-    seconds 'five runs in one process' one_run out/gpu/five --n_runs=5
+    seconds 'import torch' python -c 'import torch'
+    seconds 'import torch and a first kernel' python -c 'import torch; torch.zeros(1).cuda().exp()'
 }
 
 tests() {
@@ -54,9 +61,8 @@ steps() {
 }
 
 bench() {  # at the paper's shape, and at a larger one
-    local rows='ours: |without CUDA|float16|eight|without token|without bags|4 heads|grouped'
-    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --only="$rows|language" \
-        --out_dir=results/gpu/bench
+    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --out_dir=results/gpu/bench \
+        --only="${ROWS:-.}"
     python bench.py --device=cuda --n_reviews=24998 --repeats=1 --n_layer=6 --n_embd=384 \
         --n_head=6 --only='ours: |4 heads|grouped' --out_dir=results/gpu/bench_6x384
 }
@@ -65,7 +71,7 @@ seeds() {  # thirty runs of each loss; the first five are table1's
     for first in 5 10 15 20 25; do
         for head in bce ce; do
             echo train.py config/$head.py --seed=$first --n_runs=5 --threads=1 \
-                --out_dir=out/gpu/warm/$head
+                --out_dir=out/gpu/paper/$head
         done
     done | side_by_side
 }

@@ -6,6 +6,7 @@ Each row is a short run, with CUDA graphs and without, whose batches are made be
 steps are timed, then as many are watched by PyTorch's profiler.
 """
 import collections
+import contextlib
 import importlib.util
 import sys
 import tempfile
@@ -28,7 +29,8 @@ ROWS = [  # a script, what the table shows of its arguments, and the others
     ('pretrain', ['config/lm_ce.py'], SHORT),
 ]
 BEFORE = 202  # steps: by then most shapes of batches have come twice
-STEPS = 40
+TIMED = 40
+WATCHED = 20
 COLUMNS = {  # how CUPTI calls what the host asks for
     'kernels': ['cudaLaunchKernel', 'cudaLaunchKernelExC', 'cuLaunchKernel', 'cuLaunchKernelEx'],
     'graphs': ['cudaGraphLaunch'],
@@ -45,23 +47,27 @@ def load(script):
     return module
 
 
+class Enough(Exception):
+    """Ends a run: no more of it is needed."""
+
+
 def watched(training_batches, found):
     """The same batches; `found` gets what the steps between one and the next have taken."""
     def generator(*args):
         iterator = training_batches(*args)
         yield from islice(iterator, BEFORE)
 
-        chosen = list(islice(iterator, STEPS))
+        chosen = list(islice(iterator, TIMED))
         torch.cuda.synchronize()
         start = time.perf_counter()
         for batch in chosen:
             yield batch
         asked = time.perf_counter()
         torch.cuda.synchronize()
-        found['host'] = 1000 * (asked - start) / STEPS
-        found['ms'] = 1000 * (time.perf_counter() - start) / STEPS
+        found['host'] = 1000 * (asked - start) / TIMED
+        found['ms'] = 1000 * (time.perf_counter() - start) / TIMED
 
-        chosen = list(islice(iterator, STEPS))
+        chosen = list(islice(iterator, WATCHED))
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
             yield from chosen
@@ -75,10 +81,10 @@ def watched(training_batches, found):
                 busy += event.device_time_total
             else:
                 counts[event.name] += 1
-        found['busy'] = busy / 1000 / STEPS
+        found['busy'] = busy / 1000 / WATCHED
         for name, events in COLUMNS.items():
-            found[name] = sum(counts[event] for event in events) / STEPS
-        yield from iterator
+            found[name] = sum(counts[event] for event in events) / WATCHED
+        raise Enough
     return generator
 
 
@@ -87,15 +93,16 @@ def measure(script, arguments, out_dir):
     module = load(script)
     found = {}
     module.training_batches = watched(module.training_batches, found)
-    module.main(module.configure(vars(module), more=module.head_settings, argv=[
-        *arguments, '--dataset=imdb', '--device=cuda', f'--out_dir={out_dir}']))
+    with contextlib.suppress(Enough):
+        module.main(module.configure(vars(module), more=module.head_settings, argv=[
+            *arguments, '--dataset=imdb', '--device=cuda', f'--out_dir={out_dir}']))
     return found
 
 
 def main():
     lines = [
         f'What a step of training asks of a GPU, and takes: {torch.cuda.get_device_name()}, '
-        f'PyTorch {torch.__version__}, {STEPS} steps on IMDB in the usual precision after '
+        f'PyTorch {torch.__version__}, {TIMED} steps on IMDB in the usual precision after '
         f'{BEFORE} others (`python runs/gpu_steps.py`). How batches are made is left out; "busy" '
         'is the time of all kernels and copies, as the profiler has it.',
         '',

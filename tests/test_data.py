@@ -15,7 +15,8 @@ from model import Encoder, EncoderConfig
 from nanoloss import parallel
 from nanoloss.data import (
     Batch, Split, batches, draw_reviews, drop_tokens, has_changed, load_data, load_unlabelled, pad,
-    shorten, shuffled, to_bags)
+    shuffled, to_bags)
+from nanoloss.reader import shorten
 
 
 @pytest.fixture(scope='module')
@@ -125,15 +126,28 @@ def test_batches_leave_out_tokens_anew_but_never_all(toy):
 
 def test_dropped_tokens_leave_the_others_in_their_order():
     lengths = np.array([1, 4, 30, 2])
-    flat = np.arange(37)
-    rest, n_left = drop_tokens(flat, lengths, 0.8, np.random.default_rng(0))
-    assert rest.tolist() == sorted(set(rest.tolist()))
+    kept, n_left = drop_tokens(lengths, 0.8, np.random.default_rng(0))
+    assert kept.tolist() == sorted(set(kept.tolist()))
     reviews = np.repeat(np.arange(4), lengths)
-    assert np.bincount(reviews[rest], minlength=4).tolist() == n_left.tolist()
-    assert n_left.sum() == len(rest) < 37
-    firsts, ones = drop_tokens(flat, lengths, 1.0, np.random.default_rng(0))
+    assert np.bincount(reviews[kept], minlength=4).tolist() == n_left.tolist()
+    assert n_left.sum() == len(kept) < 37
+    firsts, ones = drop_tokens(lengths, 1.0, np.random.default_rng(0))
     assert firsts.tolist() == [0, 1, 5, 35]  # of each review
     assert ones.tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize('truncate', ['head', 'tail', 'both'])
+def test_tokens_are_dropped_from_the_shortened_reviews(truncate):
+    """All of them but the dropped ones, by the same draw from reviews that are shortened first."""
+    reviews = [list(range(100 * i, 100 * i + n)) for i, n in enumerate([40, 7, 8, 9, 1, 33])]
+    short = [np.concatenate(shorten(np.array(review), 8, truncate)) for review in reviews]
+    kept, lengths = drop_tokens(np.array([len(review) for review in short]), 0.5,
+                                np.random.default_rng(1))
+    wanted = np.split(np.concatenate(short)[kept], lengths.cumsum())
+    batch, = batches(split_of(reviews), 6, 8, truncate, False, rng=np.random.default_rng(1),
+                     token_dropout=0.5)
+    for row, tokens, counts in zip(batch.rows, batch.tokens, batch.counts):
+        assert tokens[counts > 0].tolist() == wanted[row].tolist()
 
 
 def test_reviews_without_labels():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nanoloss import vocabulary
-from nanoloss.data import Split, shorten, spans_of
+from nanoloss.data import Split, spans_of
+from nanoloss.reader import shorten
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import (
     NGRAM_SIZES, find, learn_vocabulary, lower_case, ngram_keys, ngram_strength)
