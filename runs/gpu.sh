@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All that results/gpu holds, on a machine with a GPU: ten minutes on an H200 beside 16 cores.
-#   bash runs/gpu.sh [WHAT ...]     of: table1 tests steps bench seeds stories; all if none is named
+#   bash runs/gpu.sh [WHAT ...]     of: table1 tests steps bench large seeds stories; all if none is named
 # It needs data/imdb:
 #   python prepare.py --source=PATH/aclImdb_v1.tar.gz --unlabelled=PATH/aclImdb_v1.tar.gz --name=imdb
 set -euo pipefail
@@ -22,34 +22,22 @@ seconds() {  # NAME COMMAND ...: its seconds also go into a file
         tee -a results/gpu/seconds.txt
 }
 
-ten_runs() {  # OUT PROCESSES: the paper's five runs of each loss
+ten_runs() {  # OUT: the paper's five runs of each loss, in four processes
     for head in bce ce; do
-        if [ "$2" = 10 ]; then
-            for seed in 0 1 2 3 4; do
-                echo train.py config/$head.py --seed=$seed --threads=1 --out_dir="$1/$head"
-            done
-        else
-            echo train.py config/$head.py --n_runs=3 --threads=1 --out_dir="$1/$head"
-            echo train.py config/$head.py --seed=3 --n_runs=2 --threads=1 --out_dir="$1/$head"
-        fi
-    done | JOBS=$2 side_by_side
+        echo train.py config/$head.py --n_runs=3 --threads=1 --out_dir="$1/$head"
+        echo train.py config/$head.py --seed=3 --n_runs=2 --threads=1 --out_dir="$1/$head"
+    done | side_by_side
 }
 table() {  # OUT
     python evaluate.py "$1/bce" "$1/ce"
 }
-one_run() {  # OUT ARGUMENT ...
-    python train.py config/bce.py --out_dir="$@"
-}
 
 table1() {
-    seconds 'ten runs in four processes, cold' ten_runs out/gpu/cold 4
-    seconds 'ten runs in four processes' ten_runs out/gpu/paper 4
+    seconds 'ten runs, cold' ten_runs out/gpu/cold
+    seconds 'ten runs' ten_runs out/gpu/paper
     seconds 'their table and figures' table out/gpu/paper
-    seconds 'ten runs in ten processes' ten_runs out/gpu/ten 10
-    seconds 'one run' one_run out/gpu/one
-    seconds 'one run without CUDA graphs' one_run out/gpu/one_without --graphs=False
     seconds 'import torch' python -c 'import torch'
-    seconds 'import torch and a first kernel' python -c 'import torch; torch.zeros(1).cuda().exp()'
+    seconds 'import torch, and a first kernel' python -c 'import torch; torch.ones(1).cuda().exp()'
 }
 
 tests() {
@@ -60,11 +48,13 @@ steps() {
     python runs/gpu_steps.py results/gpu/steps.md
 }
 
-bench() {  # at the paper's shape, and at a larger one
-    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --out_dir=results/gpu/bench \
-        --only="${ROWS:-.}"
-    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --n_layer=6 --n_embd=384 \
-        --n_head=6 --only='ours: |4 heads|grouped' --out_dir=results/gpu/bench_6x384
+bench() {
+    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --only="${ROWS:-.}" \
+        --out_dir=results/gpu/bench
+}
+large() {  # at a larger shape
+    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --only="${ROWS:-.}" \
+        --n_layer=6 --n_embd=384 --n_head=6 --out_dir=results/gpu/large
 }
 
 seeds() {  # thirty runs of each loss; the first five are table1's
@@ -81,6 +71,6 @@ stories() {  # the third document's size, on IMDB, as its own texts are not ours
         --max_iters=20 --eval_interval=10 --eval_texts=10 --final_texts=10 --out_dir=out/gpu/stories
 }
 
-for what in ${*:-table1 tests steps bench seeds stories}; do
+for what in ${*:-table1 tests steps bench large seeds stories}; do
     $what
 done

@@ -24,7 +24,6 @@ sys.path.insert(0, str(ROOT))  # where train.py finds its modules
 SHORT = '--max_iters=300', '--eval_interval=300', '--final_texts=10'
 ROWS = [  # a script, what the table shows of its arguments, and the others
     ('train', ['config/bce.py'], ['--epochs=4']),
-    ('train', ['config/bce.py', '--token_dropout=0'], ['--epochs=4']),
     ('train', [], ['--epochs=1']),
     ('pretrain', ['config/lm_ce.py'], SHORT),
 ]
