@@ -23,7 +23,6 @@ import hashlib
 import http.client
 import importlib.util
 import json
-import math
 import os
 import re
 import statistics
@@ -324,20 +323,18 @@ def measure_peer(peer):
         model.compile(dynamic=True)
     chosen = choose_batches(split, peer.grouped, rng)
 
-    # the first steps take memory and choose kernels: they are no measure of the speed
-    for i in range(3):
-        batch = padded_batch(split, chosen[len(chosen) // 2 - i], peer.dropout, rng)
-        make_step(model, optimizer, batch, peer.dtype)
-        synchronize(device)
-        if i == 0:
-            measurement = {'first_step': time.time() - START}
-
+    # the first steps take memory and choose kernels, on GPUs for every length: they are no measure
+    # of the speed
+    first = chosen if device == 'cuda' else [chosen[len(chosen) // 2]] * 2
+    measurement = {}
     for key, training in (('train', True), ('eval', False)):
         model.train(training)
         token_dropout = peer.dropout if training else 0.0
+        for rows in first:
+            make_step(model, optimizer, padded_batch(split, rows, token_dropout, rng), peer.dtype)
+            synchronize(device)
+            measurement.setdefault('first_step', time.time() - START)
         n_tokens = 0
-        make_step(model, optimizer, batch, peer.dtype)  # what is compiled, is so for evaluation too
-        synchronize(device)
         start = time.perf_counter()
         for rows in chosen:
             batch = padded_batch(split, rows, token_dropout, rng)
@@ -529,7 +526,7 @@ def measure_ours(row, folder):
         environment.update(HUGE_PAGES)
     environment.update(spinning(row.spins))
 
-    first_step = math.nan  # on a GPU it is the same seconds for all rows
+    first_step = None  # on a GPU the same seconds for all rows
     if device == 'cpu' or not row.arguments:
         first_step = time_first_step(row, folder, environment)
 
@@ -725,10 +722,11 @@ def speed_table(measured, split):
             continue
         values = measured[row.name]
         speed = statistics.median(column(values, 'train'))
+        first_steps = column(values, 'first_step')
         share_of_peak = speed * flops(split, row.token_dropout(), row.bag()) / peak / 1e12
         lines.append(f'| {row.name} | {summary(column(values, "train"))} | {share_of_peak:.0%} '
                      f'| {summary(column(values, "eval"))} '
-                     f'| {summary(column(values, "first_step"), 1)} '
+                     f'| {summary(first_steps, 1) if all(first_steps) else ""} '
                      f'| {summary(column(values, "memory"))} |')
     return lines
 

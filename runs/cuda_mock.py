@@ -7,6 +7,7 @@ them. So every number is garbage: batches are made on the CPU and moved, and a l
 finite stops nothing. What the host gets wrong, a tensor on the wrong device, ends in an error.
 """
 import collections
+import contextlib
 import ctypes
 import importlib.util
 import sys
@@ -20,35 +21,51 @@ sys.path.insert(0, str(ROOT))  # where train.py finds its modules
 
 SHORT = '--max_iters=24', '--eval_interval=24', '--final_texts=10'
 ROWS = [  # a script, what the table shows of its arguments, and the others
-    ('train', ['config/bce.py'], ['--epochs=2']),
+    ('train', ['config/bce.py', '--graphs=False'], ['--epochs=2']),
+    ('train', ['config/bce.py'], ['--epochs=20']),
     ('train', ['config/bce.py', '--dtype=float16'], ['--epochs=2']),
-    ('train', [], ['--epochs=2']),
+    ('train', ['--graphs=False'], ['--epochs=2']),
+    ('train', [], ['--epochs=4']),
     ('train', ['--dtype=float16'], ['--epochs=2']),
-    ('train', ['--ngrams=none', '--head=ce'], ['--epochs=2']),
+    ('train', ['--ngrams=none', '--head=ce', '--graphs=False'], ['--epochs=2']),
+    ('pretrain', ['config/lm_ce.py', '--graphs=False'], SHORT),
     ('pretrain', ['config/lm_ce.py'], SHORT),
     ('pretrain', ['config/lm_ce.py', '--dtype=float16'], SHORT),
-    ('pretrain', ['config/lm_squentropy.py', '--pos=learned', '--tied'], SHORT),
-    ('pretrain', ['config/lm_masked.py'], SHORT),
+    ('pretrain', ['config/lm_squentropy.py', '--pos=learned', '--tied', '--graphs=False'], SHORT),
+    ('pretrain', ['config/lm_masked.py', '--graphs=False'], SHORT),
 ]
 FIRST_STEP = 5  # the first ones choose kernels and make the optimizer's state
 COLUMNS = {  # what the mock counts, by its own names
     'kernels': ['launch'],
     'matrix products': ['blas'],
+    'graphs': ['graph'],
+    'copies on the GPU': ['memcpy D2D'],
     'copies to the GPU': ['memcpy H2D'],
     'copies back': ['memcpy D2H'],
     'waits for the GPU': ['sync:stream', 'sync:device', 'sync:event', 'sync:cudaMemcpy'],
 }
 
 mock = ctypes.CDLL(None)
+own_counts = collections.Counter()  # of what the mock does not have, and of evaluations
+
+
+class Graph:
+    """A CUDA graph: to record it launches its kernels, to replay it none."""
+
+    def __init__(self):
+        own_counts['recorded'] += 1
+
+    def replay(self):
+        own_counts['graph'] += 1
 
 
 def read_counts():
-    """What the mock has been asked for since the process began: a Counter."""
+    """What has been asked for since the process began: a Counter."""
     with tempfile.NamedTemporaryFile() as file:
         mock.mock_dump(file.name.encode())
         lines = Path(file.name).read_text().splitlines()
     pairs = [line.split('\t', 1) for line in lines]
-    return collections.Counter({name: int(n) for n, name in pairs})
+    return collections.Counter({name: int(n) for n, name in pairs}) + own_counts
 
 
 def load(script):
@@ -83,6 +100,14 @@ def counted(training_batches, steps):
     return generator
 
 
+def noticed(evaluate_and_log):
+    """The same, counted."""
+    def evaluation(*args):
+        own_counts['evaluation'] += 1
+        evaluate_and_log(*args)
+    return evaluation
+
+
 def some_answers(hidden_states, n_embd):
     """Five states instead: a mask finds none on a GPU that computes nothing."""
     def five(*args, **kwargs):
@@ -104,23 +129,29 @@ def count_steps(script, arguments, out_dir):
     steps = []
     module.batches = made_on_cpu(module.batches)
     module.training_batches = counted(module.training_batches, steps)
+    module.evaluate_and_log = noticed(module.evaluate_and_log)
     module.loop.fail_at_loss = lambda *args: None
     settings = module.configure(vars(module), more=module.head_settings, argv=[
-        *arguments, '--dataset=sample', '--device=cuda', '--graphs=False', f'--out_dir={out_dir}'])
+        *arguments, '--dataset=sample', '--device=cuda', f'--out_dir={out_dir}'])
     if script == 'pretrain':
         module.hidden_states = some_answers(module.hidden_states, module.n_embd)
     module.main(settings)
 
-    chosen = steps[FIRST_STEP:len(steps) // 2 - 1]  # before the first evaluation
+    chosen = [step for step in steps[FIRST_STEP:] if not step['evaluation']]
+    if any(step['graph'] for step in chosen):
+        chosen = [step for step in chosen if step['graph'] and not step['recorded']]
     return {name: n / len(chosen) for name, n in sum(chosen, collections.Counter()).items()}
 
 
 def main():
+    torch.cuda.graph_pool_handle = lambda: None
+    torch.cuda.CUDAGraph = Graph
+    torch.cuda.graph = lambda graph, pool: contextlib.nullcontext()
     lines = [
         'What a step of training asks of a GPU, counted on a mock of the CUDA runtime, PyTorch '
         f'{torch.__version__} (`bash runs/cuda_mock.sh`): batches of 256 reviews, of 32 with the '
-        'usual trunk, of 16 blocks of a language model; without CUDA graphs, which would make them '
-        'one launch; how batches are made is left out.',
+        'usual trunk, of 16 blocks of a language model; how batches are made is left out. With '
+        'graphs: in the steps whose shape has come twice before.',
         '',
         '| on the sample set | ' + ' | '.join(COLUMNS) + ' |',
         '| --- ' * (len(COLUMNS) + 1) + '|',

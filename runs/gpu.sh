@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that results/gpu holds, on a machine with a GPU: ten minutes on an H200 beside 16 cores.
+# All that results/gpu holds, on a machine with a GPU; on an H200 beside 16 cores a quarter of an hour.
 #   bash runs/gpu.sh [WHAT ...]     of: table1 tests steps bench large seeds stories; all if none is named
 # It needs data/imdb:
 #   python prepare.py --source=PATH/aclImdb_v1.tar.gz --unlabelled=PATH/aclImdb_v1.tar.gz --name=imdb
