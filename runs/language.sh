@@ -4,7 +4,10 @@
 # imdb, samples, and classifiers on few labels:
 #   bash runs/language.sh PATH/aclImdb_v1.tar.gz [UNLABELLED]
 # UNLABELLED is an archive with aclImdb/train/unsup, the same one if it is whole. Runs have a core
-# each, two at a time: three to four hours on 2 cores. The runs of ours are in results/language.
+# each, two at a time: three to four hours on 2 cores. On a GPU there is time for the trunks of all
+# losses, and for all labels (not run yet):
+#   JOBS=12 TRUNKS='ce smooth squentropy square square_k100 masked' LABELS='500 5000 24998' bash ...
+# The runs of ours are in results/language.
 set -euo pipefail
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
     echo 'usage: bash runs/language.sh PATH/aclImdb_v1.tar.gz [UNLABELLED]' >&2
@@ -20,8 +23,10 @@ source=(--source="$archive" --unlabelled="$unlabelled" --name=imdb)
 [ -f data/imdb_dev/meta.json ] || python prepare.py "${source[@]}" --dev
 
 losses='ce smooth squentropy square square_k100'
-in_pairs() {  # lines of arguments of python -> these commands, two at a time
-    xargs -P 2 -L 1 python
+trunks=${TRUNKS:-ce squentropy masked}
+labels=${LABELS:-500 5000}
+side_by_side() {  # lines of arguments of python -> these commands, so many at a time
+    xargs -P "${JOBS:-2}" -L 1 python
 }
 
 # 1. the rate of each loss, on 1 million tokens
@@ -31,7 +36,7 @@ for loss in $losses; do
             --max_iters=250 --warmup_iters=50 --eval_interval=125 --final_texts=300 --threads=1 \
             --out_dir=out/language/rates/$loss/$rate
     done
-done | in_pairs
+done | side_by_side
 python runs/language.py rates out/language
 
 # 2. three seeds of each at its best rate, on 2 million tokens; and cross-entropy with positions
@@ -44,32 +49,32 @@ for seed in 0 1 2; do
             echo $command --pos=learned --out_dir=out/language/runs/ce_positions
         fi
     done < out/language/best_rates.txt
-done | in_pairs
+done | side_by_side
 python runs/language.py runs out/language
 
 # 3. cross-entropy, squentropy and, as a bag, cross-entropy of what is left out, on 14 million tokens
-for loss in ce squentropy masked; do
+for loss in $trunks; do
     echo pretrain.py config/lm_$loss.py --learning_rate=3e-3 --final_texts=500 --threads=1 \
         --out_dir=out/language/long/$loss
-done | in_pairs
+done | side_by_side
 python runs/language.py long out/language
 
 # 4. 40 texts of each run, and what they are like
 for loss in $losses; do
     echo runs/language.py texts out/language/runs/$loss
-done | in_pairs
+done | side_by_side
 python runs/language.py samples out/language
 python runs/language.py cost out/language
 
-# 5. classifiers on 500 and 5,000 labelled reviews, drawn by the seed, from random weights and from
+# 5. classifiers on so many labelled reviews, drawn by the seed, from random weights and from
 # the longer trunks
 trunk() {  # loss -> the settings of a classifier that starts from its trunk
     echo --init_from=out/language/long/$1/seed0
 }
 classifier() {  # FOLDER REVIEWS SETTING ... -> a line of arguments
-    local length='--epochs=5 --batch_size=8'
-    if [ $2 = 5000 ]; then
-        length='--epochs=3 --batch_size=32'
+    local length='--epochs=3 --batch_size=32'
+    if [ $2 = 500 ]; then
+        length='--epochs=5 --batch_size=8'
     fi
     echo train.py config/finetune.py --out_dir=out/language/$1 --n_train=$2 $length --threads=1 \
         "${@:3}"
@@ -80,18 +85,20 @@ for n in 500 5000; do  # their rate, chosen on imdb_dev, and whether n-grams bel
         classifier tune/$n/none/$rate $n $on_dev
         classifier tune/$n/ce/$rate $n $on_dev $(trunk ce)
     done
-done | in_pairs
-classifier tune/500/ce/3e-4_ngrams 500 --dataset=imdb_dev --ngrams=tokens $(trunk ce) | in_pairs
+done | side_by_side
+classifier tune/500/ce/3e-4_ngrams 500 --dataset=imdb_dev --ngrams=tokens $(trunk ce) | side_by_side
 python runs/language.py tune out/language
 for seed in 0 1 2 3 4; do
-    for n in 500 5000; do  # causal transformers, bags, and train.py's default
+    for n in $labels; do  # causal transformers, bags, and train.py's default
         classifier trunk/$n/none $n --seed=$seed
-        classifier trunk/$n/ce $n --seed=$seed $(trunk ce)
-        classifier trunk/$n/squentropy $n --seed=$seed $(trunk squentropy)
         classifier trunk/$n/none_bag $n --seed=$seed --causal=False
-        classifier trunk/$n/masked $n --seed=$seed --causal=False $(trunk masked)
+        for loss in $trunks; do
+            causal=True
+            [ $loss = masked ] && causal=False
+            classifier trunk/$n/$loss $n --seed=$seed --causal=$causal $(trunk $loss)
+        done
         echo train.py --dataset=imdb --n_train=$n --seed=$seed --threads=1 \
             --out_dir=out/language/trunk/$n/default
     done
-done | in_pairs
+done | side_by_side
 python runs/language.py trunk out/language
