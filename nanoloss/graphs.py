@@ -3,11 +3,15 @@
 A small model's step is a few hundred kernels, which a GPU computes in less time than Python needs
 to ask for them. A graph asks for all of them at once, with the numbers in the same places.
 """
+from collections import Counter
+
 import torch
+
+TIMES_BEFORE = 2  # the first time loads kernels; and to record a rare shape, 10 ms, is not worth it
 
 
 class StepGraphs:
-    """step(batch), recorded when a shape comes for the second time and replayed from then on.
+    """step(batch), recorded when a shape comes for the third time and replayed from then on.
 
     batch: a NamedTuple; its tensors are copied into the places of those that were recorded.
     step: what it does on the GPU may not depend on anything but these tensors and others that stay
@@ -18,6 +22,7 @@ class StepGraphs:
 
     def __init__(self, step):
         self.step = step
+        self.times = Counter()  # shapes -> how often they have come
         self.recorded = {}  # shapes -> graph, the places of the batch's tensors, what step returned
         self.pool = torch.cuda.graph_pool_handle()  # of memory, that all graphs share
 
@@ -25,11 +30,11 @@ class StepGraphs:
         tensors = {name: field for name, field in batch._asdict().items()
                    if isinstance(field, torch.Tensor)}
         shapes = tuple((name, *tensor.shape) for name, tensor in tensors.items())
-        if shapes not in self.recorded:  # the first time loads kernels, and makes what is lasting
-            self.recorded[shapes] = None
+        self.times[shapes] += 1
+        if self.times[shapes] <= TIMES_BEFORE:
             return self.step(batch)
 
-        if self.recorded[shapes] is None:
+        if shapes not in self.recorded:
             places = {name: tensor.clone() for name, tensor in tensors.items()}
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, self.pool):

@@ -151,7 +151,7 @@ def main():
         'What a step of training asks of a GPU, counted on a mock of the CUDA runtime, PyTorch '
         f'{torch.__version__} (`bash runs/cuda_mock.sh`): batches of 256 reviews, of 32 with the '
         'usual trunk, of 16 blocks of a language model; how batches are made is left out. With '
-        'graphs: in the steps whose shape has come twice before.',
+        'graphs: in the steps whose shape has come three times before.',
         '',
         '| on the sample set | ' + ' | '.join(COLUMNS) + ' |',
         '| --- ' * (len(COLUMNS) + 1) + '|',
