@@ -15,6 +15,7 @@ Notable:
 - A batch is made of reviews of about one size and, where their order does not matter, as bags
   (model.py): little padding, each distinct token once. It is computed in parts that fit the caches,
   and only the embeddings of its own tokens are touched (nanoloss/optim.py).
+- On a GPU, the step of a batch whose shape has come before is one launch (nanoloss/graphs.py).
 - Mixed precision: bfloat16 where the chip has it, on CPUs too, else float16 with a GradScaler, else
   float32.
 """

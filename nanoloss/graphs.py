@@ -37,8 +37,12 @@ class StepGraphs:
         if shapes not in self.recorded:
             places = {name: tensor.clone() for name, tensor in tensors.items()}
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, self.pool):
-                returned = self.step(batch._replace(**places))
+            try:
+                with torch.cuda.graph(graph, self.pool):
+                    returned = self.step(batch._replace(**places))
+            except RuntimeError as error:
+                raise RuntimeError('this step cannot be a CUDA graph: something in it, such as a '
+                                   'loss, makes the CPU wait; try --graphs=False') from error
             self.recorded[shapes] = graph, places, returned
         graph, places, returned = self.recorded[shapes]
         for name, tensor in tensors.items():

@@ -24,7 +24,8 @@ class Graph(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        assert 'local_scalar' not in str(operation), 'the CPU waits for a number'
+        if 'local_scalar' in str(operation):
+            raise RuntimeError('the CPU waits for a number')
         parameters = operation._schema.arguments
         for parameter, value in zip(parameters, args):
             if parameter.alias_info and parameter.alias_info.is_write:
@@ -105,6 +106,16 @@ def test_a_shape_is_recorded_once_when_it_comes_for_the_third_time(recorded):
         n_graphs.append(len(recorded))
     assert sums == [4, 12, 36, 52, 92, 140, 168, 232]
     assert n_graphs == [0, 0, 0, 1, 1, 2, 2, 2]
+
+
+def test_a_step_that_waits_says_what_to_do(recorded):
+    """Such as one with a loss of the user's that asks for a number."""
+    graphs = StepGraphs(lambda batch: torch.tensor(batch.tokens.max().item()))
+    batch = Batch(None, torch.ones(3), None, None, 0)
+    for _ in range(2):
+        graphs(batch)
+    with pytest.raises(RuntimeError, match='makes the CPU wait; try --graphs=False'):
+        graphs(batch)
 
 
 def test_where_there_can_be_no_graph():
