@@ -42,7 +42,8 @@ from torch.nn import functional as F
 
 from nanoloss.configure import configure, fail
 from nanoloss.data import batches, load_data, spans_of
-from nanoloss.devices import autocast, hardware_name, peak_memory_mb, synchronize
+from nanoloss.devices import (
+    autocast, choose_device, hardware_name, peak_memory_mb, synchronize)
 from nanoloss.files import write_file, write_json_lines
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import learn_vocabulary
@@ -73,6 +74,11 @@ TOKEN_DROPOUT = 0.8
 
 # The rows of the table
 
+CPU = ('cpu',)
+GPU = ('cuda',)
+BOTH = ('cpu', 'cuda')
+
+
 @dataclass
 class Ours:
     """train.py with config/bce.py."""
@@ -83,7 +89,7 @@ class Ours:
     huge_pages: bool = True
     spins: int = 0  # of its threads while they wait; 0: as the scripts choose
     once: bool = False  # not to be repeated
-    devices: tuple = ('cpu',)  # that it is measured on
+    devices: tuple = CPU  # that it is measured on
     package: str = 'torch'  # that it needs
 
     def token_dropout(self):
@@ -101,7 +107,7 @@ class Peer:
     dtype: str
     grouped: bool  # batches of reviews of about one length
     dropout: float = 0.0  # of tokens, as ours
-    devices: tuple = ('cpu', 'cuda')
+    devices: tuple = BOTH
     compile: bool = False
 
     def token_dropout(self):
@@ -116,14 +122,11 @@ class BagOfWords:
     """What one would use instead."""
     name: str
     kind: str  # tfidf or nbsvm
-    devices: tuple = ('cpu',)
+    devices: tuple = CPU
     package: str = 'sklearn'
 
 
 USUAL_SPINS = 300_000  # libgomp's own choice
-CPU = ('cpu',)
-GPU = ('cuda',)
-BOTH = (*CPU, *GPU)
 LIKE_PEERS = ('--batch_size=64',)  # with their heads
 OURS = [
     Ours('ours: config/bce.py', devices=BOTH),
@@ -192,7 +195,7 @@ class Company:
     name: str
     work: str  # train, predict, or serve: a training and a service beside each other
     spins: int = 0  # of the threads while they wait; 0: as the scripts choose
-    devices: tuple = ('cpu',)
+    devices: tuple = CPU
     package: str = 'torch'
 
 
@@ -942,6 +945,10 @@ def main():
 if __name__ == '__main__':
     configure(globals())
     threads = threads or os.cpu_count() or 1
+    try:
+        device = choose_device(device)
+    except ValueError as error:
+        fail(error)
     if child:
         print(json.dumps(measure_as_child(child)))
     else:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# All that results/gpu holds, on a machine with a GPU; on an H200 beside 16 cores a quarter of an hour.
-#   bash runs/gpu.sh [WHAT ...]     of: table1 tests steps bench large seeds stories; all if none is named
+# All that results/gpu holds, on a machine with a GPU: a quarter of an hour on an H200 and 16 cores.
+#   bash runs/gpu.sh [WHAT ...]     of table1, tests, steps, bench, large, seeds, stories; or all
 # It needs data/imdb:
-#   python prepare.py --source=PATH/aclImdb_v1.tar.gz --unlabelled=PATH/aclImdb_v1.tar.gz --name=imdb
+#   python prepare.py --source=ARCHIVE --unlabelled=ARCHIVE --name=imdb      aclImdb_v1.tar.gz
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source runs/venv.sh
