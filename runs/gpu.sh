@@ -10,6 +10,10 @@ if [ ! -f data/imdb/meta.json ]; then
     echo 'no data in data/imdb; make it with: python prepare.py --source=... --name=imdb' >&2
     exit 2
 fi
+if ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo 'there is no GPU' >&2
+    exit 2
+fi
 mkdir -p results/gpu
 side_by_side() {  # lines of arguments of python -> these commands, as many at a time as fit
     xargs -P "${JOBS:-$(getconf _NPROCESSORS_ONLN)}" -L 1 python
@@ -71,6 +75,10 @@ stories() {  # the third document's size, on IMDB, as its own texts are not ours
         --max_iters=20 --eval_interval=10 --eval_texts=10 --final_texts=10 --out_dir=out/gpu/stories
 }
 
-for what in ${*:-table1 tests steps bench large seeds stories}; do
-    $what
+all='table1 tests steps bench large seeds stories'
+for what in ${*:-$all}; do
+    case " $all " in
+        *" $what "*) $what ;;
+        *) echo "there is no $what; there are $all" >&2; exit 2 ;;
+    esac
 done
