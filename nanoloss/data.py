@@ -233,10 +233,10 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
         # the tokens of a pool of reviews, one review after another
         rows = order[start:start + pool * batch_size]
         n_tokens = np.minimum(split.lengths()[rows], block_size)
+        kept = np.arange(n_tokens.sum())
+        lengths = n_tokens
         if token_dropout:
             kept, lengths = drop_tokens(n_tokens, token_dropout, rng)
-        else:
-            kept, lengths = np.arange(n_tokens.sum()), n_tokens
         flat = all_tokens[places_of(kept, lengths, split.spans[rows], n_tokens, truncate)]
 
         # from here on the device; everything that a GPU must be waited for comes once a pool

@@ -9,7 +9,7 @@ finite stops nothing. What the host gets wrong, a tensor on the wrong device, en
 import collections
 import contextlib
 import ctypes
-import importlib.util
+import importlib
 import sys
 import tempfile
 from pathlib import Path
@@ -70,10 +70,8 @@ def read_counts():
 
 def load(script):
     """A fresh copy of a script, for its settings are its globals."""
-    spec = importlib.util.spec_from_file_location(script, ROOT / f'{script}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.modules.pop(script, None)
+    return importlib.import_module(script)
 
 
 def made_on_cpu(batches):

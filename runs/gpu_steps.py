@@ -7,7 +7,7 @@ steps are timed, then as many are watched by PyTorch's profiler.
 """
 import collections
 import contextlib
-import importlib.util
+import importlib
 import sys
 import tempfile
 import time
@@ -40,10 +40,8 @@ COLUMNS = {  # how CUPTI calls what the host asks for
 
 def load(script):
     """A fresh copy of a script, for its settings are its globals."""
-    spec = importlib.util.spec_from_file_location(script, ROOT / f'{script}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.modules.pop(script, None)
+    return importlib.import_module(script)
 
 
 class Enough(Exception):

@@ -87,6 +87,25 @@ def train(data, out, *argv, module=None):
     return module
 
 
+def at_evaluation(n, act):
+    """A copy of train.py, for `train`, that calls `act` before its n-th evaluation."""
+    module = script()
+    predict = module.predict
+    calls = []
+
+    def predict_after_the_act(*args):
+        calls.append(1)
+        if len(calls) == n:
+            act()
+        return predict(*args)
+    module.predict = predict_after_the_act
+    return module
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
 def pretrain(data, out, *argv, module=None):
     """Run pretrain.py, or a copy that a test has changed, in this process -> its module."""
     module = module or script('pretrain')

@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 from helpers import (
-    ROOT, TINY, TRAININGS, WINDOWS, close, make_data, outcome, pretrain, script, train)
+    ROOT, TINY, TRAININGS, WINDOWS, at_evaluation, close, interrupt, make_data, outcome, pretrain,
+    train)
 from torch.nn import functional as F
 
 from nanoloss import loop
@@ -91,16 +92,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, graphs):
     argv = ['--epochs=3', '--dropout=0.1', '--eval_interval=5', '--ckpt_secs=0', '--deterministic',
             '--dtype=float64', GPU]
     train(data, tmp_path / 'uncut', *argv)
-    module = script()
-    predict = module.predict
-    calls = []
-
-    def predict_until_the_third_epoch(*args):
-        calls.append(1)
-        if len(calls) == 8:  # as in test_train.py
-            raise KeyboardInterrupt
-        return predict(*args)
-    module.predict = predict_until_the_third_epoch
+    module = at_evaluation(8, interrupt)
     with pytest.raises(SystemExit):
         train(data, tmp_path / 'cut', *argv, graphs, module=module)
     train(data, tmp_path / 'cut', *argv)

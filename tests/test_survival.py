@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, TINY, fails, make_data, outcome, script, train
+from helpers import ROOT, TINY, at_evaluation, fails, make_data, outcome, train
 
 from nanoloss.files import load_checked
 
@@ -125,20 +125,12 @@ def disk(tmp_path):
 def test_a_full_disk(data, tmp_path, capsys, disk):
     """The disk fills up while it trains: one line, the last checkpoint stays; with room again it
     goes on."""
-    module = script()
-    predict = module.predict
-    calls = []
-
-    def fill(*args):
-        calls.append(1)
-        if len(calls) == 4:
-            with open(disk / 'filler', 'wb') as file, pytest.raises(OSError):
-                while True:
-                    file.write(b'0' * 100)
-                    file.flush()
-        return predict(*args)
-    module.predict = fill
-    error = fails(capsys, data, disk, *ARGV, module=module)
+    def fill():
+        with open(disk / 'filler', 'wb') as file, pytest.raises(OSError):
+            while True:
+                file.write(b'0' * 100)
+                file.flush()
+    error = fails(capsys, data, disk, *ARGV, module=at_evaluation(4, fill))
     assert 'No space left' in error
     assert not list(disk.glob('seed0/*.tmp'))
     assert 0 < checkpointed_step(disk / 'seed0') < 28
@@ -190,18 +182,12 @@ def test_data_that_change_under_a_run(data, tmp_path, capsys):
     shutil.copytree(data, tmp_path / 'data')
     tokens = tmp_path / 'data/toy/train_tokens.npy'
     good = tokens.read_bytes()
-    module = script()
-    predict = module.predict
-    calls = []
 
-    def swap(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            with open(tokens, 'r+b') as file:  # in place, as a program does that does not rename
-                file.seek(-4, os.SEEK_END)
-                file.write(b'\1\0\0\0')
-        return predict(*args)
-    module.predict = swap
+    def swap():
+        with open(tokens, 'r+b') as file:  # in place, as a program does that does not rename
+            file.seek(-4, os.SEEK_END)
+            file.write(b'\1\0\0\0')
+    module = at_evaluation(3, swap)
     error = fails(capsys, tmp_path / 'data', tmp_path / 'run', *ARGV, module=module)
     assert 'train_tokens.npy has changed' in error
     assert 'is damaged' in fails(capsys, tmp_path / 'data', tmp_path / 'run', *ARGV)

@@ -14,7 +14,8 @@ import pytest
 import torch
 from conftest import call
 from helpers import (
-    ROOT, TINY, WINDOWS, fails, make_data, outcome, same, save, script, toy_reviews, train)
+    ROOT, TINY, WINDOWS, at_evaluation, fails, interrupt, make_data, outcome, same, save, script,
+    toy_reviews, train)
 
 import model as model_script
 from model import Encoder, EncoderConfig
@@ -89,16 +90,8 @@ def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
 def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, trunk):
     argv = ['--epochs=3', '--dropout=0.1', *trunk, '--eval_interval=5', '--ckpt_secs=0']
     train(data, tmp_path / 'uncut', *argv)
-    module = script()
-    predict = module.predict
-    calls = []
-
-    def predict_until_the_third_epoch(*args):
-        calls.append(1)
-        if len(calls) == 8:  # 14 steps an epoch: evaluations at 5, 10, 14 | 15, 20, 25, 28 | 30
-            raise KeyboardInterrupt
-        return predict(*args)
-    module.predict = predict_until_the_third_epoch
+    # 14 steps an epoch: evaluations at 5, 10, 14 | 15, 20, 25, 28 | 30
+    module = at_evaluation(8, interrupt)
     with pytest.raises(SystemExit) as stop:
         train(data, tmp_path / 'cut', *argv, module=module)
     assert stop.value.code == 130
