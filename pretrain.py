@@ -40,7 +40,7 @@ from nanoloss.files import write_file, write_json
 from nanoloss.graphs import StepGraphs
 from nanoloss.loop import Meter, Progress
 from nanoloss.optim import (
-    begin_step, clip_grad_norm, parameter_groups, put_rates_on, scheduled_rate)
+    AdamW, begin_step, clip_grad_norm, parameter_groups, put_rates_on, scheduled_rate)
 from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import learn_vocabulary, lower_case
 
@@ -384,7 +384,7 @@ def train(folder, run_seed, texts, n_bytes, config, vocabulary):
     reset_peak_memory(device)
     model = make_model(config, vocabulary)
     groups = parameter_groups(model, weight_decay)
-    optimizer = torch.optim.AdamW(groups, betas=(beta1, beta2), eps=EPS, fused=True)
+    optimizer = AdamW(groups, betas=(beta1, beta2), eps=EPS, fused=True)
     scaler = torch.amp.GradScaler(device, enabled=dtype == 'float16')  # saves small gradients
     meter = Meter(device)
     progress = Progress()

@@ -43,8 +43,8 @@ from nanoloss.files import load_weights, write_file, write_json
 from nanoloss.graphs import StepGraphs
 from nanoloss.loop import Meter, Progress
 from nanoloss.optim import (
-    DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, put_rates_on,
-    scheduled_rate)
+    SGD, AdamW, DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups,
+    put_rates_on, scheduled_rate)
 from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import NGRAM_SIZES, learn_vocabulary, lower_case, ngram_strength
 
@@ -304,10 +304,10 @@ def make_optimizers(model):
         # of many classes each is rare, and seldom pulls its output up
         rate = ngram_rate * math.sqrt(weights.shape[1])
         group = {'params': [weights], 'lr_mult': rate / (learning_rate or math.inf)}
-        others.append(torch.optim.SGD([group], lr=0.0, fused=not on_cpu))
+        others.append(SGD([group], lr=0.0, fused=not on_cpu))
         exclude.append(weights)
     groups = parameter_groups(model, weight_decay, exclude)
-    return [torch.optim.AdamW(groups, betas=(beta1, beta2), fused=True), *others]
+    return [AdamW(groups, betas=(beta1, beta2), fused=True), *others]
 
 
 # Evaluation

@@ -1,9 +1,26 @@
-"""AdamW for an embedding of which a batch needs few rows, and what all optimizers share."""
+"""Optimizers: torch.optim's, one for an embedding of which a batch needs few rows, and what all
+share."""
 import math
+from inspect import unwrap
 
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
+
+
+def without_compiler(optimizer):
+    """An optimizer of torch.optim, the same to the bit, that does not import torch.compile.
+
+    Methods that are not to be compiled come wrapped in a function that tells torch.compile so, and
+    that imports it for this alone: nearly as long as importing torch."""
+    names = 'add_param_group', 'zero_grad', 'state_dict', 'load_state_dict'
+    methods = {name: unwrap(getattr(optimizer, name)) for name in names}
+    methods['step'] = torch.no_grad()(unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), methods)
+
+
+AdamW = without_compiler(torch.optim.AdamW)
+SGD = without_compiler(torch.optim.SGD)
 
 
 class DeferredEmbedding(nn.Embedding):

@@ -2,14 +2,18 @@
 import copy
 import io
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
+from helpers import ROOT
 from torch import nn
 
 from model import Encoder, EncoderConfig
 from nanoloss.optim import (
-    DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups, scheduled_rate)
+    SGD, AdamW, DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups,
+    scheduled_rate)
 
 BETAS = 0.9, 0.99
 DECAY = 0.3
@@ -26,6 +30,51 @@ def saved_and_loaded(state):
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize('ours, theirs, settings', [
+    (AdamW, torch.optim.AdamW, {'betas': BETAS, 'weight_decay': DECAY, 'fused': True}),
+    (SGD, torch.optim.SGD, {'lr': 0.1, 'momentum': 0.9}),
+])
+def test_optimizers_are_torch_s(ours, theirs, settings):
+    """Bit for bit, also after a save on the way."""
+    models = []
+    for optimizer_class in (ours, theirs):
+        torch.manual_seed(0)
+        model = nn.Linear(7, 3)
+        optimizer = optimizer_class(model.parameters(), **settings)
+        for step in range(6):
+            if step == 3:
+                state = saved_and_loaded(optimizer.state_dict())
+                optimizer = optimizer_class(model.parameters(), **settings)
+                optimizer.load_state_dict(state)
+            model(torch.randn(5, 7)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert model.weight.grad is None
+        models.append(model)
+    assert torch.equal(models[0].weight, models[1].weight)
+    assert torch.equal(models[0].bias, models[1].bias)
+
+
+def test_optimizers_do_not_import_the_compiler():
+    """All that a loop asks of them, in a process of its own; torch's do, or ours can go."""
+    program = """
+import sys, torch
+from nanoloss.optim import SGD, AdamW
+weight = torch.nn.Parameter(torch.zeros(3))
+for optimizer in (SGD([weight], fused=True), AdamW([weight], fused=True)):
+    weight.sum().backward()
+    torch.amp.GradScaler('cpu', enabled=False).step(optimizer)
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+print('torch._dynamo' in sys.modules)
+torch.optim.SGD([weight])
+print('torch._dynamo' in sys.modules)
+"""
+    process = subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True,
+                             capture_output=True, text=True)
+    assert process.stdout.split() == ['False', 'True']
 
 
 PRECISIONS = [(torch.float64, 1e-30, 1e-13), (torch.float32, 1e-30, 1e-5),

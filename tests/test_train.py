@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from helpers import (
 
 import model as model_script
 from model import Encoder, EncoderConfig
-from nanoloss import loop
+from nanoloss import loop, optim
 from nanoloss.data import Split, batches, load_data, shuffled
 from predict import Classifier
 
@@ -129,9 +130,7 @@ def test_parts_are_the_whole_batch(data, tmp_path, max_tokens, trunk):
 def test_deferred_steps_are_those_of_dense_adamw(data, tmp_path, monkeypatch, trunk):
     """A whole training in float64, with embeddings that wait and with torch's AdamW on all of them;
     eps, in which they differ, out of the way."""
-    adamw = torch.optim.AdamW
-    monkeypatch.setattr(torch.optim, 'AdamW',
-                        lambda *args, **kwargs: adamw(*args, eps=1e-30, **kwargs))
+    monkeypatch.setattr(optim, 'AdamW', partial(optim.AdamW, eps=1e-30))
     argv = [*trunk, '--dtype=float64', '--bias=False', '--token_dropout=0.5', '--weight_decay=1',
             '--eval_interval=5']
     module = script()
