@@ -9,6 +9,8 @@
     python runs/language.py cost FOLDER       what a token of a sample costs -> cost.md
     python runs/language.py tune FOLDER       tune/<reviews>/<start>/<setting>/seed0 -> tune.md
     python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md
+    python runs/language.py small FOLDER      runs of a smaller model, small/ -> small.md, small.png
+    python runs/language.py small_trunk FOLDER   and classifiers from them -> small_trunk.md
 
 Bits per byte are those of 500 texts of test, or of what the tables say. Intervals are 95 %.
 """
@@ -392,23 +394,26 @@ def tune(folder):
     write(folder / 'tune.md', table(header, rows))
 
 
-def trunk(folder):
-    """Accuracy, what the trunk adds to it, steps to 85 % on val and calibration of the
-    classifiers."""
+def trunk(folder, part='trunk'):
+    """Accuracy, what the trunk adds to it and how far it is from cross-entropy's, steps to 85 % on
+    val and calibration of the classifiers."""
     rows = []
-    sizes = sorted((path.name for path in (folder / 'trunk').glob('*')), key=int)
+    sizes = sorted((path.name for path in (folder / part).glob('*')), key=int)
     for size in sizes:
-        for start in STARTS:
-            found = finished(folder / 'trunk' / size / start)
-            if found:
-                base = []
-                if start not in ('default', 'none', 'none_bag'):
-                    base_name = 'none_bag' if start == 'masked' else 'none'
-                    base = finished(folder / 'trunk' / size / base_name)
-                rows.append(trunk_row(size, start, found, base))
+        groups = {start: finished(folder / part / size / start) for start in STARTS}
+        for start, found in groups.items():
+            if not found:
+                continue
+            random = []
+            of_ce = []
+            if start in LOSSES:
+                random = groups['none_bag' if start == 'masked' else 'none']
+                of_ce = groups['ce'] if start not in ('ce', 'masked') else []
+            rows.append(trunk_row(size, start, found, random, of_ce))
     header = ['labelled reviews', 'trunk of (seeds)', 'accuracy on test, %',
-              'minus random weights, points', 'steps to 85 % on val', 'calibration error, points']
-    write(folder / 'trunk.md', table(header, rows))
+              'minus random weights, points', "minus cross-entropy's trunk, points",
+              'steps to 85 % on val', 'calibration error, points']
+    write(folder / f'{part}.md', table(header, rows))
 
 
 def answers_of(run):
@@ -435,8 +440,20 @@ def in_words(found, sign=''):
     return text
 
 
-def trunk_row(size, start, found, base):
-    """The row of a group of classifiers; base: those from random weights."""
+def difference(runs, others):
+    """Accuracy of some classifiers minus that of others, in points, and its interval for other
+    seeds and other reviews. Runs of one seed are pairs: they have the same labelled reviews."""
+    others = {run.name: run for run in others}
+    pairs = [(run, others[run.name]) for run in runs if run.name in others]
+    if not pairs:
+        return ''
+    runs, others = zip(*pairs)
+    return in_words(interval(right_of(runs).astype(float) - right_of(others)), '+')
+
+
+def trunk_row(size, start, found, random, of_ce):
+    """The row of a group of classifiers; those from random weights and from cross-entropy's trunk
+    that it is held against, if any."""
     steps = []
     errors = []
     for run in found:
@@ -447,14 +464,14 @@ def trunk_row(size, start, found, base):
         log = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
         reached = [row['step'] for row in log if row['val_acc'] >= 0.85]
         steps.append(str(reached[0]) if reached else 'never')
-    right = right_of(found)
-    gain = in_words(interval(right, right_of(base)), '+') if base else ''
-    return [f'{int(size):,}', f'{STARTS[start]} ({len(found)})', in_words(interval(right)), gain,
-            ', '.join(steps), f'{mean(errors):.1f}']
+    return [f'{int(size):,}', f'{STARTS[start]} ({len(found)})',
+            in_words(interval(right_of(found))), difference(found, random),
+            difference(found, of_ce), ', '.join(steps), f'{mean(errors):.1f}']
 
 
 PARTS = {'rates': rates, 'runs': runs, 'long': partial(runs, part='long'), 'texts': texts,
-         'samples': samples, 'cost': cost, 'tune': tune, 'trunk': trunk}
+         'samples': samples, 'cost': cost, 'tune': tune, 'trunk': trunk,
+         'small': partial(runs, part='small'), 'small_trunk': partial(trunk, part='small_trunk')}
 
 
 def main():

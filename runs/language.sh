@@ -102,3 +102,36 @@ for seed in 0 1 2 3 4; do
     done
 done | side_by_side
 python runs/language.py trunk out/language
+
+# 6. whether the loss matters to the classifier: trunks of all losses, five of each, of a model that
+# is small enough for so many; and classifiers from them, their rate again chosen on imdb_dev
+small='--n_layer=2 --n_head=2 --n_embd=128'
+small_model() {  # LOSS RATE SETTING ... -> a line of arguments
+    echo pretrain.py config/lm_$1.py $small --learning_rate=$2 --max_iters=500 \
+        --eval_interval=100 --threads=1 "${@:3}"
+}
+small_classifier() {  # FOLDER REVIEWS SETTING ... -> a line of arguments
+    classifier $1 $2 $small "${@:3}"
+}
+small_model ce 3e-3 --dataset=imdb_dev --final_texts=100 --out_dir=out/language/small_dev |
+    side_by_side
+for rate in 3e-4 1e-3 3e-3; do
+    on_dev="--dataset=imdb_dev --learning_rate=$rate"
+    small_classifier tune/500/none/${rate}_small 500 $on_dev
+    small_classifier tune/500/ce/${rate}_small 500 $on_dev --init_from=out/language/small_dev/seed0
+done | side_by_side
+python runs/language.py tune out/language
+for seed in 0 1 2 3 4; do
+    while read -r loss rate; do
+        small_model $loss $rate --seed=$seed --final_texts=500 --out_dir=out/language/small/$loss
+    done < out/language/best_rates.txt
+done | side_by_side
+python runs/language.py small out/language
+for seed in 0 1 2 3 4; do
+    for loss in none $losses; do
+        trunk=
+        [ $loss = none ] || trunk=--init_from=out/language/small/$loss/seed$seed
+        small_classifier small_trunk/500/$loss 500 --learning_rate=1e-3 --seed=$seed $trunk
+    done
+done | side_by_side
+python runs/language.py small_trunk out/language

@@ -2,12 +2,15 @@
 import importlib.util
 import json
 import math
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from scipy import stats
+
+from nanoloss.stats import half_interval
 
 spec = importlib.util.spec_from_file_location('language', ROOT / 'runs/language.py')
 language = importlib.util.module_from_spec(spec)
@@ -102,26 +105,48 @@ def test_the_table_of_what_was_tried(tmp_path):
                          '| 5,000 | cross-entropy | 3e-4 | 75.0 |']
 
 
-def test_the_table_of_trunks(tmp_path):
-    """Of 50 reviews, 40 and 41 are right from random weights, 45 and 46 from a trunk."""
+def classifiers(folder, counts):
+    """Runs of 50 reviews, of which so many are right by seed."""
     labels = np.tile([0, 1], 25)
-    for start, counts in (('none', (40, 41)), ('ce', (45, 46))):
-        for seed, n_right in enumerate(counts):
-            run = tmp_path / f'trunk/500/{start}/seed{seed}'
-            run.mkdir(parents=True)
-            (run / 'result.json').write_text(json.dumps({'last': {'temperature': 2.0}}))
-            rows = [{'step': 10 * i, 'val_acc': n_right / 60 + i / 10} for i in (1, 2)]
-            (run / 'log.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-            sign = np.where(np.arange(50) < n_right, 1, -1) * (2 * labels - 1)
-            np.savez(run / 'preds.npz', test_logits=3.0 * sign[:, None], test_labels=labels)
+    for seed, n_right in enumerate(counts):
+        run = folder / f'seed{seed}'
+        run.mkdir(parents=True)
+        (run / 'result.json').write_text(json.dumps({'last': {'temperature': 2.0}}))
+        rows = [{'step': 10 * i, 'val_acc': n_right / 60 + i / 10} for i in (1, 2)]
+        (run / 'log.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        sign = np.where(np.arange(50) < n_right, 1, -1) * (2 * labels - 1)
+        np.savez(run / 'preds.npz', test_logits=3.0 * sign[:, None], test_labels=labels)
+
+
+def test_the_table_of_trunks(tmp_path):
+    """Of 50 reviews, 40 and 41 are right from random weights, 45 and 46 from a trunk, and 44 from
+    another, whose second run is not there."""
+    for start, counts in (('none', (40, 41)), ('ce', (45, 46)), ('squentropy', (44,))):
+        classifiers(tmp_path / 'trunk/500' / start, counts)
     language.trunk(tmp_path)
     rows = [line.split(' | ') for line in (tmp_path / 'trunk.md').read_text().splitlines()[2:]]
-    assert [row[1] for row in rows] == ['random weights (2)', 'cross-entropy (2)']
+    assert [row[1] for row in rows] == ['random weights (2)', 'cross-entropy (2)', 'squentropy (1)']
     assert rows[0][2].startswith('81.00 (')
     assert rows[1][2].startswith('91.00 (')
     assert rows[0][3] == ''
     assert rows[1][3].startswith('+10.00 (')
-    assert [row[4] for row in rows] == ['20, 20', '10, 10']
+    assert rows[2][3] == '+8.00'
+    assert [row[4] for row in rows] == ['', '', '-2.00']
+    assert [row[5] for row in rows] == ['20, 20', '10, 10', '20']
     # by logits of 3 and a temperature of 2 each answer has this confidence
     confidence = 1 / (1 + math.exp(-1.5))
-    assert float(rows[1][5].rstrip(' |')) == pytest.approx(100 * (0.91 - confidence), abs=0.06)
+    assert float(rows[1][6].rstrip(' |')) == pytest.approx(100 * (0.91 - confidence), abs=0.06)
+
+
+def test_runs_of_one_seed_are_pairs(tmp_path):
+    """Where the seeds scatter by tens of points and the differences by one, the interval is theirs;
+    as that of numbers by Student's t, when every review counts as drawn once."""
+    classifiers(tmp_path / 'a', (20, 30, 41))
+    classifiers(tmp_path / 'b', (18, 29, 40))
+    runs = [language.finished(tmp_path / name) for name in 'ab']
+    estimate, low, high = re.findall(r'[+-][\d.]+', language.difference(*runs))
+    differences = [4.0, 2.0, 2.0]
+    assert float(estimate) == pytest.approx(np.mean(differences), abs=0.01)
+    half = half_interval(differences)
+    assert half - 0.01 <= (float(high) - float(low)) / 2 < 1.5 * half
+    assert language.difference(runs[0], []) == ''
