@@ -12,6 +12,7 @@ import ctypes
 import importlib
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ COLUMNS = {  # what the mock counts, by its own names
     'copies to the GPU': ['memcpy H2D'],
     'copies back': ['memcpy D2H'],
     'waits for the GPU': ['sync:stream', 'sync:device', 'sync:event', 'sync:cudaMemcpy'],
+    'host, ms': ['milliseconds'],
 }
 
 mock = ctypes.CDLL(None)
@@ -89,12 +91,16 @@ def made_on_cpu(batches):
 
 
 def counted(training_batches, steps):
-    """The same batches; `steps` gets what is asked for between one and the next."""
+    """The same batches; `steps` gets what is asked for between one and the next, and what that
+    takes of the CPU."""
     def generator(*args):
         for batch in training_batches(*args):
             before = read_counts()
+            start = time.process_time()
             yield batch
+            seconds = time.process_time() - start
             steps.append(read_counts() - before)
+            steps[-1]['milliseconds'] = 1000 * seconds
     return generator
 
 
@@ -149,7 +155,8 @@ def main():
         'What a step of training asks of a GPU, counted on a mock of the CUDA runtime, PyTorch '
         f'{torch.__version__} (`bash runs/cuda_mock.sh`): batches of 256 reviews, of 32 with the '
         'usual trunk, of 16 blocks of a language model; how batches are made is left out. With '
-        'graphs: in the steps whose shape has come three times before.',
+        'graphs: in the steps whose shape has come three times before. Host: CPU time of PyTorch '
+        'and Python, where a kernel costs nothing and, with graphs, the launch of one neither.',
         '',
         '| on the sample set | ' + ' | '.join(COLUMNS) + ' |',
         '| --- ' * (len(COLUMNS) + 1) + '|',
@@ -157,7 +164,10 @@ def main():
     for script, arguments, others in ROWS:
         with tempfile.TemporaryDirectory() as folder:
             step = count_steps(script, [*arguments, *others], folder)
-        cells = [f'{sum(step.get(name, 0) for name in names):.0f}' for names in COLUMNS.values()]
+        cells = []
+        for column, names in COLUMNS.items():
+            digits = 2 if column == 'host, ms' else 0
+            cells.append(f'{sum(step.get(name, 0) for name in names):.{digits}f}')
         lines.append(f'| {" ".join([f"{script}.py", *arguments])} | {" | ".join(cells)} |')
     table = '\n'.join(lines)
     print(table)

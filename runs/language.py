@@ -389,7 +389,8 @@ def tune(folder):
     for run in sorted((folder / 'tune').glob('*/*/*/seed0')):
         size, start, setting = run.parts[-4:-1]
         accuracy = read_json(run / 'result.json')['last']['val']['accuracy']
-        rows.append([f'{int(size):,}', STARTS[start], setting, f'{100 * accuracy:.1f}'])
+        rows.append([f'{int(size):,}', STARTS[start], setting.replace('_', ', '),
+                     f'{100 * accuracy:.1f}'])
     header = ['labelled reviews', 'trunk of', 'rate', 'accuracy on val of imdb_dev, %']
     write(folder / 'tune.md', table(header, rows))
 
