@@ -4,7 +4,7 @@
 # imdb, samples, and classifiers on few labels:
 #   bash runs/language.sh PATH/aclImdb_v1.tar.gz [UNLABELLED]
 # UNLABELLED is an archive with aclImdb/train/unsup, the same one if it is whole. Runs have a core
-# each, two at a time: three to four hours on 2 cores. On a GPU there is time for the trunks of all
+# each, two at a time: five to six hours on 2 cores. On a GPU there is time for the trunks of all
 # losses, and for all labels (not run yet):
 #   JOBS=12 TRUNKS='ce smooth squentropy square square_k100 masked' LABELS='500 5000 24998' bash ...
 # The runs of ours are in results/language.
