@@ -113,6 +113,8 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
       'learning_rate', 'ngram_rate', 'min_lr', 'min_count', 'weight_decay', 'grad_clip', 'threads',
       'ckpt_secs'], 0, math.inf),
 ]
+EVAL_REVIEWS = 256  # that a GPU evaluates at once, at least; but in parts of at most
+EVAL_TOKENS = 2 ** 17
 # the files whose change makes it another run
 CODE = ('train.py', 'model.py', 'nanoloss/data.py', 'nanoloss/devices.py', 'nanoloss/graphs.py',
         'nanoloss/loop.py', 'nanoloss/optim.py', 'nanoloss/parallel.py', 'nanoloss/reader.py',
@@ -318,11 +320,13 @@ def predict(model, split):
     model.eval()
     rows = []
     parts = []
-    for batch in batches(split, batch_size, block_size, truncate, bag, pool, device=device):
+    # a GPU is done with a batch of few reviews before it has been asked for the next
+    n_reviews = batch_size if device == 'cpu' else max(batch_size, EVAL_REVIEWS)
+    for batch in batches(split, n_reviews, block_size, truncate, bag, pool, device=device):
         share = parallel.share_of(batch)
         rows.append(share.rows)
         with autocast(device, dtype):  # around all parts: the weights are cast once
-            for part in share.parts(max_tokens):
+            for part in share.parts(min(max_tokens, EVAL_TOKENS)):
                 parts.append(model(part.tokens, part.counts, part.ngrams)[-1])
 
     # in the order of the split; 0 where another process has the logits, so that a sum joins them
