@@ -50,7 +50,8 @@ out_dir = ''  # gets one folder a run, seed0, seed1, ...; '' is out/lm/ and the 
 dataset = 'imdb'  # made by prepare.py
 data_dir = 'data'  # the folder of data sets
 seed = 0  # of the first run
-n_runs = 1  # so many seeds, one after the other
+n_runs = 1  # so many seeds
+at_once = 1  # so many of them take turns, a step each; on CUDA they share the GPU
 overwrite = False  # throw away what is in a run's folder
 eval_interval = 250  # steps between evaluations on val
 eval_texts = 100  # of val, that are evaluated then
@@ -91,7 +92,7 @@ deterministic = False  # the same numbers from the same seed on CUDA too (on the
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 BOUNDS = [  # settings, the lowest value, and what they must be below
-    (['n_runs', 'batch_size', 'max_iters', 'eval_interval', 'eval_texts'], 1, math.inf),
+    (['n_runs', 'at_once', 'batch_size', 'max_iters', 'eval_interval', 'eval_texts'], 1, math.inf),
     (['final_texts'], 10, math.inf),
     (['beta1', 'beta2', 'masked'], 0, 1),
     (['seed', 'max_tokens', 'warmup_iters', 'learning_rate', 'min_lr', 'min_count', 'weight_decay',
@@ -426,6 +427,7 @@ def train(folder, run_seed, texts, n_bytes, config, vocabulary):
         if loop.stop_signal:
             raise KeyboardInterrupt
         meter.start_clock()
+        yield  # the other runs' turn, see at_once
 
     finish(folder, model, texts, n_bytes, progress)
 

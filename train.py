@@ -15,7 +15,8 @@ Notable:
 - A batch is made of reviews of about one size and, where their order does not matter, as bags
   (model.py): little padding, each distinct token once. It is computed in parts that fit the caches,
   and only the embeddings of its own tokens are touched (nanoloss/optim.py).
-- On a GPU, the step of a batch whose shape has come before is one launch (nanoloss/graphs.py).
+- On a GPU, the step of a batch whose shape has come before is one launch (nanoloss/graphs.py), and
+  --n_runs=5 --at_once=5 lets it compute for one seed while the next one's batches are made.
 - Mixed precision: bfloat16 where the chip has it, on CPUs too, else float16 with a GradScaler, else
   float32.
 """
@@ -54,7 +55,8 @@ out_dir = ''  # gets one folder a run, seed0, seed1, ...; '' is out/ and the con
 dataset = 'imdb'  # made by prepare.py
 data_dir = 'data'  # the folder of data sets
 seed = 0  # of the first run
-n_runs = 1  # so many seeds, one after the other
+n_runs = 1  # so many seeds
+at_once = 1  # so many of them take turns, a step each; on CUDA they share the GPU
 n_train = 0  # so many training reviews are used, drawn by the (first) seed; 0: all
 keep_frac = 1.0  # share of the last class's training reviews that is kept, to make it rare
 oversample = False  # every class is drawn equally often, reviews of a rare one several times
@@ -107,7 +109,7 @@ deterministic = False  # the same numbers from the same seed on CUDA too (on the
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 BOUNDS = [  # settings, the lowest value, and what they must be below
-    (['n_runs', 'pool'], 1, math.inf),
+    (['n_runs', 'at_once', 'pool'], 1, math.inf),
     (['token_dropout', 'beta1', 'beta2'], 0, 1),
     (['seed', 'n_train', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
       'learning_rate', 'ngram_rate', 'min_lr', 'min_count', 'weight_decay', 'grad_clip', 'threads',
@@ -455,6 +457,7 @@ def train(folder, run_seed, data, meta, config, known):
         if loop.stop_signal:
             raise KeyboardInterrupt
         meter.start_clock()
+        yield  # the other runs' turn, see at_once
 
     finish(folder, model, data, progress, best)
 

@@ -55,9 +55,9 @@ def hardware_name(device):
 
 
 def synchronize(device):
-    """Wait until the GPU has done what it was told; the CPU does it at once."""
+    """Wait until the GPU has done what it was told on this stream; the CPU does it at once."""
     if device == 'cuda':
-        torch.cuda.synchronize()
+        torch.cuda.current_stream().synchronize()
     elif device == 'mps':
         torch.mps.synchronize()
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from nanoloss.files import (
 
 # what may differ between a begun run and the command that continues it
 MAY_DIFFER = {
-    'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'tensorboard', 'compile',
+    'out_dir', 'data_dir', 'n_runs', 'at_once', 'overwrite', 'ckpt_secs', 'tensorboard', 'compile',
     'graphs', 'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'commit'}
 
 stop_signal = 0  # the signal that asked this process to stop
@@ -79,18 +79,49 @@ def describe_machine(device, code):
 
 
 def run_seeds(config, train):
-    """Call train(folder, seed), which fills a run's folder, for each seed of these settings, unless
-    its run is complete."""
-    for seed in range(config['seed'], config['seed'] + config['n_runs']):
-        folder = Path(config['out_dir']) / f'seed{seed}'
-        with locked_folder(folder):
-            claim_run(folder, {**config, 'seed': seed}, MAY_DIFFER, config['overwrite'])
-            parallel.wait()  # all processes find the folder as the first one has left it
-            if (folder / 'result.json').exists():
-                print(f'{folder} is complete already')
-            else:
-                train(folder, seed)
+    """Let train(folder, seed), which fills a run's folder and yields after each step, do so for
+    each seed of these settings; config['at_once'] of the runs take turns, a step each.
+
+    Nothing of a run depends on the others: every random number is drawn from its own seed."""
+    first = config['seed']
+    waiting = [train_seed(config, train, seed) for seed in range(first, first + config['n_runs'])]
+    going = {}  # runs that have begun, and where each computes
+    interrupt = None
+    while waiting or going:
+        while waiting and len(going) < config['at_once']:
+            going[waiting.pop(0)] = own_stream(config)
+        for run, stream in list(going.items()):
+            try:
+                with stream:
+                    next(run)
+            except StopIteration:
+                del going[run]
+            except KeyboardInterrupt as error:  # the others are saved, too, before all end
+                interrupt = error
+                waiting.clear()
+                del going[run]
+    if interrupt:
+        raise interrupt
     parallel.finish()
+
+
+def train_seed(config, train, seed):
+    """The run of one seed, unless it is complete: a generator, as train is."""
+    folder = Path(config['out_dir']) / f'seed{seed}'
+    with locked_folder(folder):
+        claim_run(folder, {**config, 'seed': seed}, MAY_DIFFER, config['overwrite'])
+        parallel.wait()  # all processes find the folder as the first one has left it
+        if (folder / 'result.json').exists():
+            print(f'{folder} is complete already')
+        else:
+            yield from train(folder, seed)
+
+
+def own_stream(config):
+    """A context in which a GPU is asked for work that does not wait for that of the other runs."""
+    if config['device'] == 'cuda' and config['at_once'] > 1:
+        return torch.cuda.stream(torch.cuda.Stream())
+    return nullcontext()
 
 
 # While a run goes on

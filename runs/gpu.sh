@@ -28,8 +28,9 @@ seconds() {  # NAME COMMAND ...: its seconds also go into a file
 
 ten_runs() {  # OUT: the paper's five runs of each loss, in four processes
     for head in bce ce; do
-        echo train.py config/$head.py --n_runs=3 --threads=1 --out_dir="$1/$head"
-        echo train.py config/$head.py --seed=3 --n_runs=2 --threads=1 --out_dir="$1/$head"
+        echo train.py config/$head.py --n_runs=3 --at_once=3 --threads=1 --out_dir="$1/$head"
+        echo train.py config/$head.py --seed=3 --n_runs=2 --at_once=2 --threads=1 \
+            --out_dir="$1/$head"
     done | side_by_side
 }
 table() {  # OUT

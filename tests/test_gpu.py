@@ -86,6 +86,15 @@ def test_deterministic_runs_are_the_same(data, tmp_path, run, argv):
     assert a_weights == b_weights
 
 
+@pytest.mark.parametrize('run, argv', [*TRAININGS, (train, WINDOWS)])
+def test_runs_that_share_the_gpu_are_the_runs_alone(data, tmp_path, run, argv):
+    argv = [*argv, '--n_runs=3', '--deterministic', '--dtype=float64', GPU]
+    run(data, tmp_path / 'turns', *argv, '--at_once=3')
+    run(data, tmp_path / 'alone', *argv)
+    for seed in range(3):
+        close(tmp_path / f'turns/seed{seed}', tmp_path / f'alone/seed{seed}')
+
+
 @pytest.mark.parametrize('graphs', ['--graphs', '--graphs=False'])
 def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, graphs):
     """Also where it goes on without graphs, or with them."""

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,8 +16,8 @@ import pytest
 import torch
 from conftest import call
 from helpers import (
-    ROOT, TINY, WINDOWS, at_evaluation, fails, interrupt, make_data, outcome, same, save, script,
-    toy_reviews, train)
+    ROOT, TINY, WINDOWS, at_evaluation, fails, interrupt, make_data, outcome, pretrain, same, save,
+    script, toy_reviews, train)
 
 import model as model_script
 from model import Encoder, EncoderConfig
@@ -85,6 +86,33 @@ def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
     assert config_of(tmp_path / 'a/seed1')['seed'] == 1
     train(data, tmp_path / 'c', '--dropout=0.1', '--seed=1')
     assert outcome(tmp_path / 'a/seed1') == outcome(tmp_path / 'c/seed1')
+
+
+@pytest.mark.parametrize('run, argv', [
+    (train, ['--dropout=0.1']), (train, WINDOWS), (pretrain, ['--dropout=0.1'])],
+    ids=['transformer', 'windows', 'language'])
+def test_runs_that_take_turns_are_the_runs_one_after_the_other(data, tmp_path, run, argv):
+    run(data, tmp_path / 'turns', *argv, '--n_runs=3', '--at_once=2')
+    run(data, tmp_path / 'alone', *argv, '--n_runs=3')
+    for seed in range(3):
+        assert outcome(tmp_path / f'turns/seed{seed}') == outcome(tmp_path / f'alone/seed{seed}')
+
+
+def test_a_signal_saves_all_runs_that_take_turns(data, tmp_path, monkeypatch):
+    argv = ['--dropout=0.1', '--n_runs=3']
+    monkeypatch.setattr(loop, 'stop_signal', 0)
+    module = at_evaluation(2, lambda: setattr(loop, 'stop_signal', signal.SIGINT))
+    with pytest.raises(SystemExit) as stop:
+        train(data, tmp_path / 'cut', *argv, '--at_once=2', module=module)
+    assert stop.value.code == 130
+    # at the second one's first evaluation
+    assert [path.parent.name for path in sorted(tmp_path.glob('cut/*/ckpt.pt'))] == [
+        'seed0', 'seed1']
+    monkeypatch.setattr(loop, 'stop_signal', 0)
+    train(data, tmp_path / 'cut', *argv, '--at_once=3')
+    train(data, tmp_path / 'uncut', *argv)
+    for seed in range(3):
+        assert outcome(tmp_path / f'cut/seed{seed}') == outcome(tmp_path / f'uncut/seed{seed}')
 
 
 @pytest.mark.parametrize('trunk', [[], WINDOWS], ids=['transformer', 'windows'])
