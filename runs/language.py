@@ -8,9 +8,9 @@
     python runs/language.py samples FOLDER    the texts of runs/ and long/ -> samples.md
     python runs/language.py cost FOLDER       what a token of a sample costs -> cost.md
     python runs/language.py tune FOLDER       tune/<reviews>/<start>/<setting>/seed0 -> tune.md
-    python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md
+    python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md, trunk.png
     python runs/language.py small FOLDER      runs of a smaller model, small/ -> small.md, small.png
-    python runs/language.py small_trunk FOLDER   and classifiers from them -> small_trunk.md
+    python runs/language.py small_trunk FOLDER   and classifiers from them -> small_trunk.md, .png
 
 Bits per byte are those of 500 texts of test, or of what the tables say. Intervals are 95 %.
 """
@@ -397,8 +397,9 @@ def tune(folder):
 
 def trunk(folder, part='trunk'):
     """Accuracy, what the trunk adds to it and how far it is from cross-entropy's, steps to 85 % on
-    val and calibration of the classifiers."""
+    val and calibration of the classifiers; and a figure of what the trunks add."""
     rows = []
+    worth = {}  # {reviews: {loss: what its trunk adds}}
     sizes = sorted((path.name for path in (folder / part).glob('*')), key=int)
     for size in sizes:
         groups = {start: finished(folder / part / size / start) for start in STARTS}
@@ -411,10 +412,31 @@ def trunk(folder, part='trunk'):
                 random = groups['none_bag' if start == 'masked' else 'none']
                 of_ce = groups['ce'] if start not in ('ce', 'masked') else []
             rows.append(trunk_row(size, start, found, random, of_ce))
+            if start != 'masked' and random:
+                worth.setdefault(size, {})[start] = difference(found, random)
     header = ['labelled reviews', 'trunk of (seeds)', 'accuracy on test, %',
               'minus random weights, points', "minus cross-entropy's trunk, points",
               'steps to 85 % on val', 'calibration error, points']
     write(folder / f'{part}.md', table(header, rows))
+    with matplotlib.rc_context(STYLE):
+        draw_worth(worth).savefig(folder / f'{part}.png', dpi=110)
+
+
+def draw_worth(worth):
+    """Points of accuracy that each loss's trunk adds to random weights, a panel for each number of
+    labelled reviews; worth: {reviews: {loss: what `difference` returns}}."""
+    figure = Figure(figsize=(9.5, 2.6))
+    panels = figure.subplots(1, len(worth), sharey=True, squeeze=False)[0]
+    for panel, (size, by_loss) in zip(panels, worth.items()):
+        for color, (loss, found) in zip(COLORS, by_loss.items()):
+            estimate = found['estimate']
+            low, high = found['both'] or (estimate, estimate)
+            panel.plot([low, high], [LOSSES[loss]] * 2, color=color, lw=1.5)
+            panel.plot(estimate, LOSSES[loss], 'o', color=color)
+        panel.axvline(0, color='0.5', lw=1)
+        panel.set(xlabel='points that the trunk adds, on test', title=f'{int(size):,} labelled reviews')
+    panels[0].invert_yaxis()
+    return figure
 
 
 def answers_of(run):
@@ -433,7 +455,9 @@ def right_of(runs):
 
 
 def in_words(found, sign=''):
-    """What `interval` returns: the estimate, and the interval where there is one."""
+    """What `interval` returns: the estimate, and the interval where there is one; '' of nothing."""
+    if found is None:
+        return ''
     text = f'{found["estimate"]:{sign}.2f}'
     if found['both']:
         low, high = found['both']
@@ -442,14 +466,14 @@ def in_words(found, sign=''):
 
 
 def difference(runs, others):
-    """Accuracy of some classifiers minus that of others, in points, and its interval for other
-    seeds and other reviews. Runs of one seed are pairs: they have the same labelled reviews."""
+    """The `interval` of some classifiers' accuracy minus that of others, or None where there are
+    none. Runs of one seed are pairs: they have the same labelled reviews."""
     others = {run.name: run for run in others}
     pairs = [(run, others[run.name]) for run in runs if run.name in others]
     if not pairs:
-        return ''
+        return None
     runs, others = zip(*pairs)
-    return in_words(interval(right_of(runs).astype(float) - right_of(others)), '+')
+    return interval(right_of(runs).astype(float) - right_of(others))
 
 
 def trunk_row(size, start, found, random, of_ce):
@@ -464,10 +488,12 @@ def trunk_row(size, start, found, random, of_ce):
         errors.append(calibration_error(confidence_bins(np.stack([1 - p, p], 1), labels)))
         log = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
         reached = [row['step'] for row in log if row['val_acc'] >= 0.85]
-        steps.append(str(reached[0]) if reached else 'never')
+        if reached:
+            steps.append(reached[0])
+    reached = f'{mean(steps):,.0f} ({len(steps)} of {len(found)})' if steps else 'never'
     return [f'{int(size):,}', f'{STARTS[start]} ({len(found)})',
-            in_words(interval(right_of(found))), difference(found, random),
-            difference(found, of_ce), ', '.join(steps), f'{mean(errors):.1f}']
+            in_words(interval(right_of(found))), in_words(difference(found, random), '+'),
+            in_words(difference(found, of_ce), '+'), reached, f'{mean(errors):.1f}']
 
 
 PARTS = {'rates': rates, 'runs': runs, 'long': partial(runs, part='long'), 'texts': texts,

@@ -132,7 +132,7 @@ def test_the_table_of_trunks(tmp_path):
     assert rows[1][3].startswith('+10.00 (')
     assert rows[2][3] == '+8.00'
     assert [row[4] for row in rows] == ['', '', '-2.00']
-    assert [row[5] for row in rows] == ['20, 20', '10, 10', '20']
+    assert [row[5] for row in rows] == ['20 (2 of 2)', '10 (2 of 2)', '20 (1 of 1)']
     # by logits of 3 and a temperature of 2 each answer has this confidence
     confidence = 1 / (1 + math.exp(-1.5))
     assert float(rows[1][6].rstrip(' |')) == pytest.approx(100 * (0.91 - confidence), abs=0.06)
@@ -144,9 +144,10 @@ def test_runs_of_one_seed_are_pairs(tmp_path):
     classifiers(tmp_path / 'a', (20, 30, 41))
     classifiers(tmp_path / 'b', (18, 29, 40))
     runs = [language.finished(tmp_path / name) for name in 'ab']
-    estimate, low, high = re.findall(r'[+-][\d.]+', language.difference(*runs))
+    estimate, low, high = re.findall(r'[+-][\d.]+',
+                                     language.in_words(language.difference(*runs), '+'))
     differences = [4.0, 2.0, 2.0]
     assert float(estimate) == pytest.approx(np.mean(differences), abs=0.01)
     half = half_interval(differences)
     assert half - 0.01 <= (float(high) - float(low)) / 2 < 1.5 * half
-    assert language.difference(runs[0], []) == ''
+    assert language.difference(runs[0], []) is None
