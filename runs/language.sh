@@ -5,9 +5,10 @@
 #   bash runs/language.sh PATH/aclImdb_v1.tar.gz [UNLABELLED]
 # UNLABELLED is an archive with aclImdb/train/unsup, the same one if it is whole. Runs have a core
 # each, two at a time: five to six hours on 2 cores. On a GPU there is time for the trunks of all
-# losses, and for all labels (not run yet):
-#   JOBS=12 TRUNKS='ce smooth squentropy square square_k100 masked' LABELS='500 5000 24998' bash ...
-# The runs of ours are in results/language.
+# losses, and for all labels:
+#   JOBS=13 TRUNKS='ce smooth squentropy square square_k100 masked' LABELS='500 5000 24998' bash ...
+# The runs of ours are in results/language: the longer trunks and the classifiers from them are from
+# a GPU, but for those of left-out tokens, all else from a CPU.
 set -euo pipefail
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
     echo 'usage: bash runs/language.sh PATH/aclImdb_v1.tar.gz [UNLABELLED]' >&2
@@ -85,6 +86,12 @@ for n in 500 5000; do  # their rate, chosen on imdb_dev, and whether n-grams bel
         classifier tune/$n/none/$rate $n $on_dev
         classifier tune/$n/ce/$rate $n $on_dev $(trunk ce)
     done
+done | side_by_side
+for rate in 3e-4 1e-3; do  # on all of imdb_dev's labels, from a trunk of step 2, for time
+    all="train.py config/finetune.py --dataset=imdb_dev --epochs=3 --batch_size=32 --threads=1"
+    echo $all --learning_rate=$rate --out_dir=out/language/tune/20001/none/$rate
+    echo $all --learning_rate=$rate --init_from=out/language/runs/ce/seed0 \
+        --out_dir=out/language/tune/20001/ce/${rate}_short
 done | side_by_side
 classifier tune/500/ce/3e-4_ngrams 500 --dataset=imdb_dev --ngrams=tokens $(trunk ce) | side_by_side
 python runs/language.py tune out/language
