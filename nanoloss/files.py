@@ -1,6 +1,7 @@
 """Files that are complete or not there, folders for one process at a time, checked loads."""
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import zipfile
@@ -150,8 +151,8 @@ def claim_run(folder, config, may_differ, overwrite):
 def load_checked(path, device='cpu'):
     """What torch.save wrote, tensors and plain values only.
 
-    Every byte is checked, which torch.load does not do. Raises ValueError if the file is damaged,
-    FileNotFoundError if there is none.
+    Every byte is checked, which torch.load does not do. Raises ValueError if the file is damaged or
+    holds more, which might be a program; FileNotFoundError if there is none.
     """
     import torch  # a second that prepare.py, which writes files too, does without
     try:
@@ -162,6 +163,8 @@ def load_checked(path, device='cpu'):
         return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise
+    except pickle.UnpicklingError:  # torch would tell how to load it all the same
+        raise ValueError(f'{path} holds more than tensors and plain values') from None
     except Exception as error:  # of many kinds
         raise ValueError(f'{path} is damaged ({type(error).__name__}: {error})') from None
 

@@ -87,11 +87,8 @@ for n in 500 5000; do  # their rate, chosen on imdb_dev, and whether n-grams bel
         classifier tune/$n/ce/$rate $n $on_dev $(trunk ce)
     done
 done | side_by_side
-for rate in 3e-4 1e-3; do  # on all of imdb_dev's labels, from a trunk of step 2, for time
-    all="train.py config/finetune.py --dataset=imdb_dev --epochs=3 --batch_size=32 --threads=1"
-    echo $all --learning_rate=$rate --out_dir=out/language/tune/20001/none/$rate
-    echo $all --learning_rate=$rate --init_from=out/language/runs/ce/seed0 \
-        --out_dir=out/language/tune/20001/ce/${rate}_short
+for rate in 3e-4 1e-3; do  # on all labels of imdb_dev
+    classifier tune/20001/none/$rate 20001 --dataset=imdb_dev --learning_rate=$rate
 done | side_by_side
 classifier tune/500/ce/3e-4_ngrams 500 --dataset=imdb_dev --ngrams=tokens $(trunk ce) | side_by_side
 python runs/language.py tune out/language
