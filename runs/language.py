@@ -434,7 +434,8 @@ def draw_worth(worth):
             panel.plot([low, high], [LOSSES[loss]] * 2, color=color, lw=1.5)
             panel.plot(estimate, LOSSES[loss], 'o', color=color)
         panel.axvline(0, color='0.5', lw=1)
-        panel.set(xlabel='points that the trunk adds, on test', title=f'{int(size):,} labelled reviews')
+        panel.set(xlabel='points that the trunk adds, on test',
+                  title=f'{int(size):,} labelled reviews')
     panels[0].invert_yaxis()
     return figure
 
