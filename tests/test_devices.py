@@ -1,6 +1,7 @@
 """nanoloss/devices.py on this machine, and on others that are pretended. About 1 s."""
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,7 +106,8 @@ def test_peak_memory_is_unknown_on_windows(monkeypatch):
 
 def test_only_a_gpu_is_waited_for_and_forgets_its_peak(monkeypatch):
     called = []
-    monkeypatch.setattr(torch.cuda, 'synchronize', lambda: called.append('synchronize'))
+    stream = SimpleNamespace(synchronize=lambda: called.append('synchronize'))
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda: stream)
     monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', lambda: called.append('reset'))
     for device in 'cpu', 'cuda':
         devices.synchronize(device)
