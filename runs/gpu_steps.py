@@ -1,8 +1,8 @@
 """What a step of train.py and pretrain.py asks of a GPU, and how long it takes -> a table.
 
-    python runs/gpu_steps.py results/gpu/steps.md [ROW]     on a GPU, with data/imdb; two minutes
+    python runs/gpu_steps.py results/gpu/steps.md [ROW ...]   on a GPU, with data/imdb; two minutes
 
-ROW: which of the rows, 0, 1, ...; all of them if none is named. Each is a short run, with CUDA
+ROW: the number of one of ROWS, from 0; all of them if none is named. Each is a short run, with CUDA
 graphs and without, whose batches are made beforehand: first some steps are timed, then some are
 watched by PyTorch's profiler.
 """

@@ -418,8 +418,9 @@ def trunk(folder, part='trunk'):
               'minus random weights, points', "minus cross-entropy's trunk, points",
               'steps to 85 % on val', 'calibration error, points']
     write(folder / f'{part}.md', table(header, rows))
-    with matplotlib.rc_context(STYLE):
-        draw_worth(worth).savefig(folder / f'{part}.png', dpi=110)
+    if worth:
+        with matplotlib.rc_context(STYLE):
+            draw_worth(worth).savefig(folder / f'{part}.png', dpi=110)
 
 
 def draw_worth(worth):

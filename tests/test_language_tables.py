@@ -138,6 +138,14 @@ def test_the_table_of_trunks(tmp_path):
     assert float(rows[1][6].rstrip(' |')) == pytest.approx(100 * (0.91 - confidence), abs=0.06)
 
 
+def test_classifiers_from_random_weights_alone(tmp_path):
+    """There is a table, and nothing to draw."""
+    classifiers(tmp_path / 'trunk/500/none', (40, 41))
+    language.trunk(tmp_path)
+    assert (tmp_path / 'trunk.md').exists()
+    assert not (tmp_path / 'trunk.png').exists()
+
+
 def test_runs_of_one_seed_are_pairs(tmp_path):
     """Where the seeds scatter by tens of points and the differences by one, the interval is theirs;
     as that of numbers by Student's t, when every review counts as drawn once."""
