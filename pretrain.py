@@ -35,7 +35,7 @@ from model import head_settings, make_language_model
 from nanoloss import loop, parallel
 from nanoloss.configure import check_bounds, configure, fail
 from nanoloss.data import Split, batches, describe_data, load_data, load_unlabelled
-from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
+from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize, to_device
 from nanoloss.files import write_file, write_json
 from nanoloss.graphs import StepGraphs
 from nanoloss.loop import Meter, Progress
@@ -230,13 +230,12 @@ def training_batches(split, run_seed, first_step, steps):
         for step in range(steps_done, steps):
             window = stream[step * size:(step + 1) * size + 1].astype(np.int64)
             tokens = window[:-1].reshape(batch_size, block_size)
-            next_tokens = torch.from_numpy(window[1:].reshape(batch_size, block_size)).to(device)
+            next_tokens = to_device(window[1:].reshape(batch_size, block_size), device)
             gaps = None
             if masked:
                 gaps = draw_gaps(tokens, np.random.default_rng([run_seed, epoch, step]))
-                gaps = torch.from_numpy(gaps).to(device)
-            yield Blocks(np.arange(batch_size), torch.from_numpy(tokens).to(device), next_tokens,
-                         gaps)
+                gaps = to_device(gaps, device)
+            yield Blocks(np.arange(batch_size), to_device(tokens, device), next_tokens, gaps)
 
 
 def draw_gaps(tokens, rng):
@@ -287,7 +286,7 @@ def hidden_states(model, split, share_of=parallel.share_of):
             targets = tokens
             columns = pieces.spans[share.rows, :1] + np.arange(tokens.shape[1])
             # what is behind a piece belongs to other texts
-            left_out = torch.from_numpy(gaps[columns.clip(max=len(gaps) - 1)]).to(device)
+            left_out = to_device(gaps[columns.clip(max=len(gaps) - 1)], device)
             left_out &= asked
             asked = left_out
             if not asked.any():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from nanoloss.configure import fail
+from nanoloss.devices import to_device
 
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 SPLITS = 'train', 'val', 'test'
@@ -238,39 +239,34 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
         if token_dropout:
             kept, lengths = drop_tokens(n_tokens, token_dropout, rng)
         flat = all_tokens[places_of(kept, lengths, split.spans[rows], n_tokens, truncate)]
-
-        # from here on the device; everything that a GPU must be waited for comes once a pool
-        flat = torch.from_numpy(flat.astype(np.int64)).to(device)
-        lengths = torch.from_numpy(lengths.astype(np.int64)).to(device)
+        flat = to_device(flat.astype(np.int64), device)
         counts = torch.ones_like(flat)
         if bag:
             flat, counts, lengths = to_bags(flat, lengths)
+
+        # sorted by size, here and on the device: a batch is then a slice
+        by_size = lengths.argsort(kind='stable')
+        begins = (lengths.cumsum() - lengths)[by_size]
+        rows, lengths, n_tokens = rows[by_size], lengths[by_size], n_tokens[by_size]
+        places = to_device(np.stack([begins, lengths]), device)
         labels = None
         if split.labels is not None:
             kind = np.float32 if split.labels.dtype.kind == 'f' else np.int64  # a teacher's, or not
-            labels = torch.from_numpy(split.labels[rows].astype(kind)).to(device)
-
-        # sorted by size and cut into batches
-        begins = lengths.cumsum(0) - lengths
-        by_size = lengths.argsort(stable=True)
-        by_size_on_cpu = by_size.cpu().numpy()
-        lasts = [min(i + batch_size, len(rows)) - 1 for i in range(0, len(rows), batch_size)]
-        longest = lengths[by_size[lasts]].tolist()
+            labels = to_device(split.labels[rows].astype(kind), device)
 
         # in random order for training: an epoch must not go from short to long
-        n_batches = len(lasts)
+        n_batches = math.ceil(len(rows) / batch_size)
         batch_order = range(n_batches) if rng is None else rng.permutation(n_batches)
         for k in batch_order:
             batch = slice(k * batch_size, (k + 1) * batch_size)
-            index = by_size[batch]
-            index_on_cpu = by_size_on_cpu[batch]
-            width = min(round_up(longest[k]), block_size)
-            tokens, batch_counts = pad(flat, counts, begins[index], lengths[index], width)
-            batch_labels = None if labels is None else labels[index]
-            batch_rows = rows[index_on_cpu]
-            ngrams = None if split.ngrams is None else pad_ngrams(split, batch_rows).to(device)
-            yield Batch(batch_rows, tokens, batch_counts, batch_labels,
-                        int(n_tokens[index_on_cpu].sum()), ngrams)
+            width = min(round_up(lengths[batch][-1]), block_size)
+            tokens, batch_counts = pad(flat, counts, *places[:, batch], width)
+            batch_labels = None if labels is None else labels[batch]
+            ngrams = None
+            if split.ngrams is not None:
+                ngrams = to_device(pad_ngrams(split, rows[batch]), device)
+            yield Batch(rows[batch], tokens, batch_counts, batch_labels,
+                        int(n_tokens[batch].sum()), ngrams)
 
 
 def drop_tokens(lengths, share, rng):
@@ -306,13 +302,17 @@ def places_of(kept, lengths, spans, n_tokens, truncate):
 def to_bags(tokens, lengths):
     """Reviews as bags: each review's distinct tokens in ascending order, with their counts.
 
-    tokens: int64 [N], all reviews one after another; lengths: int64 [B], tokens per review, sum N.
-    Returns tokens [M] and counts [M], again one review after another, and the new lengths [B].
+    tokens: int64 [N] on any device, all reviews one after another; lengths: int64 [B] in numpy,
+    tokens per review, sum N. Returns tokens [M] and counts [M], again one review after another, and
+    the new lengths [B], for which a GPU is waited for.
     """
-    review = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
-    keys = review << 32 | tokens  # sorting these sorts by review, then by token
-    keys, counts = torch.unique(keys, return_counts=True)
-    return keys & 0xFFFFFFFF, counts, torch.bincount(keys >> 32, minlength=len(lengths))
+    sizes = to_device(lengths, tokens.device)
+    review = torch.arange(len(sizes), device=tokens.device)
+    # the sum is known here: without it, a GPU would have to be asked
+    keys = review.repeat_interleave(sizes, output_size=len(tokens)) << 32 | tokens
+    keys, counts = torch.unique(keys, return_counts=True)  # sorted by review, then by token
+    ends = torch.searchsorted(keys, review + 1 << 32).cpu().numpy()
+    return keys & 0xFFFFFFFF, counts, np.diff(ends, prepend=0)
 
 
 def pad(flat, counts, begins, lengths, width):
@@ -332,4 +332,4 @@ def pad_ngrams(split, rows):
     padded = np.zeros((len(rows), max(1, lengths.max())), np.int64)
     for row, (begin, end) in zip(padded, spans):
         row[:end - begin] = split.ngrams[begin:end]
-    return torch.from_numpy(padded)
+    return padded

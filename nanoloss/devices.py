@@ -54,6 +54,15 @@ def hardware_name(device):
     return torch.cpu.get_capabilities().get('cpu_name', device)
 
 
+def to_device(array, device):
+    """A numpy array -> the tensor of it on the device. A GPU is not waited for: it fetches the
+    numbers in its turn, from memory of the CPU that stays where it is."""
+    tensor = torch.from_numpy(array)
+    if torch.device(device).type == 'cuda':
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def synchronize(device):
     """Wait until the GPU has done what it was told on this stream; the CPU does it at once."""
     if device == 'cuda':

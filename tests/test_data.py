@@ -150,6 +150,25 @@ def test_tokens_are_dropped_from_the_shortened_reviews(truncate):
         assert tokens[counts > 0].tolist() == wanted[row].tolist()
 
 
+def test_batches_do_not_wait_for_the_device():
+    """But for the sizes of bags. A tensor on meta has no numbers: to ask for one, for which a GPU
+    would have to be waited for, fails."""
+    split = split_of([[5, 5, 6], [7], list(range(20))] * 5, np.arange(15) % 2)
+    split = split._replace(ngrams=np.arange(1, 16, dtype=np.int32),
+                           ngram_spans=np.stack([np.arange(15), np.arange(1, 16)], 1))
+    found = []
+    for device in 'cpu', 'meta':
+        shapes = []
+        for batch in batches(split, 4, 10, bag=False, pool=2, rng=np.random.default_rng(0),
+                             token_dropout=0.2, device=device):
+            tensors = batch.tokens, batch.counts, batch.labels, batch.ngrams
+            assert {tensor.device.type for tensor in tensors} == {device}
+            shapes.append([batch.rows.tolist(), *(tensor.shape for tensor in tensors)])
+        found.append(shapes)
+    assert found[0] == found[1]
+    assert len(found[0]) == 4
+
+
 def test_reviews_without_labels():
     split = split_of([[5, 5, 6], [7], [8, 9]])
     batch, = batches(split, 4, 10)
@@ -221,7 +240,7 @@ def test_batches_are_of_the_shortened_reviews(truncate):
 
 def test_to_bags_counts_what_a_counter_counts():
     generator = torch.Generator().manual_seed(1)
-    lengths = torch.tensor([1, 30, 7, 200])
+    lengths = np.array([1, 30, 7, 200])
     tokens = torch.randint(0, 100_277, (238,), generator=generator)
     tokens[50:150] %= 5
     tokens[200] = 2 ** 32 - 1  # the largest of uint32

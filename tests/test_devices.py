@@ -3,11 +3,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from nanoloss import devices
-from nanoloss.devices import autocast, choose_device, choose_dtype, hardware_name, peak_memory_mb
+from nanoloss.devices import (
+    autocast, choose_device, choose_dtype, hardware_name, peak_memory_mb, to_device)
 
 
 def machine(monkeypatch, cuda=False, mps=False, bfloat16=False):
@@ -102,6 +104,14 @@ def test_peak_memory_is_what_the_kernel_says():
 def test_peak_memory_is_unknown_on_windows(monkeypatch):
     monkeypatch.setattr(sys, 'platform', 'win32')
     assert peak_memory_mb('cpu') is None
+
+
+def test_arrays_go_to_a_device_as_they_are():
+    for array in np.arange(6).reshape(2, 3), np.array([0.5], np.float32), np.zeros((0, 4), bool):
+        for device in 'cpu', torch.device('cpu'):
+            tensor = to_device(array, device)
+            assert tensor.numpy().dtype == array.dtype
+            assert tensor.tolist() == array.tolist() and tensor.shape == array.shape
 
 
 def test_only_a_gpu_is_waited_for_and_forgets_its_peak(monkeypatch):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from helpers import (
@@ -12,6 +13,7 @@ from helpers import (
 from torch.nn import functional as F
 
 from nanoloss import loop
+from nanoloss.data import batches, load_data
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
 GPU = '--device=cuda'
@@ -107,6 +109,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, graphs):
     train(data, tmp_path / 'cut', *argv)
     assert 'goes on after step 29 of 42' in capsys.readouterr().out
     close(tmp_path / 'cut/seed0', tmp_path / 'uncut/seed0')
+
+
+def test_making_batches_does_not_make_the_cpu_wait(data):
+    """But for the sizes of bags."""
+    split = load_data(data / 'toy')[0]['train']
+    made = batches(split, 16, 20, bag=False, pool=3, rng=np.random.default_rng(0), device='cuda')
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        on_gpu = list(made)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    on_cpu = batches(split, 16, 20, bag=False, pool=3, rng=np.random.default_rng(0))
+    for one, other in zip(on_gpu, on_cpu, strict=True):
+        for name in 'tokens', 'counts', 'labels':
+            assert torch.equal(getattr(one, name).cpu(), getattr(other, name))
 
 
 def test_two_processes_on_one_gpu_are_one(data, tmp_path):
