@@ -1,10 +1,11 @@
-"""train.py and pretrain.py on a CUDA that computes nothing -> what a step asks of a GPU.
+"""train.py and pretrain.py on a CUDA that computes nothing -> what they ask of a GPU.
 
     bash runs/cuda_mock.sh                     -> results/gpu/counts.md
 
 Runs under PyTorch's own CUDA build on a mock of the CUDA runtime, which counts kernels and skips
-them. So every number is garbage: batches are made on the CPU and moved, and a loss that is not
-finite stops nothing. What the host gets wrong, a tensor on the wrong device, ends in an error.
+them. So the numbers of a step are garbage, and a loss that is not finite stops nothing; those of a
+batch are true, for the CPU computes them. What the host gets wrong, a tensor on the wrong device,
+ends in an error.
 """
 import collections
 import contextlib
@@ -16,9 +17,13 @@ import time
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # where train.py finds its modules
+
+from nanoloss.devices import hardware_name  # noqa: E402
 
 SHORT = '--max_iters=24', '--eval_interval=24', '--final_texts=10'
 ROWS = [  # a script, what the table shows of its arguments, and the others
@@ -35,6 +40,8 @@ ROWS = [  # a script, what the table shows of its arguments, and the others
     ('pretrain', ['config/lm_squentropy.py', '--pos=learned', '--tied', '--graphs=False'], SHORT),
     ('pretrain', ['config/lm_masked.py', '--graphs=False'], SHORT),
 ]
+BATCHES_OF = 'train.py config/bce.py', 'train.py', 'pretrain.py config/lm_ce.py'
+N_BATCHES = 5  # after the first one: of the same pool
 FIRST_STEP = 5  # the first ones choose kernels and make the optimizer's state
 COLUMNS = {  # what the mock counts, by its own names
     'kernels': ['launch'],
@@ -44,7 +51,6 @@ COLUMNS = {  # what the mock counts, by its own names
     'copies to the GPU': ['memcpy H2D'],
     'copies back': ['memcpy D2H'],
     'waits for the GPU': ['sync:stream', 'sync:device', 'sync:event', 'sync:cudaMemcpy'],
-    'host, ms': ['milliseconds'],
 }
 
 mock = ctypes.CDLL(None)
@@ -59,6 +65,25 @@ class Graph:
 
     def replay(self):
         own_counts['graph'] += 1
+
+
+class ComputedOnCPU(TorchDispatchMode):
+    """What is asked of the GPU is counted, and the CPU computes it, which is not."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        # in new memory, all zeros: in used memory, what a kernel should have counted may be 2 ** 60
+        with torch.cuda.use_mem_pool(torch.cuda.MemPool()):
+            asked = function(*args, **kwargs)
+        if not any(torch.is_tensor(x) and x.is_cuda for x in tree_leaves(asked)):
+            return asked  # a copy or a number, which the mock does give
+        before = read_counts()
+        args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
+        if 'device' in kwargs:
+            kwargs['device'] = 'cpu'
+        answer = tree_map_only(torch.Tensor, torch.Tensor.cuda, function(*args, **kwargs))
+        own_counts.subtract(read_counts() - before)
+        return answer
 
 
 def read_counts():
@@ -76,30 +101,35 @@ def load(script):
     return importlib.import_module(script)
 
 
-def made_on_cpu(batches):
-    """The same batches, made on the CPU and moved."""
-    def moved(*args, **kwargs):
-        kwargs.pop('device', None)
-        in_order = len(args) > 9  # train.py gives the device as the last of ten
-        for batch in list(batches(*(args[:-1] if in_order else args), **kwargs)):
-            fields = {}
-            for name in ('tokens', 'counts', 'labels', 'ngrams'):
-                if getattr(batch, name) is not None:
-                    fields[name] = getattr(batch, name).to('cuda')
-            yield batch._replace(**fields)
-    return moved
+def computed(batches):
+    """The same batches, their numbers true."""
+    def generator(*args, **kwargs):
+        iterator = batches(*args, **kwargs)
+        while True:
+            with ComputedOnCPU():
+                batch = next(iterator, None)
+            if batch is None:
+                return
+            yield batch
+    return generator
 
 
-def counted(training_batches, steps):
-    """The same batches; `steps` gets what is asked for between one and the next, and what that
-    takes of the CPU."""
+def counted(training_batches, making, steps):
+    """The same batches; `making` gets what is asked for to make each, `steps` what is asked for
+    between one and the next, and what that takes of the CPU."""
     def generator(*args):
-        for batch in training_batches(*args):
+        iterator = training_batches(*args)
+        while True:
             before = read_counts()
+            batch = next(iterator, None)
+            if batch is None:
+                return
+            made = read_counts()
+            making.append(made - before)
             start = time.process_time()
             yield batch
             seconds = time.process_time() - start
-            steps.append(read_counts() - before)
+            steps.append(read_counts() - made)
             steps[-1]['milliseconds'] = 1000 * seconds
     return generator
 
@@ -126,13 +156,14 @@ def some_answers(hidden_states, n_embd):
     return five
 
 
-def count_steps(script, arguments, out_dir):
-    """A run on the sample set -> what a step asks for, {name: mean}; how batches are made and
-    evaluations are left out."""
+def count_run(script, arguments, out_dir):
+    """A run on the sample set -> what a step asks for, evaluations left out, what it takes to make
+    the first batch, and another one: each {name: mean}."""
     module = load(script)
+    making = []
     steps = []
-    module.batches = made_on_cpu(module.batches)
-    module.training_batches = counted(module.training_batches, steps)
+    module.batches = computed(module.batches)
+    module.training_batches = counted(module.training_batches, making, steps)
     module.evaluate_and_log = noticed(module.evaluate_and_log)
     module.loop.fail_at_loss = lambda *args: None
     settings = module.configure(vars(module), more=module.head_settings, argv=[
@@ -144,32 +175,58 @@ def count_steps(script, arguments, out_dir):
     chosen = [step for step in steps[FIRST_STEP:] if not step['evaluation']]
     if any(step['graph'] for step in chosen):
         chosen = [step for step in chosen if step['graph'] and not step['recorded']]
-    return {name: n / len(chosen) for name, n in sum(chosen, collections.Counter()).items()}
+    return mean(chosen), making[0], mean(making[1:N_BATCHES + 1])
+
+
+def mean(counts):
+    """Of Counters -> {name: mean}."""
+    return {name: n / len(counts) for name, n in sum(counts, collections.Counter()).items()}
+
+
+def row(*texts):
+    return f'| {" | ".join(texts)} |'
+
+
+def cells(counts, columns):
+    """A table's cells of some counts, rounded."""
+    return [f'{sum(counts.get(name, 0) for name in COLUMNS[column]):.0f}' for column in columns]
 
 
 def main():
     torch.cuda.graph_pool_handle = lambda: None
     torch.cuda.CUDAGraph = Graph
     torch.cuda.graph = lambda graph, pool: contextlib.nullcontext()
-    lines = [
-        'What a step of training asks of a GPU, counted on a mock of the CUDA runtime, PyTorch '
-        f'{torch.__version__} (`bash runs/cuda_mock.sh`): batches of 256 reviews, of 32 with the '
-        'usual trunk, of 16 blocks of a language model; how batches are made is left out. With '
-        'graphs: in the steps whose shape has come three times before. Host: CPU time of PyTorch '
-        'and Python, where a kernel costs nothing and, with graphs, the launch of one neither.',
+    steps = [
+        'What training asks of a GPU, counted on a mock of the CUDA runtime, PyTorch '
+        f'{torch.__version__} (`bash runs/cuda_mock.sh`), on the sample set. The host: '
+        f'{hardware_name("cpu")}.',
         '',
-        '| on the sample set | ' + ' | '.join(COLUMNS) + ' |',
-        '| --- ' * (len(COLUMNS) + 1) + '|',
+        'A step: batches of 256 reviews, of 32 with the usual trunk, of 16 blocks of a language '
+        'model; how batches are made is left out. With graphs: in the steps whose shape has come '
+        'three times before. Host: CPU time of PyTorch and Python, where a kernel costs nothing '
+        'and, with graphs, the launch of one neither.',
+        '',
+        row('a step of', *COLUMNS, 'host, ms'),
+        '| --- ' * (len(COLUMNS) + 2) + '|',
+    ]
+    columns = [column for column in COLUMNS if column not in ('matrix products', 'graphs')]
+    batches = [
+        '',
+        'Making batches: the first one of an epoch, for which train.py makes a pool of up to 50, '
+        f'and on average each of the next {N_BATCHES}.',
+        '',
+        row('a batch of', *columns),
+        '| --- ' * (len(columns) + 1) + '|',
     ]
     for script, arguments, others in ROWS:
         with tempfile.TemporaryDirectory() as folder:
-            step = count_steps(script, [*arguments, *others], folder)
-        cells = []
-        for column, names in COLUMNS.items():
-            digits = 2 if column == 'host, ms' else 0
-            cells.append(f'{sum(step.get(name, 0) for name in names):.{digits}f}')
-        lines.append(f'| {" ".join([f"{script}.py", *arguments])} | {" | ".join(cells)} |')
-    table = '\n'.join(lines)
+            step, first_batch, batch = count_run(script, [*arguments, *others], folder)
+        name = ' '.join([f'{script}.py', *arguments])
+        steps.append(row(name, *cells(step, COLUMNS), f'{step["milliseconds"]:.2f}'))
+        if name in BATCHES_OF:
+            batches.append(row(f'{name}, the first', *cells(first_batch, columns)))
+            batches.append(row(f'{name}, another', *cells(batch, columns)))
+    table = '\n'.join(steps + batches)
     print(table)
     Path(sys.argv[1]).write_text(table + '\n')
 
