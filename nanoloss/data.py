@@ -234,10 +234,10 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
         # the tokens of a pool of reviews, one review after another
         rows = order[start:start + pool * batch_size]
         n_tokens = np.minimum(split.lengths()[rows], block_size)
-        kept = np.arange(n_tokens.sum())
-        lengths = n_tokens
         if token_dropout:
             kept, lengths = drop_tokens(n_tokens, token_dropout, rng)
+        else:
+            kept, lengths = np.arange(n_tokens.sum()), n_tokens
         flat = all_tokens[places_of(kept, lengths, split.spans[rows], n_tokens, truncate)]
         flat = to_device(flat.astype(np.int64), device)
         counts = torch.ones_like(flat)
@@ -278,7 +278,8 @@ def drop_tokens(lengths, share, rng):
     keep = rng.random(lengths.sum(), dtype=np.float32) >= share
     begins = np.cumsum(lengths) - lengths
     keep[begins] |= ~np.logical_or.reduceat(keep, begins)
-    return np.flatnonzero(keep), np.add.reduceat(keep, begins, dtype=np.int64)
+    kept = np.flatnonzero(keep)
+    return kept, np.diff(np.searchsorted(kept, begins), append=len(kept))
 
 
 def places_of(kept, lengths, spans, n_tokens, truncate):
