@@ -366,6 +366,9 @@ class Group:
     judged: list = ()       # a `Judged` a run, of runs that have thresholds, all of one kind
 
     def __post_init__(self):
+        # nothing of a baseline on all reviews is drawn: a second run of it would be the same
+        config = self.runs[0].config
+        self.drawn = 'baseline_code' not in config or config.get('n_train', 0) > 0
         self.measures = {}  # {name: the runs' values}
         for name in self.runs[0].measures:
             self.measures[name] = [run.measures.get(name) for run in self.runs]
@@ -373,10 +376,7 @@ class Group:
         self.accuracy = {}  # by split: what `summarize_accuracy` says of it
         for split in SPLITS:
             self.correct[split] = np.stack([run.correct[split] for run in self.runs])
-            # nothing of a baseline on all reviews is drawn: a second run of it would be the same
-            config = self.runs[0].config
-            drawn = 'baseline_code' not in config or config.get('n_train', 0) > 0
-            self.accuracy[split] = summarize_accuracy(self.correct[split], drawn)
+            self.accuracy[split] = summarize_accuracy(self.correct[split], self.drawn)
 
 
 def read_runs(folder):
@@ -592,9 +592,9 @@ def note_differences(groups):
     if len(set(sizes.values())) > 1:
         notes.append(
             f'The groups differ in their number of runs, with which max-min grows: {sizes}')
-    for label, size in sizes.items():
-        if size == 1:
-            notes.append(f'{label} is a single run: no interval, no comparison')
+    for group in groups:
+        if len(group.runs) == 1 and group.drawn:
+            notes.append(f'{group.label} is a single run: no interval, no comparison')
     return notes
 
 
@@ -689,6 +689,21 @@ def compare_groups(groups, reference):
     return pairs
 
 
+def compare_baselines(groups):
+    """Each group of two or more runs against each baseline, which has no seeds -> a dict a pair: a,
+    baseline and what `interval` says of their difference on test."""
+    gaps = []
+    for group in groups:
+        for baseline in groups:
+            if baseline.drawn or not group.drawn or len(group.runs) < 2:
+                continue
+            # a second run of a baseline would be the same
+            same_again = np.repeat(baseline.correct['test'][:1], 2, axis=0)
+            gap = interval(group.correct['test'], same_again)
+            gaps.append({'a': group.label, 'baseline': baseline.label, **gap})
+    return gaps
+
+
 # What is said of a comparison
 
 def higher_and_lower(comparison):
@@ -715,17 +730,26 @@ def verdict_on(comparison):
 
 
 def verdict_on_all(pairs):
-    """What all pairs together show on test; of several pairs by the corrected p."""
+    """What all pairs together show on test; of several pairs by the corrected p and the interval,
+    which has to exclude 0 as in `verdict_on`."""
     if not pairs:
         return ''
     if len(pairs) == 1:
         return verdict_on(pairs[0].comparisons['test'])
     reference = pairs[0].b.label
-    found = [pair.a.label for pair in pairs if pair.holm['accuracy'] <= 0.05]
-    if not found:
-        return f'No difference in accuracy on test from {reference} is shown'
-    verb = 'differs' if len(found) == 1 else 'differ'
-    return f'In accuracy on test, {" and ".join(found)} {verb} from {reference}'
+    found = []
+    unclear = []
+    for pair in pairs:
+        low, high = pair.comparisons['test'].gap['both']
+        if pair.holm['accuracy'] <= 0.05:
+            (found if low * high > 0 else unclear).append(pair.a.label)
+    verdict = f'No difference in accuracy on test from {reference} is shown'
+    if found:
+        verb = 'differs' if len(found) == 1 else 'differ'
+        verdict = f'In accuracy on test, {" and ".join(found)} {verb} from {reference}'
+    if unclear:
+        verdict += f'; on {" and ".join(unclear)}, interval and test disagree'
+    return verdict
 
 
 def describe_test(test, n, m):
@@ -1078,7 +1102,30 @@ def report_many(pairs, verdict):
     ]
 
 
-def report(groups, pairs, notes, verdict):
+def report_baselines(gaps):
+    """The differences of groups and baselines, a row a group."""
+    by_group = {}
+    for gap in gaps:
+        by_group.setdefault(gap['a'], {})[gap['baseline']] = gap
+    baselines = list(dict.fromkeys(gap['baseline'] for gap in gaps))
+
+    def cell(baseline):
+        def text(label):
+            gap = by_group[label][baseline]
+            low, high = gap['both']
+            return f'{gap["estimate"]:+.2f} ({low:+.2f} to {high:+.2f})'
+        return text
+
+    columns = [('', lambda label: label), *[(f'minus {name}', cell(name)) for name in baselines]]
+    return [
+        '## Against what has no seeds, accuracy on test in points',
+        grid(columns, list(by_group)),
+        'With 95 % intervals for other seeds and other reviews, which are not corrected for their '
+        'number. One that holds 0 shows no difference.',
+    ]
+
+
+def report(groups, pairs, gaps, notes, verdict):
     """All of it in tables and sentences: Markdown, which a terminal shows well too."""
     blocks = introduce(groups)
     if notes:
@@ -1103,6 +1150,8 @@ def report(groups, pairs, notes, verdict):
         pair = pairs[0]
         blocks.append(f'## {pair.a.label} against {pair.b.label}')
         blocks += [describe(pair.comparisons[split]) for split in SPLITS]
+    if gaps:
+        blocks += report_baselines(gaps)
     return '\n\n'.join(blocks) + '\n'
 
 
@@ -1311,7 +1360,7 @@ def summarize_pair(pair):
     return summary
 
 
-def summarize(groups, pairs, notes):
+def summarize(groups, pairs, gaps, notes):
     """All figures of the report and of its runs, for summary.json."""
     return {
         'units': 'accuracy in %, difference in points',
@@ -1319,6 +1368,7 @@ def summarize(groups, pairs, notes):
         'notes': notes,
         'groups': [summarize_group(group) for group in groups],
         'pairs': [summarize_pair(pair) for pair in pairs],
+        'against_baselines': gaps,
     }
 
 
@@ -1368,12 +1418,13 @@ def main():
     pairs = compare_groups(groups, reference_group(groups))
     if len(pairs) > 1:
         notes += note_small_groups(pairs)
+    gaps = compare_baselines(groups)
     verdict = verdict_on_all(pairs)
     page_files = draw_page(groups[0]) if page else {}
-    text = report(groups, pairs, notes, verdict)
+    text = report(groups, pairs, gaps, notes, verdict)
 
     # all is computed before anything is written
-    summary = summarize(groups, pairs, notes)
+    summary = summarize(groups, pairs, gaps, notes)
     files = {
         'table.md': text.encode(),
         **draw_figures(groups, verdict or 'Accuracy of every run'),

@@ -159,11 +159,21 @@ def test_beside_networks(sample, fitted, capsys):
         assert 0 < measures['NLL, scaled'] < 0.4
 
     sizes = {'CE': 2} | dict.fromkeys(KINDS, 1)
-    singles = [f'{kind} is a single run: no interval, no comparison' for kind in KINDS]
-    assert summary['notes'][0].endswith(str(sizes))
-    assert summary['notes'][1:] == singles
+    note, = summary['notes']
+    assert note.endswith(str(sizes))
     assert not summary['pairs']
-    capsys.readouterr()
+    assert '## Against what has no seeds' in capsys.readouterr().out
+    # one fixed number minus the mean of two: Student's t of one degree of freedom
+    for kind, gap in zip(KINDS, summary['against_baselines'], strict=True):
+        assert (gap['a'], gap['baseline']) == ('CE', kind)
+        ours, theirs = (group['test'] for group in summary['groups']
+                        if group['label'] in ('CE', kind))
+        assert gap['estimate'] == pytest.approx(ours['mean'] - theirs['mean'])
+        accuracies = [100 * n / ours['n'] for n in ours['correct']]
+        half = 12.706 * abs(accuracies[0] - accuracies[1]) / 2
+        assert gap['seeds'] == pytest.approx([gap['estimate'] - half, gap['estimate'] + half],
+                                             abs=1e-3)
+        assert gap['both'][0] <= gap['seeds'][0] and gap['both'][1] >= gap['seeds'][1]
 
 
 # Naive Bayes' weights

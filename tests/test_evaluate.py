@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_summary_holds_these_figures_and_no_others(out, capsys):
     run(out / 'bce', out / 'ce')
     capsys.readouterr()
     summary = json.loads((out / 'summary.json').read_text())
-    assert list(summary) == ['units', 'effect', 'notes', 'groups', 'pairs']
+    assert list(summary) == ['units', 'effect', 'notes', 'groups', 'pairs', 'against_baselines']
     group = summary['groups'][0]
     assert list(group) == ['label', 'runs', 'measures', 'answered', 'paper', 'test', 'val']
     share, accuracy = group['answered']['0.6']
@@ -282,6 +283,25 @@ def test_any_number_of_groups(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(*three, '--ref=ce')
     assert "there is no group 'ce'; there are a, b, d" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('of_a, of_b, verdict', [
+    ((0.04, 1), (0.05, 2), 'In accuracy on test, a and b differ from CE'),
+    ((0.04, 1), (0.04, -1), 'In accuracy on test, a differs from CE; on b, interval and test '
+                            'disagree'),
+    ((0.04, -1), (0.2, 1), 'No difference in accuracy on test from CE is shown; on a, interval and '
+                           'test disagree'),
+    ((0.06, 1), (1, -1), 'No difference in accuracy on test from CE is shown'),
+])
+def test_a_difference_of_many_needs_both_test_and_interval(of_a, of_b, verdict):
+    """Each is a corrected p and the lower end of an interval up to 2."""
+    pairs = []
+    for label, (p, low) in (('a', of_a), ('b', of_b)):
+        comparison = SimpleNamespace(gap={'both': (low, 2)})
+        pairs.append(SimpleNamespace(
+            a=SimpleNamespace(label=label), b=SimpleNamespace(label='CE'), holm={'accuracy': p},
+            comparisons={'test': comparison}))
+    assert evaluate.verdict_on_all(pairs) == verdict
 
 
 def test_steps_gap_and_what_older_runs_lack(out, capsys):
