@@ -176,10 +176,10 @@ class Windows(nn.Module):
         for place, vectors in enumerate(x.chunk(self.size, dim=-1)):
             offset = place - before  # of the token whose vector is added, from the window's own
             if offset < 0:
-                vectors = F.pad(vectors[:, :offset], (0, 0, -offset, 0))
+                vectors = F.pad(vectors, (0, 0, -offset, 0))[:, :x.shape[1]]
             elif offset > 0:  # the last tokens would see the padding
                 vectors = vectors.masked_fill(padding, 0)
-                vectors = F.pad(vectors[:, offset:], (0, 0, 0, offset))
+                vectors = F.pad(vectors, (0, 0, 0, offset))[:, offset:]
             h = h + vectors
         return F.relu(h)
 
@@ -513,6 +513,8 @@ def seeded_linear(n_in, n_out):
 
 def class_weights(text, class_share):
     """'1,9' or 'balanced' (1 / share) -> weights of mean 1 over the training labels, [n_class]."""
+    if text == 'balanced' and 0 in class_share:
+        raise ValueError('class weights cannot be balanced: a class has no training review')
     try:
         if text == 'balanced':
             weights = [1 / share for share in class_share]

@@ -92,10 +92,12 @@ deterministic = False  # the same numbers from the same seed on CUDA too (on the
 threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 # -----------------------------------------------------------------------------
 BOUNDS = [  # settings, the lowest value, and what they must be below
-    (['n_runs', 'at_once', 'batch_size', 'max_iters', 'eval_interval', 'eval_texts'], 1, math.inf),
+    (['n_runs', 'at_once', 'batch_size', 'block_size', 'max_iters', 'eval_interval', 'eval_texts'],
+     1, math.inf),
     (['final_texts'], 10, math.inf),
     (['beta1', 'beta2', 'masked'], 0, 1),
-    (['seed', 'max_tokens', 'warmup_iters', 'learning_rate', 'min_lr', 'min_count', 'weight_decay',
+    (['seed'], 0, 2 ** 63),
+    (['max_tokens', 'warmup_iters', 'learning_rate', 'min_lr', 'min_count', 'weight_decay',
       'grad_clip', 'threads', 'ckpt_secs'], 0, math.inf),
 ]
 # the files whose change makes it another run
@@ -133,6 +135,8 @@ def load_texts():
     texts = {name: split._replace(labels=None) for name, split in data.items()}
     if 'unlabelled' in meta:
         texts['train'] = texts['train'].join(load_unlabelled(folder, meta))
+    if len(texts['val'].spans) < 2:
+        fail(f'{dataset} has but one text in val; the temperature wants one, the figures another')
     for name in ('val', 'test'):
         texts[name] = texts[name].take(slice(final_texts))
     encoding = tokenizer(meta['tokenizer']['name'])
@@ -409,8 +413,7 @@ def train(folder, run_seed, texts, n_bytes, config, vocabulary):
         step = progress.step
         lr = scheduled_rate(step, max_iters, learning_rate, min_lr, warmup_iters, decay_lr)
         begin_step([optimizer], lr, batch.tokens)
-        # dropout draws from the seed and the step, so that a resumed run draws the same
-        torch.manual_seed((run_seed * parallel.WORLD + parallel.RANK) * 1_000_003 + step)
+        loop.seed_step(run_seed, step)
         loss = learn_batch(batch)
         if not loop.is_finite(loss, device, step):
             loop.fail_at_loss(loss.item(), folder, f'step {step}')

@@ -111,7 +111,8 @@ threads = 0  # CPU threads; 0 leaves the choice to PyTorch
 BOUNDS = [  # settings, the lowest value, and what they must be below
     (['n_runs', 'at_once', 'pool'], 1, math.inf),
     (['token_dropout', 'beta1', 'beta2'], 0, 1),
-    (['seed', 'n_train', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
+    (['seed'], 0, 2 ** 63),
+    (['n_train', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
       'learning_rate', 'ngram_rate', 'min_lr', 'min_count', 'weight_decay', 'grad_clip', 'threads',
       'ckpt_secs'], 0, math.inf),
 ]
@@ -170,7 +171,8 @@ def settle_settings(config_files):
         name = Path(config_files[-1]).stem if config_files else dataset
         out_dir = f'out/{name}'
     device, dtype = loop.start_device(device, dtype, threads, deterministic)
-    if device != 'cpu' or dtype == 'float16':  # which a GradScaler would have to know of
+    # which a GradScaler would have to know of, and which divides by beta2
+    if device != 'cpu' or dtype == 'float16' or beta2 == 0:
         deferred = False
     graphs = graphs and loop.can_use_graphs(device, dtype, max_tokens) and not compile
     if max_tokens == 0:
@@ -226,8 +228,9 @@ def add_taught(split, meta):
     return split.join(unlabelled), classifier.id
 
 
-def load_trunk():
-    """The weights of init_from, or None. Fails where they are not to be had."""
+def load_trunk(meta):
+    """The weights of init_from, or None. Fails where they are not to be had, or of another data
+    set's tokens; meta: that of the data."""
     if not init_from:
         return None
     path = Path(init_from)
@@ -243,6 +246,8 @@ def load_trunk():
         if name in config and config[name] != globals()[name]:
             fail(f'{path} does not fit: its {name} is {config[name]}, here it is '
                  f'{globals()[name]}; a language model wants config/finetune.py')
+    if config.get('tokenizer', meta['tokenizer']) != meta['tokenizer']:
+        fail(f'{path} does not fit: it is of another tokenizer')
     if spell and 'tokens' not in weights:
         fail(f'{path} does not fit: it has no tokens that others are spelled by')
     return weights
@@ -440,8 +445,7 @@ def train(folder, run_seed, data, meta, config, known):
         step = progress.step
         lr = scheduled_rate(step, epochs * steps, learning_rate, min_lr, warmup_iters, decay_lr)
         begin_step(optimizers, lr, batch.tokens)
-        # dropout draws from the seed and the step, so that a resumed run draws the same
-        torch.manual_seed((run_seed * parallel.WORLD + parallel.RANK) * 1_000_003 + step)
+        loop.seed_step(run_seed, step)
         loss = learn_batch(batch)
         if not loop.is_finite(loss, device, step):
             fail_at_loss(loss.item(), folder, step, steps)
@@ -609,7 +613,7 @@ def main(settings, config_files=()):
     if teacher:
         config['teacher_id'] = teacher_id
     with loop.ending_well(out_dir):
-        trunk = load_trunk()
+        trunk = load_trunk(meta)
         data, vocabulary, strength = number_data(data, meta, trunk)
         config['known_tokens'] = len(vocabulary.tokens)
         config['known_ngrams'] = len(vocabulary.ngrams)

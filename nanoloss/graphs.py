@@ -40,6 +40,8 @@ class StepGraphs:
             try:
                 with torch.cuda.graph(graph, self.pool):
                     returned = self.step(batch._replace(**places))
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 raise RuntimeError('this step cannot be a CUDA graph: something in it, such as a '
                                    'loss, makes the CPU wait; try --graphs=False') from error

@@ -313,6 +313,13 @@ def ending_well(out_dir):
         sys.exit(128 + (stop_signal or signal.SIGINT))
 
 
+def seed_step(run_seed, step):
+    """Let dropout draw from the seed, the process and the step, so that a resumed run draws the
+    same."""
+    seed = (run_seed * parallel.WORLD + parallel.RANK) * 1_000_003 + step
+    torch.manual_seed(seed % 2 ** 63)
+
+
 def is_finite(loss, device, step):
     """Whether a loss is, where it is looked at: asking a GPU for a number makes it wait, so there
     only every tenth step is, and all of them at the next evaluation."""

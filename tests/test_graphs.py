@@ -118,6 +118,19 @@ def test_a_step_that_waits_says_what_to_do(recorded):
         graphs(batch)
 
 
+def test_too_little_memory_to_record_is_said_to_be_that(recorded, capsys):
+    def step(batch):
+        if recorded:
+            raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')
+        return batch.tokens
+    graphs = StepGraphs(step)
+    batch = Batch(None, torch.ones(3), None, None, 0)
+    with pytest.raises(SystemExit), loop.ending_well('out'):
+        for _ in range(3):
+            graphs(batch)
+    assert 'out of memory; try a lower --max_tokens' in capsys.readouterr().err
+
+
 def test_where_there_can_be_no_graph():
     assert loop.can_use_graphs('cuda', 'bfloat16', 0)
     for device, dtype, max_tokens in [('cpu', 'bfloat16', 0), ('mps', 'float32', 0),

@@ -2,6 +2,7 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, call
-from helpers import LANGUAGE, fails, make_data, outcome, pretrain, script, train
+from helpers import (
+    LANGUAGE, fails, make_data, outcome, pretrain, save, script, toy_reviews, train)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -519,6 +521,7 @@ BAD = {
     'a block longer than the data': (['--block_size=100000'], 'tokens to learn from'),
     'heads that do not divide': (['--n_head=3'], 'n_embd 16 is not divisible by n_head 3'),
     'no such head': (['--head=cee'], "there is no head 'cee'"),
+    'empty blocks': (['--block_size=0'], 'block_size must be at least 1'),
     'no steps': (['--max_iters=0'], 'max_iters must be at least 1'),
     'no data': (['--dataset=none'], 'prepare.py'),
     'everything left out': (['--masked=1'], 'masked must be'),
@@ -550,6 +553,23 @@ def test_a_trunk_that_does_not_fit(capsys, data, trained, tmp_path):
         error = fails(capsys, data, tmp_path / 'out', *argv, change)
         assert message in error
         assert not (tmp_path / 'out').exists()
+
+
+def test_a_trunk_of_another_tokenizer(capsys, data, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / 'lm')
+    config = json.loads((tmp_path / 'lm/config.json').read_text())
+    config['tokenizer'] = {'name': 'o200k_base'}
+    (tmp_path / 'lm/config.json').write_text(json.dumps(config))
+    argv = [f'--init_from={tmp_path}/lm', '--lower=False', '--causal', '--spell', '--n_head=2']
+    assert 'it is of another tokenizer' in fails(capsys, data, tmp_path / 'out', *argv)
+
+
+def test_one_text_of_val_is_too_few(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    save(tmp_path / 'data/toy', {'train': toy_reviews(210, rng), 'val': toy_reviews(1, rng),
+                                 'test': toy_reviews(9, rng)})
+    error = fails(capsys, tmp_path / 'data', tmp_path / 'out', run=pretrain)
+    assert 'toy has but one text in val' in error
 
 
 def test_sample_of_what_is_no_language_model(home, trained, tmp_path):

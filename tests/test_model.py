@@ -148,7 +148,7 @@ def test_hidden_states_leave_the_encoder_normalised():
     assert (hidden.var(-1, correction=0) - 1).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize('window', [1, 2, 3, 4])
+@pytest.mark.parametrize('window', [1, 2, 3, 4, 7, 40])  # also wider than the longest review
 def test_windows_are_a_convolution_of_one_hot_tokens(window):
     """torch's own, with a kernel that holds the tables; the review is padded with zeros."""
     model = encoder(window=window, n_layer=0)
@@ -169,6 +169,13 @@ def test_padding_changes_nothing_of_windows(pooling):
     model = encoder(window=3, n_layer=0, pooling=pooling)
     alone = torch.cat([model(*pad([review]))[-1] for review in SEQUENCES])
     torch.testing.assert_close(model(*pad(SEQUENCES, width=33))[-1], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_windows_wider_than_a_text():
+    model = encoder(window=8, n_layer=0)
+    short = [[(7, 1)], [(3, 1), (4, 1)]]
+    torch.testing.assert_close(model(*pad(short))[-1], model(*pad(short, width=20))[-1],
+                               rtol=1e-12, atol=1e-12)
 
 
 def test_max_pooling_is_the_largest_of_the_real_tokens():

@@ -402,6 +402,24 @@ def gradients_of_two_optimizers():
     return model, twin, [adamw, deferred]
 
 
+def test_a_step_that_overflows_in_one_optimizer_is_left_out_of_all():
+    """A GradScaler leaves out the step of the one; what is clipped by a norm that is not a number
+    must not reach the other."""
+    for overflow in math.inf, math.nan:
+        weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+        optimizers = [AdamW([weights[0]], lr=0.1, weight_decay=0.0), SGD([weights[1]], lr=0.1)]
+        scaler = torch.amp.GradScaler('cpu', 4.0)
+        scaler.scale(torch.zeros(1))  # to start it
+        weights[0].grad = torch.tensor([1.0, overflow, 1.0])
+        weights[1].grad = torch.ones(3)
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
+        assert not clip_grad_norm(optimizers, 1.0).isfinite()
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        assert weights[0].tolist() == weights[1].tolist() == [1.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize('limit', ['none', 'half the norm', 'twice the norm', 'tiny'])
 def test_clipping_is_torch_s_with_a_dense_copy(limit):
     model, twin, optimizers = gradients_of_two_optimizers()

@@ -604,6 +604,12 @@ def test_few_reviews_are_drawn_by_the_seed(data, tmp_path, capsys):
     assert 'n_train is 211, but there are 210 training reviews' in error
 
 
+@pytest.mark.parametrize('argv', [['--seed=20261127235959'], ['--beta2=0']])
+def test_settings_at_their_edges(data, tmp_path, argv):
+    train(data, tmp_path, '--epochs=1', *argv)
+    assert list(tmp_path.glob('seed*/result.json'))
+
+
 # What a GPU does otherwise
 
 def test_an_overflow_of_float16_is_no_gradient_norm(data, tmp_path, monkeypatch):
@@ -732,6 +738,9 @@ MISTAKES = {
                                    'bce_matched is for two classes'),
     "another head's setting": (['--head=bce', '--from_ce'], "there is no setting 'from_ce'"),
     'a head that cannot be': (['--head=focal', '--gamma=-1'], 'gamma must not be negative'),
+    'weights of no reviews': (['--head=ce', '--class_weight=balanced', '--n_train=1'],
+                              'a class has no training review'),
+    'a seed too large': ([f'--seed={2 ** 63}'], 'seed must be at least 0 and below'),
     'weights of three classes': (['--head=ce', '--class_weight=1,2,3'], '2 positive numbers'),
     'nothing kept': (['--keep_frac=0'], 'keep_frac must be in (0, 1]'),
     'more than there is': (['--keep_frac=1.5'], 'keep_frac must be in (0, 1]'),
