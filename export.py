@@ -31,7 +31,7 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from model import NgramWeights, is_correct
+from model import NgramWeights
 from nanoloss import labels, reader
 from nanoloss.configure import configure, fail
 from nanoloss.data import fingerprint, load_data
@@ -168,12 +168,14 @@ the same kind, not for other seeds.
 | --- | --- | --- | --- |
 {figures}
 
+{how}
+
 Held against the run in PyTorch on the {n_checked:,} texts of val: {n_other} other labels,
 probabilities at most {distance:.6f} apart.
 
 ## Limits
 
-- It knows these classes only, and says one of them of any text: of another language, of another
+- It knows these classes only, and says {says} of any text: of another language, of another
   subject, of none.
 - Of a text it reads {length}.
 - It repeats what its training texts have, their errors and their prejudices among it.
@@ -212,14 +214,37 @@ def compare(classifier, exported, texts):
     return n_other, distance
 
 
-def figure_row(name, split, probs):
-    """A row of the card's table: accuracy on a split, with Wilson's interval."""
+def figure_row(name, split, decisions):
+    """A row of the card's table: accuracy on a split, with Wilson's interval.
+
+    decisions: of `decide`; all labels of a text have to be right."""
     n_texts = len(split.labels)
-    correct = is_correct(torch.from_numpy(probs), torch.from_numpy(split.labels.astype(np.int64)))
-    n_correct = int(correct.sum())
+    wrong = (decisions != split.labels).reshape(n_texts, -1).any(1)
+    n_correct = int((~wrong).sum())
     low, high = binomtest(n_correct, n_texts).proportion_ci(method='wilson')
     return (f'| {name} | {n_texts:,} | {100 * n_correct / n_texts:.2f} '
             f'| {100 * low:.2f} to {100 * high:.2f} |')
+
+
+def describe_decisions(answers, decisions):
+    """How the model comes from probabilities to labels, in sentences; what it says of any text.
+
+    answers: its `Labels`; decisions: of `decide`, on val and on test."""
+    chosen = answers.thresholds
+    how = 'The likeliest class is the answer.'
+    says = 'one of them'
+    if answers.multi_label:
+        how = 'The labels are those above 0.5.'
+        says = 'those of them that it finds likely'
+    if chosen is not None:
+        goal = 'the best F1' if chosen.goal is None else f'a {chosen.rule} of {chosen.goal:.0%}'
+        how = f'Thresholds decide, which were chosen on val for {goal}: labels.py says how.'
+    if labels.can_be_unsure(chosen, answers.multi_label):
+        shares = [f'{(of_split == labels.NO_ANSWER).mean():.1%}' for of_split in decisions]
+        how += (f' Where none is reached, the answer is "{labels.UNSURE}", which counts as a wrong '
+                f'one: {shares[0]} of val, {shares[1]} of test.')
+        says = f'one of them, or "{labels.UNSURE}",'
+    return how, says
 
 
 def make_card(classifier, exported, folder, data, meta):
@@ -229,9 +254,14 @@ def make_card(classifier, exported, folder, data, meta):
     config = classifier.config
     texts = {name: texts_of(split, classifier.encoding) for name, split in data.items()}
     n_other, distance = compare(classifier, exported, texts['val'])
+    answers = exported.labels
     figures = []
+    decisions = []
     for name, split in data.items():
-        figures.append(figure_row(name, split, exported.probs(texts[name])))
+        probs = exported.probs(texts[name])
+        decisions.append(labels.decide(probs, answers.multi_label, answers.thresholds))
+        figures.append(figure_row(name, split, decisions[-1]))
+    how, says = describe_decisions(answers, decisions)
     sizes = []
     for name, size in meta['splits'].items():
         sizes.append(f'{size["rows"]:,} {name}')
@@ -248,6 +278,8 @@ def make_card(classifier, exported, folder, data, meta):
         data=config['data'][:16],
         texts=', '.join(sizes),
         figures='\n'.join(figures),
+        how=how,
+        says=says,
         n_checked=len(texts['val']),
         n_other=n_other,
         distance=distance,

@@ -337,7 +337,14 @@ def highlighted(pieces):
 
 def strongest(pieces):
     """The ten pieces that are worth most, for or against the decision, a line each."""
-    ranked = sorted(dict(pieces).items(), key=lambda item: -abs(item[1]))
+    worths = {}
+    of_character = 0.0
+    for piece, worth in pieces:
+        of_character += worth
+        if piece:  # else a token that ends within a character
+            worths[piece] = of_character
+            of_character = 0.0
+    ranked = sorted(worths.items(), key=lambda item: -abs(item[1]))
     return '\n'.join(f'    {worth:+.2f}  {piece!r}' for piece, worth in ranked[:10])
 
 

@@ -23,6 +23,7 @@ import glob
 import hashlib
 import os
 import re
+import signal
 import sys
 import tarfile
 import tempfile
@@ -598,6 +599,7 @@ def split_train(reviews, val_share, test_share):
     Reviews with several labels each are stratified by label with and without groups.
     """
     random = np.random.RandomState(seed % 2 ** 32)  # its stream never changes, as default_rng's may
+    offsets = np.random.RandomState([seed % 2 ** 32, 1])
     rows = np.flatnonzero(reviews.sides == 'train')
     labels = reviews.labels[rows]
     units = np.arange(len(rows)) if reviews.groups is None else reviews.groups[rows]
@@ -606,6 +608,7 @@ def split_train(reviews, val_share, test_share):
         reviews.sides[rows] = np.array(SPLITS)[stratify(labels, units, shares, random)]
         return
 
+    shares = [share for share in (val_share, test_share) if share > 0]
     strata = [np.arange(len(rows))]
     if reviews.groups is None:
         strata = [np.flatnonzero(labels == y) for y in np.unique(labels)]
@@ -616,6 +619,11 @@ def split_train(reviews, val_share, test_share):
         # the beginning, then comes val
         middle = np.empty(len(sizes))
         middle[pile] = (np.cumsum(sizes[pile]) - sizes[pile] / 2) / len(stratum)
+        # the middles of a few reviews lie where one split, of all such classes, gets none; at least
+        # one stays in train
+        few = len(sizes) * min(shares, default=1) < 0.8 and len(sizes) * (1 - sum(shares)) >= 1
+        if reviews.groups is None and few:
+            middle = (middle + offsets.random_sample()) % 1
         position = middle[unit_of]
         reviews.sides[rows[stratum[position < val_share + test_share]]] = 'val'
         reviews.sides[rows[stratum[position < test_share]]] = 'test'
@@ -695,7 +703,8 @@ def check_splits(reviews):
             fail(f'{source}: train has no review of class {class_name!r}')
     for side in SPLITS:
         if side not in reviews.sides:
-            fail(f'{source}: no reviews are left for {side}, of {len(reviews.sides):,} in all')
+            fail(f'{source}: no reviews are left for {side}, of {len(reviews.sides):,} in all; try '
+                 'other --val_frac and --test_frac')
 
 
 def write_npy_header(file, total):
@@ -871,6 +880,7 @@ def main(cache):
 
 if __name__ == '__main__':
     configure(globals())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is half-written goes
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
             main(cache)

@@ -11,6 +11,8 @@ Notable:
 """
 import codecs
 import json
+import os
+import sys
 from pathlib import Path
 
 import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
@@ -145,4 +147,7 @@ def main(folders):
 if __name__ == '__main__':
     folders = []
     configure(globals(), positional=folders)
-    main(folders)
+    try:
+        main(folders)
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

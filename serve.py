@@ -11,7 +11,7 @@ the API, /health tells that it lives, and /metrics counts what it does, in Prome
 Notable:
 - Requests that come while the model computes are computed together next.
 - What is too large gets a 413 or 422, what comes too slowly a 408; when too many wait, a 503 that
-  says to come back. SIGTERM finishes what has been accepted.
+  says to come back. SIGTERM finishes what has been accepted, within half a minute.
 - With --token_file, who asks has to send what is in it, Authorization: Bearer ...; the page and
   /health are open.
 """
@@ -22,6 +22,7 @@ import gc
 import hashlib
 import hmac
 import io
+import itertools
 import json
 import os
 import signal
@@ -31,7 +32,6 @@ import time
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from functools import partial
-from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -107,29 +107,38 @@ class Job(NamedTuple):
 
 
 class JobQueue:
-    """Requests in the order in which they came. Those that wait are computed together: a batch of
-    many texts costs less than many batches of one."""
+    """Requests in the order in which they came, those for explanations last: one can cost as much
+    as a thousand answers. Those that wait are computed together: a batch of many texts costs less
+    than many batches of one."""
 
     def __init__(self, classifier):
         self.classifier = classifier
-        self.jobs = asyncio.Queue(max_waiting)
+        self.jobs = asyncio.PriorityQueue(max_waiting)  # of (explain, number, Job)
+        self.numbers = itertools.count()
 
     async def result(self, texts, explain=False, patient=False):
         """Wait for the model -> (probabilities, explanations). Raises asyncio.QueueFull, unless
         patient: then it waits for a place, too."""
         job = Job(texts, explain, asyncio.get_running_loop().create_future())
+        place = explain, next(self.numbers), job
         if patient:
-            await self.jobs.put(job)
+            await self.jobs.put(place)
         else:
-            self.jobs.put_nowait(job)
+            self.jobs.put_nowait(place)
         return await job.result
 
     async def take_waiting(self):
-        """Wait for a job -> it and, up to about TEXTS_AT_ONCE, those that wait behind it."""
-        jobs = [await self.jobs.get()]
-        n_texts = len(jobs[0].texts)
-        while n_texts < TEXTS_AT_ONCE and not self.jobs.empty():
-            jobs.append(self.jobs.get_nowait())
+        """Wait for a job -> it and, up to about TEXTS_AT_ONCE, those that wait behind it; one for
+        an explanation comes alone."""
+        explain, _, job = await self.jobs.get()
+        jobs = [job]
+        n_texts = len(job.texts)
+        while not explain and n_texts < TEXTS_AT_ONCE and not self.jobs.empty():
+            place = self.jobs.get_nowait()
+            if place[0]:  # its turn comes when no other waits
+                self.jobs.put_nowait(place)
+                break
+            jobs.append(place[-1])
             n_texts += len(jobs[-1].texts)
         return jobs
 
@@ -139,10 +148,12 @@ class JobQueue:
             jobs = await self.take_waiting()
             try:
                 results = await asyncio.to_thread(compute, self.classifier, jobs)
-            except Exception as error:
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # such as a panic of the tokenizer, which is Rust
                 for job in jobs:
                     if not job.result.done():
-                        job.result.set_exception(error)
+                        job.result.set_exception(RuntimeError(f'{type(error).__name__}: {error}'))
                 continue
             for job, result in zip(jobs, results):
                 if not job.result.done():  # whoever asked may have gone
@@ -284,7 +295,7 @@ class Table:
         self.file.seek(0)
         text = io.TextIOWrapper(self.file, 'utf-8-sig', errors='replace', newline='')
         try:
-            yield from csv.reader(text)
+            yield from (row for row in csv.reader(text) if row)  # an empty line is none
         finally:
             text.detach()  # the file stays open
 
@@ -311,10 +322,10 @@ class Table:
         rows = self.rows()
         next(rows)
         texts = (row[self.place] for row in rows)
-        chunk = list(islice(texts, TEXTS_AT_ONCE))
+        chunk = list(itertools.islice(texts, TEXTS_AT_ONCE))
         while chunk:
             yield chunk
-            chunk = list(islice(texts, TEXTS_AT_ONCE))
+            chunk = list(itertools.islice(texts, TEXTS_AT_ONCE))
 
 
 def csv_lines(rows):

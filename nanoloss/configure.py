@@ -40,6 +40,8 @@ def configure(namespace, more=None, positional=None, config_files=None, argv=Non
     Returns the dict of all settings. What the user got wrong ends in `fail`.
     """
     argv = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a text may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors='backslashreplace')
     # nothing is replaced in the namespace until all arguments are known to be right
     notes = read_settings(namespace)
     settings = {key: namespace[key] for key in notes}

@@ -1,6 +1,7 @@
 """Files of texts, a row each: .csv, .tsv, .jsonl (or .json) and .parquet, of any size, also as .gz
 or .zst; and JSON lines from standard input."""
 import glob
+import json
 import shutil
 import sys
 import tempfile
@@ -88,6 +89,50 @@ def read_separated(path, file, separator, columns, cache):
                                          cache_dir=cache, **options)
 
 
+def json_rows(file):
+    """Yield the rows of a .jsonl file or of a .json file, which may be one array, as dicts. Raises
+    ValueError where there is none or another thing."""
+    with open(file, encoding='utf-8-sig') as lines:
+        first = next((line for line in lines if line.strip()), '')
+        lines.seek(0)
+        is_array = first.lstrip().startswith('[')
+        if is_array:
+            lines = [lines.read()]
+        n_rows = 0
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                # pandas writes NaN, which is no JSON, for what is missing
+                content = json.loads(line, parse_constant=lambda name: None)
+            except ValueError as error:
+                raise ValueError(f'line {number}: {error}') from None
+            for row in content if is_array else [content]:
+                if not isinstance(row, dict):
+                    raise ValueError(f'line {number}: a row is an object, by columns')
+                n_rows += 1
+                yield row
+    if not n_rows:
+        raise ValueError('there is no row')
+
+
+def read_json(path, file, columns, cache):
+    """The same for a .jsonl or .json file, every cell as its string. Of its other columns nothing
+    is asked: what a row lacks, or has of another type than the row before it, is no mistake."""
+    import datasets
+    known = {}  # in the order in which they come
+
+    def cells():
+        for row in json_rows(file):
+            known.update(dict.fromkeys(row))
+            yield {column: strings(path, column, [row.get(column)])[0] for column in columns}
+
+    strings_only = datasets.Features({column: datasets.Value('string') for column in columns})
+    data = datasets.Dataset.from_generator(cells, features=strings_only, cache_dir=cache)
+    check_columns(path, columns, list(known))
+    return data
+
+
 def read_columns(path, columns, cache):
     """Columns of a file -> datasets.Dataset, memory-mapped from the folder `cache`.
 
@@ -105,13 +150,13 @@ def read_columns(path, columns, cache):
         fail(f'{path}: wanted imdb, sample, a folder, or a .tar.gz, .csv, .tsv, .jsonl or '
              '.parquet file')
     try:
+        Path(cache).mkdir(exist_ok=True)
         file = unpack(path, cache)
-        pattern = glob.escape(str(file))  # datasets takes a path for a pattern
-        if kind == 'parquet':
-            data = datasets.Dataset.from_parquet(pattern, cache_dir=cache)
+        if kind == 'parquet':  # datasets takes a path for a pattern
+            data = datasets.Dataset.from_parquet(glob.escape(str(file)), cache_dir=cache)
         elif kind in ('json', 'jsonl'):
             check_lines(path, file)
-            data = datasets.Dataset.from_json(pattern, cache_dir=cache, encoding='utf-8-sig')
+            data = read_json(path, file, columns, cache)
         else:
             check_lines(path, file)
             data = read_separated(path, file, ',' if kind == 'csv' else '\t', columns, cache)

@@ -180,6 +180,22 @@ def test_thresholds_go_along(home, exported, Classifier, tmp_path):
                    *argv, model=exported['out/bce'] / 'model.onnx')
     deciding = Exported(tmp_path / 'with')
     assert [deciding.label(row) for row in p] == expected
+
+    # the card counts what the folder answers, of which "unsure" is none that is right
+    data, _ = script().load_data(home / 'data/sample')
+    for name in 'with', 'without':
+        folder = Exported(tmp_path / name)
+        card = (tmp_path / name / 'README.md').read_text('utf-8')
+        for side in 'val', 'test':
+            rows = [data[side].tokens[begin:end].tolist() for begin, end in data[side].spans]
+            found = [folder.label(row) for row in folder.probs(
+                [folder.encoding.decode(row) for row in rows])]
+            n_right = sum(label == ('neg', 'pos')[y] for label, y in zip(found, data[side].labels))
+            assert f'| {side} | {len(rows):,} | {100 * n_right / len(rows):.2f} |' in card
+            if name == 'with':
+                assert f'{found.count("unsure") / len(rows):.1%} of {side}' in card
+        assert ('a precision of 90%' in card) == (name == 'with')
+        assert ('The likeliest class is the answer.' in card) == (name == 'without')
     for plain in Exported(tmp_path / 'without'), Exported(tmp_path / 'with', thresholds=False):
         assert 'unsure' not in [plain.label(row) for row in p]
 

@@ -207,6 +207,14 @@ def test_explain_in_lines(home):
     assert re.search(r"[+-]\d\.\d\d  ' wonderful'", plain)
 
 
+def test_a_character_of_several_tokens_is_one_piece():
+    """Its tokens' worths are added; those before the last one are no text."""
+    import predict
+    pieces = [('a', 0.5), ('', 1.0), ('', 0.25), ('\u7968', 0.25), ('', -3.0), ('\u304c', 1.0)]
+    assert predict.strongest(pieces).splitlines() == [
+        "    -2.00  '\u304c'", "    +1.50  '\u7968'", "    +0.50  'a'"]
+
+
 def test_explain_as_json(home, Classifier):
     text = 'a wonderful film'
     printed = call(home, 'predict.py', 'out/bce', '--explain', '--format=jsonl', text)

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import subprocess
@@ -843,6 +844,20 @@ def test_rare_labels_that_overlap():
                                     np.random.RandomState(seed))
         assert (label_counts(labels, split_of) == 1).all()
         assert np.bincount(split_of).tolist() == [160, 20, 20]
+
+
+@pytest.mark.parametrize('n', [2, 3, 5, 6, 7])
+def test_many_classes_of_a_few_texts_each(n, tmp_path):
+    """No split gets none or all that it is due; every class has one in train."""
+    rows = [(f'text {i} of {y}', f'class {y}') for y in range(100) for i in range(n)]
+    write_csv(tmp_path / 'few.csv', rows)
+    run(f'--source={tmp_path}/few.csv', f'--data_dir={tmp_path}')
+    labels = {side: np.load(tmp_path / f'few/{side}_labels.npy') for side in SPLITS}
+    assert len(np.unique(labels['train'])) == 100
+    for side in 'val', 'test':
+        # of each class none or one: at most 1/4 of variance each
+        assert abs(len(labels[side]) - 10 * n) < 4 * math.sqrt(100 / 4)
+        assert len(np.unique(labels[side])) == len(labels[side])
 
 
 def test_labels_with_fewer_units_than_splits_are_in_train():

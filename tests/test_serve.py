@@ -1,5 +1,6 @@
 """serve.py over HTTP, by PyTorch and without: against predict.py's answers, with bodies that are
 wrong, under load, and in a browser (60 s)."""
+import asyncio
 import collections
 import concurrent.futures
 import contextlib
@@ -169,6 +170,65 @@ def test_a_table_is_answered_as_predict_answers_it(server, home, tmp_path):
     for row, wanted in zip(found[1:], expected[1:]):
         assert (row[0], row[3]) == (wanted[0], wanted[3])
         assert float(row[1]) == pytest.approx(float(wanted[1]), abs=2e-4)
+
+
+def test_empty_lines_of_a_table_are_none(server):
+    body = b'text,label\nhello,a\n\nworld,b\n\n'
+    status, _, found = ask(server, body, path='/batch', headers=CSV)
+    assert status == 200
+    assert [row[-1] for row in csv.reader(io.StringIO(found))] == ['text', 'hello', 'world']
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """A JobQueue whose classifier notes what it is asked for, and panics at one text."""
+    import serve
+    asked = []
+
+    class Noting:
+        def probs(self, texts):
+            asked.append(texts)
+            if 'panic' in texts:
+                raise Panic('overflow')
+            return [[0.5, 0.5]] * len(texts)
+
+        def explain(self, text):
+            asked.append(text)
+            return [0.5, 0.5], 'neg', []
+
+    monkeypatch.setattr(serve, 'max_waiting', 10)
+    return serve.JobQueue(Noting()), asked
+
+
+def test_explanations_come_when_no_answer_waits(queue):
+    queue, asked = queue
+
+    async def ask_all():
+        waiting = [asyncio.create_task(queue.result([text], explain))
+                   for text, explain in [('a', True), ('b', False), ('c', True), ('d', False)]]
+        await asyncio.sleep(0)  # all wait before any is computed
+        worker = asyncio.create_task(queue.work())
+        await asyncio.gather(*waiting)
+        worker.cancel()
+    asyncio.run(ask_all())
+    assert [texts for texts in asked if texts] == [['b', 'd'], 'a', 'c']
+
+
+def test_a_panic_of_the_tokenizer_ends_one_request(queue):
+    queue, _ = queue
+
+    async def ask_both():
+        worker = asyncio.create_task(queue.work())
+        with pytest.raises(RuntimeError, match='Panic: overflow'):
+            await queue.result(['panic'])
+        found = await asyncio.wait_for(queue.result(['a']), 10)
+        worker.cancel()
+        return found
+    assert asyncio.run(ask_both()) == ([[0.5, 0.5]], [])
 
 
 @pytest.mark.parametrize('body, message', [

@@ -127,9 +127,27 @@ def test_values_that_are_no_strings(tmp_path):
     rows = [{'text': 'a', 'n': 10, 'x': 0.5}, {'text': None, 'n': -9, 'x': 2.0}, {'n': 1, 'x': 1}]
     path = write_json_lines(tmp_path / 'n.jsonl', rows)
     assert column_of(path, 'n', tmp_path / 'cache') == ['10', '-9', '1']
-    assert column_of(path, 'x', tmp_path / 'cache') == ['0.5', '2.0', '1.0']
+    assert column_of(path, 'x', tmp_path / 'cache') == ['0.5', '2.0', '1']
     assert column_of(path, 'text', tmp_path / 'cache') == ['a', '', '']
     assert strings(path, 'b', [True, None, 3, 'x', 1.5]) == ['True', '', '3', 'x', '1.5']
+
+
+def test_columns_that_nobody_asked_for_may_hold_anything(tmp_path):
+    """Also where a type shows late, far beyond what a reader might take as a sample."""
+    rows = [{'text': f'text {i}', 'label': 'a', 'day': '2024-03-05', 'note': None, 'meta': {'b': 2}}
+            for i in range(40_000)]
+    rows[-1] |= {'note': 'a string', 'meta': [1], 'new': 1}
+    del rows[7]['note']
+    path = write_json_lines(tmp_path / 'n.jsonl', rows)
+    assert column_of(path, 'text', tmp_path / 'cache') == [row['text'] for row in rows]
+    assert set(column_of(path, 'day', tmp_path / 'cache')) == {'2024-03-05'}
+    assert column_of(path, 'new', tmp_path / 'cache')[-2:] == ['', '1']
+
+
+def test_an_array_of_rows(tmp_path):
+    path = tmp_path / 'n.json'
+    path.write_text('\n ' + json.dumps([{'text': 'a'}, {'text': 'b\nc'}], indent=1))
+    assert column_of(path, 'text', tmp_path / 'cache') == ['a', 'b\nc']
 
 
 def test_numbers_in_a_csv_stay_as_they_are_written(tmp_path):
@@ -146,6 +164,9 @@ MISTAKES = [
     ('jsonl', '', 'is empty'),
     ('jsonl', '\n\n', 'is empty'),
     ('jsonl', '{"text": "x", "label": 1}\n{"text": "y", "lab\n', 'cannot be read'),
+    ('jsonl', '{"text": "x", "label": 1}\n["y", 2]\n', 'line 2: a row is an object'),
+    ('json', '[{"text": "x", "label": 1}, 2]', 'a row is an object'),
+    ('json', '[]', 'is empty'),
     ('parquet', 'PAR1 or not', 'cannot be read'),
     ('csv', 'text,label\n"x,a\ny,b\n', 'EOF inside string'),
     ('csv', 'text,label\nx,a\ngood, bad,b\n', 'Expected 2 fields in line 3, saw 3'),
