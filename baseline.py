@@ -270,6 +270,8 @@ def fit_run(folder, kind, config, data, meta, counts, count_seconds):
     for name in ('val', 'test'):
         arrays[f'{name}_logits'] = logits[name].numpy()
         arrays[f'{name}_labels'] = labels[name]
+        if data[name].groups is not None:
+            arrays[f'{name}_groups'] = np.array(data[name].groups)
         figures[name] = score(head, logits[name], labels[name])
     n_val = len(labels['val'])  # as train.py, the figures of train are of as many reviews
     figures['train'] = score(head, logits['train'][:n_val], labels['train'][:n_val])

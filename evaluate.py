@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from model import is_correct, make_head
 from nanoloss.configure import configure, fail
-from nanoloss.data import fingerprint, load_array, load_data
+from nanoloss.data import fingerprint, load_data
 from nanoloss.figures import COLORS, draw_figures
 from nanoloss.files import locked_folder, write_file, write_json
 from nanoloss.labels import (
@@ -57,6 +57,7 @@ from nanoloss.stats import (
     permutation_test,
     pooled_sd,
     seeds_needed,
+    variance_of_mean,
 )
 from nanoloss.thresholds import choose_thresholds, flags, judge
 from nanoloss.tokenizer import decode, tokenizer
@@ -216,6 +217,7 @@ class Run:
     confidence: np.ndarray  # [reviews of test], see `measure`
     probs: dict             # by split: [reviews, classes], temperature-scaled as predict.py does it
     labels: dict            # by split: int [reviews], or 0 and 1 [reviews, classes]
+    groups: dict            # by split: [reviews], or None, see `Split`
 
 
 def check_count(split, logits, correct, result):
@@ -240,11 +242,15 @@ def read_finished_run(folder):
     head = make_head(**config | {'n_embd': 1})  # only for its probs
     logits = {}
     labels = {}
+    groups = {}
     correct = {}
     with np.load(folder / 'preds.npz') as preds:
         for split in SPLITS:
             logits[split] = torch.from_numpy(preds[f'{split}_logits'])
             labels[split] = preds[f'{split}_labels']
+            groups[split] = preds.get(f'{split}_groups')
+            if groups[split] is not None and groups[split].shape != labels[split].shape[:1]:
+                raise ValueError('preds.npz has other groups than labels')
             probs = head.probs(logits[split].float())
             correct[split] = is_correct(probs, torch.from_numpy(labels[split])).numpy()
             check_count(split, logits[split], correct[split], result['last'][split])
@@ -275,6 +281,7 @@ def read_finished_run(folder):
         confidence=confidence,
         probs={split: p.numpy() for split, p in scaled.items()},
         labels=labels,
+        groups=groups,
     )
 
 
@@ -337,12 +344,13 @@ def published_beside(run, papers):
     return None
 
 
-def summarize_accuracy(correct, drawn=True):
+def summarize_accuracy(correct, clusters=None, drawn=True):
     """bool [runs, reviews] -> the accuracy of a group in %, with its intervals.
 
-    drawn: whether runs of other seeds would differ; if not, one run has an interval, too."""
+    clusters: see `interval`. drawn: whether runs of other seeds would differ; if not, one run has
+    an interval, too."""
     by_run = 100 * correct.mean(1)
-    intervals = interval(correct if drawn else np.repeat(correct, 2, axis=0))
+    intervals = interval(correct if drawn else np.repeat(correct, 2, axis=0), clusters=clusters)
     return {
         'n': correct.shape[1],
         'correct': correct.sum(1).tolist(),
@@ -376,7 +384,8 @@ class Group:
         self.accuracy = {}  # by split: what `summarize_accuracy` says of it
         for split in SPLITS:
             self.correct[split] = np.stack([run.correct[split] for run in self.runs])
-            self.accuracy[split] = summarize_accuracy(self.correct[split], self.drawn)
+            clusters = self.runs[0].groups[split]
+            self.accuracy[split] = summarize_accuracy(self.correct[split], clusters, self.drawn)
 
 
 def read_runs(folder):
@@ -626,6 +635,14 @@ class Comparison:
     seeds_needed: list  # runs a head to find `effect`, at each of these standard deviations
 
 
+def clusters_of(groups, split):
+    """Which reviews belong together, as the first run says that does, or None."""
+    for group in groups:
+        if group.runs[0].groups[split] is not None:
+            return group.runs[0].groups[split]
+    return None
+
+
 def compare(a, b, split):
     """Two groups of two or more runs on one split -> Comparison."""
     correct_a = a.correct[split]
@@ -635,7 +652,7 @@ def compare(a, b, split):
     sd = pooled_sd(correct_a, correct_b)
     return Comparison(
         a, b, split,
-        gap=interval(correct_a, correct_b),
+        gap=interval(correct_a, correct_b, clusters=clusters_of([a, b], split)),
         means=permutation_test(*counts),
         spread=permutation_test(*counts, spread=True),
         sd=sd,
@@ -699,7 +716,8 @@ def compare_baselines(groups):
                 continue
             # a second run of a baseline would be the same
             same_again = np.repeat(baseline.correct['test'][:1], 2, axis=0)
-            gap = interval(group.correct['test'], same_again)
+            gap = interval(group.correct['test'], same_again,
+                           clusters=clusters_of([group, baseline], 'test'))
             gaps.append({'a': group.label, 'baseline': baseline.label, **gap})
     return gaps
 
@@ -773,10 +791,12 @@ def describe(comparison):
     sd, sd_low, sd_high = comparison.sd
     runs, runs_low, runs_high = comparison.seeds_needed
 
-    # through the choice of the reviews alone: 1.96 binomial standard errors, in points
+    # through the choice of the reviews alone: 1.96 standard errors of a run, in points
     reviews = a.correct[split].shape[1]
     share = a.correct[split].mean()
-    binomial = 196 * math.sqrt(share * (1 - share) / reviews)
+    clusters = clusters_of([a, b], split)
+    variance = np.mean([variance_of_mean(run, clusters)[0] for run in a.correct[split]])
+    of_reviews = 196 * math.sqrt(variance)
 
     return (
         f'**{verdict_on(comparison)}.**\n\n'
@@ -792,7 +812,7 @@ def describe(comparison):
         f'(95 % interval {sd_low:.2f} to {sd_high:.2f}). So it takes {runs:,} runs per head '
         f'({runs_low:,} to {runs_high:,}) to find a difference of {effect:g} points with 80 % '
         'power.\n'
-        f'- Reviews: {100 * share:.1f} % on {reviews:,} reviews is uncertain by +-{binomial:.2f} '
+        f'- Reviews: {100 * share:.1f} % on {reviews:,} reviews is uncertain by +-{of_reviews:.2f} '
         'points through the choice of the reviews alone, and the difference by an estimated '
         f'+-{gap["reviews"]:.2f}, however many the seeds; {effect:g} points are '
         f'{effect / 100 * reviews:.1f} reviews.'
@@ -1133,10 +1153,13 @@ def report(groups, pairs, gaps, notes, verdict):
         blocks.append('**Beware:**\n\n' + '\n'.join(items))
     for split in SPLITS:
         blocks += report_accuracy(groups, split)
+    together = 'all of which are taken as independent'
+    if clusters_of(groups, 'test') is not None:
+        together = 'where those of a group, such as a movie, are taken together'
     blocks.append(
         'After the last epoch, with 95 % intervals of the mean for other seeds and for other seeds '
-        'and reviews. Last column: the mean at the best-val epochs; on val too high, for val chose '
-        'them.')
+        f'and reviews, {together}. Last column: the mean at the best-val epochs; on val too high, '
+        'for val chose them.')
     blocks += report_measures(groups)
     blocks += report_abstaining(groups)
     for group in groups:
@@ -1252,10 +1275,8 @@ def draw_page(group):
     order = ('val', 'test')
     sizes = [len(texts[split]) for split in order]
     groups = None
-    if 'val_groups.npy' in meta['sha256']:
-        folder = Path(data_dir) / group.runs[0].dataset
-        arrays = [load_array(folder, f'{split}_groups.npy', meta['sha256']) for split in order]
-        groups = np.concatenate(arrays)
+    if data['val'].groups is not None:
+        groups = np.concatenate([data[split].groups for split in order])
     probs = [read_probs(run) for run in group.runs]
     unscaled = None
     if group.measures['NLL'][0] is not None:  # as trained, these are probabilities

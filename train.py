@@ -573,6 +573,8 @@ def finish(folder, model, data, progress, best):
     for name in ('val', 'test'):
         arrays[f'{name}_logits'] = logits[name].half().numpy()
         arrays[f'{name}_labels'] = np.array(data[name].labels)
+        if data[name].groups is not None:
+            arrays[f'{name}_groups'] = np.array(data[name].groups)
     write_file(folder / 'preds.npz', lambda file: np.savez_compressed(file, **arrays))
     write_file(folder / 'model.pt', lambda file: torch.save(model.state_dict(), file))
     write_file(folder / 'best.pt', lambda file: torch.save(best.weights, file))

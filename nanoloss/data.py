@@ -22,11 +22,14 @@ WIDTHS = 8  # batches are padded to multiples of this: each new shape costs oneD
 class Split(NamedTuple):
     """Reviews. tokens uint32 [N] may be memory-mapped; spans int64 [reviews, 2] say where a review
     begins and ends in it; labels are [reviews] or, of several a review, 0 and 1 [reviews, classes]
-    or, a teacher's, float32 [reviews, classes]; None where they are unknown. ngrams int32 [M] and
-    their spans int64 [reviews, 2] are there where a model uses n-grams (nanoloss/vocabulary.py)."""
+    or, a teacher's, float32 [reviews, classes]; None where they are unknown. groups [reviews] say
+    which reviews belong together, such as those of a movie; None where the source does not. ngrams
+    int32 [M] and their spans int64 [reviews, 2] are there where a model uses n-grams
+    (nanoloss/vocabulary.py)."""
     tokens: np.ndarray
     spans: np.ndarray
     labels: np.ndarray
+    groups: np.ndarray = None
     ngrams: np.ndarray = None
     ngram_spans: np.ndarray = None
 
@@ -35,6 +38,7 @@ class Split(NamedTuple):
         return self._replace(
             spans=self.spans[rows],
             labels=None if self.labels is None else self.labels[rows],
+            groups=None if self.groups is None else self.groups[rows],
             ngram_spans=None if self.ngram_spans is None else self.ngram_spans[rows])
 
     def lengths(self):
@@ -44,6 +48,7 @@ class Split(NamedTuple):
     def join(self, other):
         """These reviews, and behind them the other's; before n-grams are listed."""
         return self._replace(
+            groups=None,
             tokens=np.concatenate([self.tokens, other.tokens]),
             spans=np.concatenate([self.spans, other.spans + len(self.tokens)]),
             labels=None if self.labels is None else np.concatenate([self.labels, other.labels]))
@@ -87,7 +92,12 @@ def load_split(folder, name, meta):
         raise ValueError('meta.json is of other arrays')
     if tokens.max() >= meta['vocab_size']:
         raise ValueError('meta.json is of other arrays')
-    return Split(tokens, spans_of(offsets), labels)
+    groups = None
+    if f'{name}_groups.npy' in meta['sha256']:
+        groups = load_array(folder, f'{name}_groups.npy', meta['sha256'])
+        if groups.shape != (len(labels),):
+            raise ValueError('meta.json is of other arrays')
+    return Split(tokens, spans_of(offsets), labels, groups)
 
 
 def load_array(folder, file, sha256):

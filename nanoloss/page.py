@@ -22,7 +22,7 @@ from html import escape
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import hypergeom
+from scipy.stats import binomtest, hypergeom
 from tqdm import tqdm
 
 from nanoloss.configure import fail
@@ -398,9 +398,13 @@ def measure_slices(answers):
         correct = answers.correct[:, mask]
         if not answers.drawn:  # a second run would be the same
             correct = np.repeat(correct, 2, axis=0)
-        intervals = interval(correct)
-        low, high = np.clip(intervals['both'], 0, 100) if intervals['both'] else (None, None)
+        clusters = None if answers.groups is None else answers.groups[mask]
+        intervals = interval(correct, clusters=clusters)
         n = int(mask.sum())
+        low, high = np.clip(intervals['both'], 0, 100) if intervals['both'] else (None, None)
+        if low == high and low is not None:  # all of them are right, or none
+            found = binomtest(round(n * low / 100), n).proportion_ci(method='wilson')
+            low, high = 100 * found.low, 100 * found.high
         wrong = int(answers.wrong[mask].sum())
         p = hypergeom.sf(wrong - 1, len(mask), n_wrong, n)
         slices.append({'kind': kind, 'name': name, 'n': n, 'accuracy': intervals['estimate'],

@@ -28,10 +28,27 @@ def answer_noise(answers):
     return (residuals ** 2).sum() / ((n_runs - 1) * (n_reviews - 1) * answers.size)
 
 
-def interval(*groups):
+def variance_of_mean(values, clusters=None):
+    """That of the mean of values [reviews], for other reviews like these, which are independent but
+    for those of one cluster; clusters: [reviews], or None.
+
+    Returns the variance and, of clusters, its degrees of freedom (without, there are plenty: inf).
+    """
+    if clusters is None:
+        return values.var(ddof=1) / values.size, math.inf
+    _, cluster_of = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(cluster_of, values - values.mean())
+    if len(sums) == 1:  # which says nothing of others
+        return variance_of_mean(values)
+    variance = len(sums) / (len(sums) - 1) * (sums ** 2).sum() / values.size ** 2
+    return variance, len(sums) - 1
+
+
+def interval(*groups, clusters=None):
     """95 % intervals, in points, of a mean accuracy or of the difference of two.
 
-    groups: one or two, `correct` of each. Returns a dict:
+    groups: one or two, `correct` of each. clusters: see `variance_of_mean`: reviews of one movie
+    tend to be right or wrong together. Returns a dict:
         estimate: the mean accuracy, or that of the first group minus that of the second
         seeds: (low, high) for other seeds on these reviews (Student's t, Welch's for two groups)
         both: (low, high) for other seeds and other reviews
@@ -53,14 +70,15 @@ def interval(*groups):
     seed_variances = [group.mean(1).var(ddof=1) / len(group) for group in groups]
     seed_variance = sum(seed_variances)
     noise = sum(answer_noise(group) for group in groups)
-    review_variance = max(0.0, by_review.var(ddof=1) / by_review.size - noise)
+    review_variance, review_df = variance_of_mean(by_review, clusters)
+    review_variance = max(0.0, review_variance - noise)
 
     # degrees of freedom after Satterthwaite: variance^2 / (sum of variance_i^2 / (runs_i - 1))
-    divisor = 0
+    seed_divisor = 0
     for variance, group in zip(seed_variances, groups):
-        divisor += variance ** 2 / (len(group) - 1)
+        seed_divisor += variance ** 2 / (len(group) - 1)
 
-    def around_estimate(variance):
+    def around_estimate(variance, divisor):
         df = math.inf
         if divisor:
             df = variance ** 2 / divisor
@@ -68,8 +86,9 @@ def interval(*groups):
         return estimate - half, estimate + half
 
     # for other seeds on these reviews; for other seeds and other reviews
-    seeds = around_estimate(seed_variance)
-    both = around_estimate(seed_variance + review_variance)
+    seeds = around_estimate(seed_variance, seed_divisor)
+    both = around_estimate(seed_variance + review_variance,
+                           seed_divisor + review_variance ** 2 / review_df)
     if both[1] <= seeds[1]:  # its further degrees of freedom must not make it the narrower one
         both = seeds
     reviews = 1.96 * review_variance ** 0.5
@@ -158,7 +177,8 @@ def permutation_test(a, b, spread=False):
 
 
 def holm(p):
-    """p-values corrected for their number: the chance that any of those found is a false one.
+    """p-values corrected for their number: who takes those of at most .05 for found is wrong about
+    any of them in at most 5 % of cases.
 
     Holm 1979: the smallest of n times n, the next times n - 1 ..., none below the one before it.
     """

@@ -162,7 +162,13 @@ def test_beside_networks(sample, fitted, capsys):
     note, = summary['notes']
     assert note.endswith(str(sizes))
     assert not summary['pairs']
-    assert '## Against what has no seeds' in capsys.readouterr().out
+    # the sample's reviews of a film are taken together
+    out = capsys.readouterr().out
+    assert '## Against what has no seeds' in out
+    assert 'those of a group, such as a movie, are taken together' in out
+    films = np.load(sample[0] / 'sample/test_groups.npy')
+    for folder in fitted / 'ce/seed1', fitted / 'nbsvm/seed0':
+        assert (np.load(folder / 'preds.npz')['test_groups'] == films).all()
     # one fixed number minus the mean of two: Student's t of one degree of freedom
     for kind, gap in zip(KINDS, summary['against_baselines'], strict=True):
         assert (gap['a'], gap['baseline']) == ('CE', kind)

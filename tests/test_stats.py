@@ -94,6 +94,37 @@ def test_interval_over_seeds_and_reviews_covers_the_true_difference(seed_sd, rev
         assert covered_seeds / repeats < 0.9  # what the interval over seeds alone would claim
 
 
+def test_the_variance_of_clusters():
+    rng = np.random.default_rng(0)
+    values = rng.random(300)
+    plain, df = stats.variance_of_mean(values)
+    assert (plain, df) == (values.var(ddof=1) / 300, np.inf)
+    # clusters of one; and of copies, which say no more than one of each
+    assert stats.variance_of_mean(values, np.arange(300)) == pytest.approx((plain, 299))
+    copies = np.repeat(np.arange(300), 4)
+    assert stats.variance_of_mean(np.repeat(values, 4), copies) == pytest.approx((plain, 299))
+    # a single one tells nothing of others
+    assert stats.variance_of_mean(values, np.zeros(300)) == (plain, np.inf)
+
+
+@pytest.mark.parametrize('n_clusters', [20, 60])
+def test_the_interval_of_clusters_covers_the_truth(n_clusters):
+    """Where reviews of a movie are right or wrong together: taken as independent, it does not."""
+    rng = np.random.default_rng(n_clusters)
+    covered = np.zeros(2)
+    for _ in range(400):
+        clusters = np.repeat(np.arange(n_clusters), rng.integers(5, 15, n_clusters))
+        # a movie's reviews are right with a probability of its own, on average .8
+        p = rng.beta(4, 1, n_clusters)[clusters]
+        correct = rng.random((5, len(p))) < p
+        for i, known in enumerate([None, clusters]):
+            low, high = stats.interval(correct, clusters=known)['both']
+            covered[i] += low < 80 < high
+    plain, clustered = covered / 400
+    assert plain < 0.9
+    assert 0.91 < clustered < 0.99
+
+
 def test_half_interval_is_students_t():
     # mean 7, sd sqrt(2.5), t(0.975, 4) = 2.7764451 from the printed tables
     assert stats.half_interval([5, 6, 7, 8, 9]) == pytest.approx(2.7764451 * 0.5 ** 0.5)
