@@ -16,7 +16,8 @@ Notable:
   (model.py): little padding, each distinct token once. It is computed in parts that fit the caches,
   and only the embeddings of its own tokens are touched (nanoloss/optim.py).
 - On a GPU, the step of a batch whose shape has come before is one launch (nanoloss/graphs.py), and
-  --n_runs=5 --at_once=5 lets it compute for one seed while the next one's batches are made.
+  --n_runs=5 --at_once=5 lets it compute for one seed while the next one's batches are made;
+  a run's tokens_per_second is then its share of the GPU, its peak_memory_mb that of all.
 - Mixed precision: bfloat16 where the chip has it, on CPUs too, else float16 with a GradScaler, else
   float32.
 """
