@@ -22,16 +22,15 @@ WIDTHS = 8  # batches are padded to multiples of this: each new shape costs oneD
 class Split(NamedTuple):
     """Reviews. tokens uint32 [N] may be memory-mapped; spans int64 [reviews, 2] say where a review
     begins and ends in it; labels are [reviews] or, of several a review, 0 and 1 [reviews, classes]
-    or, a teacher's, float32 [reviews, classes]; None where they are unknown. groups [reviews] say
-    which reviews belong together, such as those of a movie; None where the source does not. ngrams
-    int32 [M] and their spans int64 [reviews, 2] are there where a model uses n-grams
-    (nanoloss/vocabulary.py)."""
+    or, a teacher's, float32 [reviews, classes]; None where they are unknown. ngrams int32 [M] and
+    their spans int64 [reviews, 2] are there where a model uses n-grams (nanoloss/vocabulary.py).
+    groups [reviews] say which belong together, such as those of a movie, where the source does."""
     tokens: np.ndarray
     spans: np.ndarray
     labels: np.ndarray
-    groups: np.ndarray = None
     ngrams: np.ndarray = None
     ngram_spans: np.ndarray = None
+    groups: np.ndarray = None
 
     def take(self, rows):
         """The same with these reviews only; rows: indices or a slice."""
@@ -97,7 +96,7 @@ def load_split(folder, name, meta):
         groups = load_array(folder, f'{name}_groups.npy', meta['sha256'])
         if groups.shape != (len(labels),):
             raise ValueError('meta.json is of other arrays')
-    return Split(tokens, spans_of(offsets), labels, groups)
+    return Split(tokens, spans_of(offsets), labels, groups=groups)
 
 
 def load_array(folder, file, sha256):
