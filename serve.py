@@ -32,6 +32,7 @@ import time
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from functools import partial
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -630,10 +631,17 @@ HEADERS = [
 
 # The server
 
+def require(package):
+    """Fail where a package is missing that is imported later."""
+    if find_spec(package) is None:
+        fail(f'{package} is missing; pip install -r requirements-serve.txt')
+
+
 def load_classifier(folder, n_threads):
     """A run, a group of runs or an exported folder -> its `Classifier`. Fails where it is none."""
     try:
         if (Path(folder) / 'model.onnx').exists():
+            require('onnxruntime')
             from nanoloss.reader import Classifier
             return Classifier(folder, min_confidence, thresholds, n_threads)
         try:
@@ -712,6 +720,7 @@ def main(folders):
     if len(folders) != 1:
         fail('name one run, one group of runs or an exported model: '
              'python serve.py out/bce/seed0')
+    require('prometheus_client')
     limits = max_bytes, max_batch_bytes, max_texts, max_chars, max_waiting, workers
     if which not in ('last', 'best') or min(limits) < 1 or threads < 0 or max_secs <= 0:
         fail("which is 'last' or 'best', and workers and the limits are at least 1")

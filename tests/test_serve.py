@@ -370,6 +370,15 @@ serve.main(['folder'])
     assert done.returncode == 2, done.stderr
 
 
+@pytest.mark.parametrize('package', ['prometheus_client', 'onnxruntime'])
+def test_a_missing_package(exported, package):
+    script = f'import sys; sys.modules[{package!r}] = None; import serve; serve.main(sys.argv[1:])'
+    done = subprocess.run([sys.executable, '-c', script, exported['out/bce']], cwd=ROOT,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == f'-c: {package} is missing; pip install -r requirements-serve.txt\n'
+
+
 def test_a_worker_that_dies_takes_the_others_with_it(home, exported):
     process, _ = start_server(home, exported['out/bce'], '--workers=2')
     try:
