@@ -371,6 +371,7 @@ class Group:
     color: str
     runs: list
     published: Published    # or None: a paper's runs of the same data set, head and epochs
+    clusters: dict          # by split: which reviews belong together, [reviews], or None
     judged: list = ()       # a `Judged` a run, of runs that have thresholds, all of one kind
 
     def __post_init__(self):
@@ -384,8 +385,8 @@ class Group:
         self.accuracy = {}  # by split: what `summarize_accuracy` says of it
         for split in SPLITS:
             self.correct[split] = np.stack([run.correct[split] for run in self.runs])
-            clusters = self.runs[0].groups[split]
-            self.accuracy[split] = summarize_accuracy(self.correct[split], clusters, self.drawn)
+            self.accuracy[split] = summarize_accuracy(
+                self.correct[split], self.clusters[split], self.drawn)
 
 
 def read_runs(folder):
@@ -425,25 +426,46 @@ def check_comparable(runs, first):
                      'they cannot be put together')
 
 
+def clusters_of(runs):
+    """Which reviews belong together -> {split: [reviews] or None}, and a note where they all do.
+
+    Of the same data, as any of the runs has kept it: those of the first versions have not."""
+    clusters = {}
+    notes = []
+    for split in SPLITS:
+        known = [run.groups[split] for run in runs if run.groups[split] is not None]
+        clusters[split] = known[0] if known else None
+        if known and len(np.unique(known[0])) == 1:  # which says nothing of others
+            clusters[split] = None
+            notes.append(f'All reviews of {split} are of one group; intervals for other reviews '
+                         'are for others of that group')
+    return clusters, notes
+
+
 def read_groups(paths, papers):
     """Folders of runs -> groups, and a note on each run that is left out.
 
     papers: from `read_published`.
     """
     names = {path.name for path in paths}
-    groups = []
+    all_runs = []
     notes = []
-    for i, path in enumerate(paths):
+    for path in paths:
         runs, left_out = read_runs(path)
+        all_runs.append(runs)
         notes += left_out
-        first = groups[0].runs[0] if groups else runs[0]
-        check_comparable(runs, first)
+        check_comparable(runs, all_runs[0][0])
 
+    clusters, more_notes = clusters_of(sum(all_runs, []))
+    notes += more_notes
+    groups = []
+    for i, (path, runs) in enumerate(zip(paths, all_runs)):
         # folders of the same name are told apart by their paths
         label = path.name if len(names) == len(paths) else str(path)
         label = {'bce': 'BCE', 'ce': 'CE'}.get(label, label)
         color = COLORS[i % len(COLORS)]
-        groups.append(Group(path, label, color, runs, published_beside(runs[0], papers)))
+        paper = published_beside(runs[0], papers)
+        groups.append(Group(path, label, color, runs, paper, clusters))
     return groups, notes
 
 
@@ -635,14 +657,6 @@ class Comparison:
     seeds_needed: list  # runs a head to find `effect`, at each of these standard deviations
 
 
-def clusters_of(groups, split):
-    """Which reviews belong together, as the first run says that does, or None."""
-    for group in groups:
-        if group.runs[0].groups[split] is not None:
-            return group.runs[0].groups[split]
-    return None
-
-
 def compare(a, b, split):
     """Two groups of two or more runs on one split -> Comparison."""
     correct_a = a.correct[split]
@@ -652,7 +666,7 @@ def compare(a, b, split):
     sd = pooled_sd(correct_a, correct_b)
     return Comparison(
         a, b, split,
-        gap=interval(correct_a, correct_b, clusters=clusters_of([a, b], split)),
+        gap=interval(correct_a, correct_b, clusters=a.clusters[split]),
         means=permutation_test(*counts),
         spread=permutation_test(*counts, spread=True),
         sd=sd,
@@ -716,8 +730,7 @@ def compare_baselines(groups):
                 continue
             # a second run of a baseline would be the same
             same_again = np.repeat(baseline.correct['test'][:1], 2, axis=0)
-            gap = interval(group.correct['test'], same_again,
-                           clusters=clusters_of([group, baseline], 'test'))
+            gap = interval(group.correct['test'], same_again, clusters=group.clusters['test'])
             gaps.append({'a': group.label, 'baseline': baseline.label, **gap})
     return gaps
 
@@ -794,8 +807,7 @@ def describe(comparison):
     # through the choice of the reviews alone: 1.96 standard errors of a run, in points
     reviews = a.correct[split].shape[1]
     share = a.correct[split].mean()
-    clusters = clusters_of([a, b], split)
-    variance = np.mean([variance_of_mean(run, clusters)[0] for run in a.correct[split]])
+    variance = np.mean([variance_of_mean(run, a.clusters[split])[0] for run in a.correct[split]])
     of_reviews = 196 * math.sqrt(variance)
 
     return (
@@ -1154,7 +1166,7 @@ def report(groups, pairs, gaps, notes, verdict):
     for split in SPLITS:
         blocks += report_accuracy(groups, split)
     together = 'all of which are taken as independent'
-    if clusters_of(groups, 'test') is not None:
+    if groups[0].clusters['test'] is not None:
         together = 'where those of a group, such as a movie, are taken together'
     blocks.append(
         'After the last epoch, with 95 % intervals of the mean for other seeds and for other seeds '

@@ -237,7 +237,9 @@ def describe_decisions(answers, decisions):
         how = 'The labels are those above 0.5.'
         says = 'those of them that it finds likely'
     if chosen is not None:
-        goal = 'the best F1' if chosen.goal is None else f'a {chosen.rule} of {chosen.goal:.0%}'
+        goal = 'the best F1'
+        if chosen.goal is not None:
+            goal = f'a {chosen.rule} of {100 * chosen.goal:g} %'
         how = f'Thresholds decide, which were chosen on val for {goal}: labels.py says how.'
     if labels.can_be_unsure(chosen, answers.multi_label):
         shares = [f'{(of_split == labels.NO_ANSWER).mean():.1%}' for of_split in decisions]

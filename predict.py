@@ -344,6 +344,8 @@ def strongest(pieces):
         if piece:  # else a token that ends within a character
             worths[piece] = of_character
             of_character = 0.0
+    if of_character:  # the text has been cut within one
+        worths['\ufffd'] = of_character
     ranked = sorted(worths.items(), key=lambda item: -abs(item[1]))
     return '\n'.join(f'    {worth:+.2f}  {piece!r}' for piece, worth in ranked[:10])
 

@@ -108,20 +108,20 @@ class Job(NamedTuple):
 
 
 class JobQueue:
-    """Requests in the order in which they came, those for explanations last: one can cost as much
-    as a thousand answers. Those that wait are computed together: a batch of many texts costs less
-    than many batches of one."""
+    """Requests in the order in which they came, but first those that are soon answered: neither
+    parts of a table nor explanations, one of which can cost as much as a thousand answers. Those
+    that wait are computed together: a batch of many texts costs less than many batches of one."""
 
     def __init__(self, classifier):
         self.classifier = classifier
-        self.jobs = asyncio.PriorityQueue(max_waiting)  # of (explain, number, Job)
+        self.jobs = asyncio.PriorityQueue(max_waiting)  # of (explain or patient, number, Job)
         self.numbers = itertools.count()
 
     async def result(self, texts, explain=False, patient=False):
         """Wait for the model -> (probabilities, explanations). Raises asyncio.QueueFull, unless
         patient: then it waits for a place, too."""
         job = Job(texts, explain, asyncio.get_running_loop().create_future())
-        place = explain, next(self.numbers), job
+        place = explain or patient, next(self.numbers), job
         if patient:
             await self.jobs.put(place)
         else:
@@ -131,16 +131,17 @@ class JobQueue:
     async def take_waiting(self):
         """Wait for a job -> it and, up to about TEXTS_AT_ONCE, those that wait behind it; one for
         an explanation comes alone."""
-        explain, _, job = await self.jobs.get()
+        *_, job = await self.jobs.get()
         jobs = [job]
         n_texts = len(job.texts)
-        while not explain and n_texts < TEXTS_AT_ONCE and not self.jobs.empty():
+        while not job.explain and n_texts < TEXTS_AT_ONCE and not self.jobs.empty():
             place = self.jobs.get_nowait()
-            if place[0]:  # its turn comes when no other waits
+            *_, another = place
+            if another.explain:  # its turn comes next
                 self.jobs.put_nowait(place)
                 break
-            jobs.append(place[-1])
-            n_texts += len(jobs[-1].texts)
+            jobs.append(another)
+            n_texts += len(another.texts)
         return jobs
 
     async def work(self):

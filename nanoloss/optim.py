@@ -242,8 +242,8 @@ def clip_grad_norm(optimizers, max_norm):
                     gradients.append(parameter.grad)
     norm = torch.nn.utils.get_total_norm(gradients)
     if max_norm:
-        # where one gradient has overflowed in float16, a GradScaler leaves out its optimizer's step
-        # alone: those of the others are made nothing
+        # where a gradient has overflowed in float16, a GradScaler leaves out its optimizer's step,
+        # but not those of the others: their gradients become 0
         scale = (max_norm / (norm + 1e-6)).clamp(max=1.0).nan_to_num(nan=0.0)
         torch._foreach_mul_(gradients, scale)  # on a GPU, one kernel for all
     return norm

@@ -89,6 +89,31 @@ def read_separated(path, file, separator, columns, cache):
                                          cache_dir=cache, **options)
 
 
+def json_values(lines):
+    """Yield what stands in lines of JSON, and in which line it begins; several values may share a
+    line, and one may have several. Raises ValueError where there is another thing."""
+    # pandas writes NaN, which is no JSON, for what is missing
+    decoder = json.JSONDecoder(parse_constant=lambda name: None)
+    rest = ''  # of the lines so far, what is not yet a value, and where it begins
+    begin = 1
+    for number, line in enumerate(lines, 1):
+        if not rest:
+            begin = number
+        rest = (rest + line).lstrip()
+        while rest:
+            try:
+                value, end = decoder.raw_decode(rest)
+            except json.JSONDecodeError as error:
+                if error.pos >= len(rest.rstrip()):  # the next line goes on with it
+                    break
+                raise ValueError(f'line {begin}: {error.msg}') from None
+            yield value, begin
+            rest = rest[end:].lstrip()
+            begin = number
+    if rest:
+        raise ValueError(f'line {begin}: its end is missing')
+
+
 def json_rows(file):
     """Yield the rows of a .jsonl file or of a .json file, which may be one array, as dicts. Raises
     ValueError where there is none or another thing."""
@@ -96,20 +121,11 @@ def json_rows(file):
         first = next((line for line in lines if line.strip()), '')
         lines.seek(0)
         is_array = first.lstrip().startswith('[')
-        if is_array:
-            lines = [lines.read()]
         n_rows = 0
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                # pandas writes NaN, which is no JSON, for what is missing
-                content = json.loads(line, parse_constant=lambda name: None)
-            except ValueError as error:
-                raise ValueError(f'line {number}: {error}') from None
-            for row in content if is_array else [content]:
+        for value, line in json_values([lines.read()] if is_array else lines):
+            for row in value if is_array else [value]:
                 if not isinstance(row, dict):
-                    raise ValueError(f'line {number}: a row is an object, by columns')
+                    raise ValueError(f'line {line}: a row is an object, by columns')
                 n_rows += 1
                 yield row
     if not n_rows:
@@ -128,7 +144,8 @@ def read_json(path, file, columns, cache):
             yield {column: strings(path, column, [row.get(column)])[0] for column in columns}
 
     strings_only = datasets.Features({column: datasets.Value('string') for column in columns})
-    data = datasets.Dataset.from_generator(cells, features=strings_only, cache_dir=cache)
+    own_cache = tempfile.mkdtemp(dir=cache)  # else a file that is read again would come from there
+    data = datasets.Dataset.from_generator(cells, features=strings_only, cache_dir=own_cache)
     check_columns(path, columns, list(known))
     return data
 

@@ -304,6 +304,38 @@ def test_a_difference_of_many_needs_both_test_and_interval(of_a, of_b, verdict):
     assert evaluate.verdict_on_all(pairs) == verdict
 
 
+def add_groups(folder, n_groups):
+    """Let a run's preds.npz say which reviews belong together."""
+    preds = dict(np.load(folder / 'preds.npz'))
+    for split in ('test', 'val'):
+        preds[f'{split}_groups'] = np.sort(np.arange(len(preds[f'{split}_labels'])) % n_groups)
+    np.savez_compressed(folder / 'preds.npz', **preds)
+
+
+def test_groups_that_one_run_knows_are_those_of_all(out, capsys):
+    """For all of them answer the same reviews; of runs that do not say it, too."""
+    run(out / 'bce', out / 'ce')
+    assert 'all of which are taken as independent' in capsys.readouterr().out
+    before = json.loads((out / 'summary.json').read_text())
+    for seed in range(5):
+        add_groups(out / f'ce/seed{seed}', 8)
+    run(out / 'bce', out / 'ce')
+    assert 'those of a group, such as a movie, are taken together' in capsys.readouterr().out
+    after = json.loads((out / 'summary.json').read_text())
+    for old, new in zip(before['groups'], after['groups']):
+        assert new['test']['seeds'] == old['test']['seeds']
+        # the right ones come first, so that groups are all right or all wrong
+        assert new['test']['reviews'] > 3 * old['test']['reviews']
+
+    for seed in range(5):
+        add_groups(out / f'ce/seed{seed}', 1)
+    run(out / 'bce', out / 'ce')
+    text = capsys.readouterr().out
+    assert 'All reviews of test are of one group' in text
+    assert 'all of which are taken as independent' in text
+    assert json.loads((out / 'summary.json').read_text())['groups'] == before['groups']
+
+
 def test_steps_gap_and_what_older_runs_lack(out, capsys):
     for seed in range(5):  # val rises from .74 to .84 and stays, at steps 10, 20, 30
         path = out / 'bce' / f'seed{seed}' / 'result.json'

@@ -194,7 +194,7 @@ def test_thresholds_go_along(home, exported, Classifier, tmp_path):
             assert f'| {side} | {len(rows):,} | {100 * n_right / len(rows):.2f} |' in card
             if name == 'with':
                 assert f'{found.count("unsure") / len(rows):.1%} of {side}' in card
-        assert ('a precision of 90%' in card) == (name == 'with')
+        assert ('a precision of 90 %' in card) == (name == 'with')
         assert ('The likeliest class is the answer.' in card) == (name == 'without')
     for plain in Exported(tmp_path / 'without'), Exported(tmp_path / 'with', thresholds=False):
         assert 'unsure' not in [plain.label(row) for row in p]

@@ -402,7 +402,7 @@ def gradients_of_two_optimizers():
     return model, twin, [adamw, deferred]
 
 
-def test_a_step_that_overflows_in_one_optimizer_is_left_out_of_all():
+def test_an_overflow_in_one_optimizer_is_no_gradient_of_another():
     """A GradScaler leaves out the step of the one; what is clipped by a norm that is not a number
     must not reach the other."""
     for overflow in math.inf, math.nan:

@@ -204,18 +204,25 @@ def queue(monkeypatch):
     return serve.JobQueue(Noting()), asked
 
 
-def test_explanations_come_when_no_answer_waits(queue):
-    queue, asked = queue
+def test_what_takes_long_waits_for_what_does_not(queue):
+    """Explanations and parts of tables, in their order, for other answers."""
+    queue, _ = queue
+    answered = []
 
     async def ask_all():
-        waiting = [asyncio.create_task(queue.result([text], explain))
-                   for text, explain in [('a', True), ('b', False), ('c', True), ('d', False)]]
+        waiting = []
+        for text, explain, patient in [('a', True, False), ('b', False, False), ('c', False, True),
+                                       ('d', True, False), ('e', False, False)]:
+            task = asyncio.create_task(queue.result([text], explain, patient))
+            task.add_done_callback(lambda task, text=text: answered.append(text))
+            waiting.append(task)
         await asyncio.sleep(0)  # all wait before any is computed
         worker = asyncio.create_task(queue.work())
         await asyncio.gather(*waiting)
+        await asyncio.sleep(0)
         worker.cancel()
     asyncio.run(ask_all())
-    assert [texts for texts in asked if texts] == [['b', 'd'], 'a', 'c']
+    assert answered == ['b', 'e', 'a', 'c', 'd']
 
 
 def test_a_panic_of_the_tokenizer_ends_one_request(queue):

@@ -144,10 +144,20 @@ def test_columns_that_nobody_asked_for_may_hold_anything(tmp_path):
     assert column_of(path, 'new', tmp_path / 'cache')[-2:] == ['', '1']
 
 
-def test_an_array_of_rows(tmp_path):
+ROWS = [{'text': 'a', 'x': [1, {}]}, {'text': 'b\nc {'}, {'text': ''}]
+
+
+@pytest.mark.parametrize('content', [
+    '\n ' + json.dumps(ROWS, indent=1),
+    '\n\n'.join(json.dumps(row, indent=2) for row in ROWS),
+    ' '.join(json.dumps(row) for row in ROWS) + '\n',
+    '\r\n'.join(json.dumps(row) for row in ROWS),
+], ids=['array', 'objects of several lines', 'one line', 'carriage returns'])
+def test_rows_of_json_however_they_are_laid_out(content, tmp_path):
     path = tmp_path / 'n.json'
-    path.write_text('\n ' + json.dumps([{'text': 'a'}, {'text': 'b\nc'}], indent=1))
-    assert column_of(path, 'text', tmp_path / 'cache') == ['a', 'b\nc']
+    path.write_bytes(content.encode())
+    for _ in range(2):  # the second time, it is not taken from a cache that knows no columns
+        assert column_of(path, 'text', tmp_path / 'cache') == ['a', 'b\nc {', '']
 
 
 def test_numbers_in_a_csv_stay_as_they_are_written(tmp_path):
@@ -167,6 +177,8 @@ MISTAKES = [
     ('jsonl', '{"text": "x", "label": 1}\n["y", 2]\n', 'line 2: a row is an object'),
     ('json', '[{"text": "x", "label": 1}, 2]', 'a row is an object'),
     ('json', '[]', 'is empty'),
+    ('jsonl', '{"text": "x", "label": 1}\n{"text": "y",\n', 'line 2: its end is missing'),
+    ('jsonl', '{"text": "x",\n{"text": "y", "label": 1}\n', 'line 1: Expecting property name'),
     ('parquet', 'PAR1 or not', 'cannot be read'),
     ('csv', 'text,label\n"x,a\ny,b\n', 'EOF inside string'),
     ('csv', 'text,label\nx,a\ngood, bad,b\n', 'Expected 2 fields in line 3, saw 3'),
