@@ -46,6 +46,7 @@ from nanoloss.labels import (
 from nanoloss.reader import log_odds
 from nanoloss.stats import (
     answered,
+    as_two_runs,
     brier_score,
     calibration_error,
     confidence_bins,
@@ -350,7 +351,7 @@ def summarize_accuracy(correct, clusters=None, drawn=True):
     clusters: see `interval`. drawn: whether runs of other seeds would differ; if not, one run has
     an interval, too."""
     by_run = 100 * correct.mean(1)
-    intervals = interval(correct if drawn else np.repeat(correct, 2, axis=0), clusters=clusters)
+    intervals = interval(correct if drawn else as_two_runs(correct), clusters=clusters)
     return {
         'n': correct.shape[1],
         'correct': correct.sum(1).tolist(),
@@ -728,9 +729,8 @@ def compare_baselines(groups):
         for baseline in groups:
             if baseline.drawn or not group.drawn or len(group.runs) < 2:
                 continue
-            # a second run of a baseline would be the same
-            same_again = np.repeat(baseline.correct['test'][:1], 2, axis=0)
-            gap = interval(group.correct['test'], same_again, clusters=group.clusters['test'])
+            gap = interval(group.correct['test'], as_two_runs(baseline.correct['test'][:1]),
+                           clusters=group.clusters['test'])
             gaps.append({'a': group.label, 'baseline': baseline.label, **gap})
     return gaps
 
@@ -744,13 +744,18 @@ def higher_and_lower(comparison):
     return comparison.b.label, comparison.a.label
 
 
+def excludes_0(comparison):
+    """Whether 0 is outside of the interval of the difference for other seeds and reviews."""
+    low, high = comparison.gap['both']
+    return low * high > 0
+
+
 def verdict_on(comparison):
     """One sentence: a difference is shown if the test finds it and the interval excludes 0."""
     higher, lower = higher_and_lower(comparison)
     names = f'{comparison.a.label} and {comparison.b.label}'
-    low, high = comparison.gap['both']
     found = comparison.means['p'] <= 0.05
-    excluded = low * high > 0  # 0 is not between them
+    excluded = excludes_0(comparison)
     if found and excluded:
         verdict = f'{higher} is more accurate than {lower}'
     elif found or excluded:
@@ -771,9 +776,12 @@ def verdict_on_all(pairs):
     found = []
     unclear = []
     for pair in pairs:
-        low, high = pair.comparisons['test'].gap['both']
-        if pair.holm['accuracy'] <= 0.05:
-            (found if low * high > 0 else unclear).append(pair.a.label)
+        if pair.holm['accuracy'] > 0.05:
+            continue
+        if excludes_0(pair.comparisons['test']):
+            found.append(pair.a.label)
+        else:
+            unclear.append(pair.a.label)
     verdict = f'No difference in accuracy on test from {reference} is shown'
     if found:
         verb = 'differs' if len(found) == 1 else 'differ'

@@ -237,8 +237,8 @@ def training_batches(split, run_seed, first_step, steps):
             next_tokens = to_device(window[1:].reshape(batch_size, block_size), device)
             gaps = None
             if masked:
-                gaps = draw_gaps(tokens, np.random.default_rng([run_seed, epoch, step]))
-                gaps = to_device(gaps, device)
+                rng_of_step = np.random.default_rng([run_seed, epoch, step])
+                gaps = to_device(draw_gaps(tokens, rng_of_step), device)
             yield Blocks(np.arange(batch_size), to_device(tokens, device), next_tokens, gaps)
 
 

@@ -22,7 +22,6 @@ import gc
 import hashlib
 import hmac
 import io
-import itertools
 import json
 import os
 import signal
@@ -33,6 +32,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from functools import partial
 from importlib.util import find_spec
+from itertools import count, islice
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -115,7 +115,7 @@ class JobQueue:
     def __init__(self, classifier):
         self.classifier = classifier
         self.jobs = asyncio.PriorityQueue(max_waiting)  # of (explain or patient, number, Job)
-        self.numbers = itertools.count()
+        self.numbers = count()
 
     async def result(self, texts, explain=False, patient=False):
         """Wait for the model -> (probabilities, explanations). Raises asyncio.QueueFull, unless
@@ -153,9 +153,11 @@ class JobQueue:
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # such as a panic of the tokenizer, which is Rust
+                failure = RuntimeError(f'{type(error).__name__}: {error}')
+                failure.__cause__ = error
                 for job in jobs:
                     if not job.result.done():
-                        job.result.set_exception(RuntimeError(f'{type(error).__name__}: {error}'))
+                        job.result.set_exception(failure)
                 continue
             for job, result in zip(jobs, results):
                 if not job.result.done():  # whoever asked may have gone
@@ -324,10 +326,10 @@ class Table:
         rows = self.rows()
         next(rows)
         texts = (row[self.place] for row in rows)
-        chunk = list(itertools.islice(texts, TEXTS_AT_ONCE))
+        chunk = list(islice(texts, TEXTS_AT_ONCE))
         while chunk:
             yield chunk
-            chunk = list(itertools.islice(texts, TEXTS_AT_ONCE))
+            chunk = list(islice(texts, TEXTS_AT_ONCE))
 
 
 def csv_lines(rows):

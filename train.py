@@ -172,7 +172,7 @@ def settle_settings(config_files):
         name = Path(config_files[-1]).stem if config_files else dataset
         out_dir = f'out/{name}'
     device, dtype = loop.start_device(device, dtype, threads, deterministic)
-    # which a GradScaler would have to know of, and which divides by beta2
+    # a GradScaler would have to know of it, and it divides by beta2
     if device != 'cpu' or dtype == 'float16' or beta2 == 0:
         deferred = False
     graphs = graphs and loop.can_use_graphs(device, dtype, max_tokens) and not compile
@@ -230,8 +230,8 @@ def add_taught(split, meta):
 
 
 def load_trunk(meta):
-    """The weights of init_from, or None. Fails where they are not to be had, or of another data
-    set's tokens; meta: that of the data."""
+    """The weights of init_from, or None. Fails where they are not to be had, or were trained on
+    another tokenizer's tokens than the data have; meta: theirs."""
     if not init_from:
         return None
     path = Path(init_from)

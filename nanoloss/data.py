@@ -246,7 +246,8 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
         if token_dropout:
             kept, lengths = drop_tokens(n_tokens, token_dropout, rng)
         else:
-            kept, lengths = np.arange(n_tokens.sum()), n_tokens
+            kept = np.arange(n_tokens.sum())
+            lengths = n_tokens
         flat = all_tokens[places_of(kept, lengths, split.spans[rows], n_tokens, truncate)]
         flat = to_device(flat.astype(np.int64), device)
         counts = torch.ones_like(flat)
@@ -256,7 +257,9 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
         # sorted by size, here and on the device: a batch is then a slice
         by_size = lengths.argsort(kind='stable')
         begins = (lengths.cumsum() - lengths)[by_size]
-        rows, lengths, n_tokens = rows[by_size], lengths[by_size], n_tokens[by_size]
+        rows = rows[by_size]
+        lengths = lengths[by_size]
+        n_tokens = n_tokens[by_size]
         places = to_device(np.stack([begins, lengths]), device)
         labels = None
         if split.labels is not None:

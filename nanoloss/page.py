@@ -26,7 +26,7 @@ from scipy.stats import binomtest, hypergeom
 from tqdm import tqdm
 
 from nanoloss.configure import fail
-from nanoloss.stats import confident_classes, holm, interval
+from nanoloss.stats import as_two_runs, confident_classes, holm, interval
 
 try:
     from datasketch import MinHash, MinHashLSH
@@ -396,19 +396,21 @@ def measure_slices(answers):
     n_wrong = int(answers.wrong.sum())
     for kind, name, mask in slice_masks(answers):
         correct = answers.correct[:, mask]
-        if not answers.drawn:  # a second run would be the same
-            correct = np.repeat(correct, 2, axis=0)
+        if not answers.drawn:
+            correct = as_two_runs(correct)
         clusters = None if answers.groups is None else answers.groups[mask]
         intervals = interval(correct, clusters=clusters)
         n = int(mask.sum())
-        low, high = np.clip(intervals['both'], 0, 100) if intervals['both'] else (None, None)
-        if low == high and low is not None:  # all of them are right, or none
-            found = binomtest(round(n * low / 100), n).proportion_ci(method='wilson')
-            low, high = 100 * found.low, 100 * found.high
+        limits = None, None
+        if intervals['both']:
+            limits = np.clip(intervals['both'], 0, 100)
+            if correct.all() or not correct.any():  # nothing scatters, but of other texts it might
+                wilson = binomtest(n * int(correct.all()), n).proportion_ci(method='wilson')
+                limits = 100 * wilson.low, 100 * wilson.high
         wrong = int(answers.wrong[mask].sum())
         p = hypergeom.sf(wrong - 1, len(mask), n_wrong, n)
         slices.append({'kind': kind, 'name': name, 'n': n, 'accuracy': intervals['estimate'],
-                       'low': low, 'high': high, 'p': float(min(1, p))})
+                       'low': limits[0], 'high': limits[1], 'p': float(min(1, p))})
     for row, corrected in zip(slices, holm([row['p'] for row in slices])):
         row['holm'] = corrected
     return sorted(slices, key=lambda row: row['accuracy'])

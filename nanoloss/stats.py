@@ -28,6 +28,12 @@ def answer_noise(answers):
     return (residuals ** 2).sum() / ((n_runs - 1) * (n_reviews - 1) * answers.size)
 
 
+def as_two_runs(correct):
+    """The answers of what has no seeds, bool [1, reviews], as of two runs, for `interval`: another
+    run would be the same."""
+    return np.repeat(correct, 2, axis=0)
+
+
 def variance_of_mean(values, clusters=None):
     """That of the mean of values [reviews], for other reviews like these, which are independent but
     for those of one cluster; clusters: [reviews], or None.

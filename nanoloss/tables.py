@@ -70,6 +70,12 @@ def check_columns(path, columns, known):
              'see --text, --label, --group')
 
 
+def strings_only(columns):
+    """The type of a Dataset whose columns hold strings."""
+    import datasets
+    return datasets.Features({column: datasets.Value('string') for column in columns})
+
+
 def read_separated(path, file, separator, columns, cache):
     """The same for a .csv or .tsv file: every cell of the columns is the string that it is."""
     import datasets
@@ -81,11 +87,10 @@ def read_separated(path, file, separator, columns, cache):
         'keep_default_na': False,  # a review that says "NA" is no missing one
     }
     check_columns(path, columns, list(pandas.read_csv(file, nrows=0, **options)))
-    strings_only = datasets.Features({column: datasets.Value('string') for column in columns})
     with warnings.catch_warnings():
         # pandas merely warns when it cuts a row that has too many cells
         warnings.simplefilter('error', pandas.errors.ParserWarning)
-        return datasets.Dataset.from_csv(glob.escape(str(file)), features=strings_only,
+        return datasets.Dataset.from_csv(glob.escape(str(file)), features=strings_only(columns),
                                          cache_dir=cache, **options)
 
 
@@ -141,11 +146,11 @@ def read_json(path, file, columns, cache):
     def cells():
         for row in json_rows(file):
             known.update(dict.fromkeys(row))
-            yield {column: strings(path, column, [row.get(column)])[0] for column in columns}
+            yield {column: string(path, column, row.get(column)) for column in columns}
 
-    strings_only = datasets.Features({column: datasets.Value('string') for column in columns})
     own_cache = tempfile.mkdtemp(dir=cache)  # else a file that is read again would come from there
-    data = datasets.Dataset.from_generator(cells, features=strings_only, cache_dir=own_cache)
+    data = datasets.Dataset.from_generator(cells, features=strings_only(columns),
+                                            cache_dir=own_cache)
     check_columns(path, columns, list(known))
     return data
 
@@ -184,14 +189,15 @@ def read_columns(path, columns, cache):
     return data
 
 
+def string(path, column, value):
+    """A value of a file's column as a string; a missing one is ''."""
+    if value is None:
+        return ''
+    if not isinstance(value, (str, int, float)):
+        fail(f'{path}: {column!r} has a {type(value).__name__} in it, wanted text or numbers')
+    return str(value)
+
+
 def strings(path, column, values):
-    """The values of a file's column as strings; a missing one is ''."""
-    texts = []
-    for value in values:
-        if value is None:
-            texts.append('')
-        elif isinstance(value, (str, int, float)):
-            texts.append(str(value))
-        else:
-            fail(f'{path}: {column!r} has a {type(value).__name__} in it, wanted text or numbers')
-    return texts
+    """The values of a file's column as strings."""
+    return [string(path, column, value) for value in values]

@@ -848,7 +848,7 @@ def test_rare_labels_that_overlap():
 
 @pytest.mark.parametrize('n', [2, 3, 5, 6, 7])
 def test_many_classes_of_a_few_texts_each(n, tmp_path):
-    """No split gets none or all that it is due; every class has one in train."""
+    """Each split gets about what it is due, and every class has one in train."""
     rows = [(f'text {i} of {y}', f'class {y}') for y in range(100) for i in range(n)]
     write_csv(tmp_path / 'few.csv', rows)
     run(f'--source={tmp_path}/few.csv', f'--data_dir={tmp_path}')
