@@ -4,7 +4,7 @@
     python predict.py out/bce --file=reviews.csv --text=body    CSV: label, a probability for each
                                                                 class, text
     python predict.py out/bce/seed0 --explain "a text"          which tokens moved the decision
-    some-program | python predict.py out/bce/seed0 --format=jsonl      a text a line
+    some-program | python predict.py out/bce/seed0 --format=jsonl      one text per line
 
 Notable:
 - A folder of runs (out/bce) is an ensemble: the mean of its seeds' probabilities.
@@ -20,7 +20,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -36,15 +35,20 @@ from nanoloss.devices import autocast, bfloat16_is_fast
 from nanoloss.files import load_weights
 from nanoloss.labels import Labels, Thresholds, kind_of, mean_thresholds, read_thresholds
 from nanoloss.reader import Answers, shorten
-from nanoloss.tables import read_columns, strings
+from nanoloss.rows import TextStore
+from nanoloss.sources import join_texts, split_names
+from nanoloss.tables import make_format, read_rows, unit_of
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import Vocabulary
 
 # -----------------------------------------------------------------------------
 which = 'last'  # the weights of the last epoch, or of the best on val (best)
-file = ''  # a .csv, .tsv, .jsonl or .parquet file of texts
-text = 'text'  # its column
-format = ''  # text, csv or jsonl; '' is text for texts on the command line, else csv
+file = ''  # a .csv, .tsv, .json, .jsonl or .parquet file of texts
+text = 'text'  # its column; several, as title,body, are joined as prepare.py joins them
+encoding = 'utf-8'  # of the file and of stdin: utf-8, utf-16, cp1252 ...
+sep = ''  # between the cells of a CSV file: ; or | or tab; '': a comma, in .tsv a tab
+quoting = 'minimal'  # of cells in CSV files; none: quotation marks are text; backslash: \" is one
+format = ''  # of the answers: text, csv or jsonl; '': text for texts on the command line, else csv
 explain = False  # show the tokens that moved the decision
 min_confidence = 0.0  # an answer that is less sure is "unsure"; evaluate.py shows what that costs
 thresholds = True  # use those that evaluate.py has chosen, if any; they are of the last weights
@@ -247,17 +251,39 @@ def check_settings(texts):
     return chosen
 
 
-def read_texts(texts, cache):
-    """Yield lists of texts: those of the command line, else those of the file, else the lines of
-    standard input as they come."""
+def read_file(path):
+    """Read a file of texts -> `TextStore`. All of it is read before the first answer: a mistake in
+    its last line must not end a file of answers half-way."""
+    form = make_format(encoding, sep, quoting)
+    columns = split_names(text)
+    store = TextStore()
+    for number, cells in read_rows(path, columns, form, len(columns)):
+        if any(isinstance(cell, list) for cell in cells):
+            fail(f'{path}, {unit_of(path)} {number}: the text is a list')
+        store.append(join_texts(cells))
+    return store
+
+
+def texts_of_stdin():
+    """Yield the lines of standard input as they come, without a byte-order mark."""
+    form = make_format(encoding, sep, quoting)
+    sys.stdin.reconfigure(encoding=form.encoding, errors='replace')
+    first = True
+    for line in sys.stdin:
+        yield line.removeprefix('\ufeff').rstrip('\r\n') if first else line.rstrip('\r\n')
+        first = False
+
+
+def read_texts(texts):
+    """Yield lists of texts: of the command line, else of the file, else of standard input."""
     if texts:
         yield texts
     elif file:
-        data = read_columns(Path(file), [text], cache)
-        for start in range(0, len(data), CHUNK_SIZE):
-            yield strings(file, text, data[start:start + CHUNK_SIZE][text])
+        store = read_file(Path(file))
+        for begin in range(0, len(store), CHUNK_SIZE):
+            yield store.read(range(begin, min(begin + CHUNK_SIZE, len(store))))
     else:
-        lines = (line.rstrip('\r\n') for line in sys.stdin)
+        lines = texts_of_stdin()
         size = 1 if sys.stdin.isatty() else CHUNK_SIZE
         chunk = list(islice(lines, size))
         while chunk:
@@ -350,8 +376,8 @@ def strongest(pieces):
     return '\n'.join(f'    {worth:+.2f}  {piece!r}' for piece, worth in ranked[:10])
 
 
-def main(arguments, cache):
-    """arguments: a run and texts; cache: a folder for what `read_columns` maps into memory."""
+def main(arguments):
+    """arguments: a run and texts."""
     if not arguments:
         fail('name a run, or a group of runs: python predict.py out/bce/seed0 "a text"')
     folder, *texts = arguments
@@ -367,7 +393,7 @@ def main(arguments, cache):
         columns = [f'p_{name}' for name in classifier.classes]
         write_csv_row(['label', *columns, 'text'])
     write = WRITERS[chosen_format]
-    for chunk in read_texts(texts, cache):
+    for chunk in read_texts(texts):
         for review, answer in zip(chunk, classify(classifier, chunk)):
             write(classifier, review, *answer)
         sys.stdout.flush()
@@ -376,11 +402,11 @@ def main(arguments, cache):
 if __name__ == '__main__':
     arguments = []
     configure(globals(), positional=arguments)
-    sys.stdin.reconfigure(encoding='utf-8', errors='replace')
     sys.stdout.reconfigure(encoding='utf-8', errors='backslashreplace')
     try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
-            main(arguments, cache)
+        main(arguments)
+    except MemoryError:
+        fail('out of memory; give fewer or shorter texts at once')
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # whoever reads has seen enough

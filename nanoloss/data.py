@@ -86,7 +86,8 @@ def load_split(folder, name, meta):
     else:
         labels_fit = labels.shape[1] == n_class
     vocabulary_fits = type(meta['vocab_size']) is int and meta['vocab_size'] <= 2 ** 32
-    dtypes_fit = (tokens.dtype, offsets.dtype, labels.dtype) == (np.uint32, np.uint64, np.uint8)
+    dtypes_fit = (tokens.dtype, offsets.dtype) == (np.uint32, np.uint64)
+    dtypes_fit &= labels.dtype in (np.uint8, np.uint16)
     if not dtypes_fit or not labels_fit or not vocabulary_fits:
         raise ValueError('meta.json is of other arrays')
     if tokens.max() >= meta['vocab_size']:
@@ -149,7 +150,7 @@ def class_share(labels, n_class):
     [reviews, classes] -> list of floats."""
     if labels.ndim == 2:
         return labels.mean(0).tolist()
-    return np.eye(n_class)[labels].mean(0).tolist()
+    return (np.bincount(labels, minlength=n_class) / len(labels)).tolist()
 
 
 def fingerprint(meta):

@@ -14,6 +14,7 @@ import socket
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,22 +126,17 @@ def test_tables(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     module = script('prepare')
     rng = random.Random(0)
-    enc = module.tokenizer()
-    monkeypatch.setattr(module, 'tokenizer', lambda name: enc)
-    keys = 'source', 'text', 'label', 'label_sep', 'group', 'name'
-    defaults = {key: getattr(module, key) for key in keys}
-    cache = tmp_path / 'cache'
+    enc = module.load_tokenizer()
+    monkeypatch.setattr(module, 'load_tokenizer', lambda name: enc)
     n_refused = 0
     for _ in range(FUZZ):
         kind, content = odd_table(rng)
         Path(f'case.{kind}').write_bytes(content)
-        vars(module).update(defaults)
-        module.source = f'case.{kind}'
-        module.name = 'case'
-        module.group = rng.choice(['', 'movie'])
-        module.label_sep = rng.choice(['', '', ';'])
-        refused = is_refused(lambda: module.main(str(cache)))
-        shutil.rmtree(cache, ignore_errors=True)
+        config = SimpleNamespace(**module.configure(dict(vars(module)), argv=[
+            f'--source=case.{kind}', '--name=case', f'--group={rng.choice(["", "movie"])}',
+            f'--label_sep={rng.choice(["", "", ";"])}',
+            f'--quoting={rng.choice(["minimal", "minimal", "none"])}']))
+        refused = is_refused(lambda config=config: module.main(config))
         n_refused += refused
         made = sorted(os.listdir('data')) if Path('data').exists() else []
         assert made == ([] if refused else ['case']), content[:1000]

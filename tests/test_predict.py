@@ -194,6 +194,43 @@ def test_texts_on_standard_input(home):
     assert [row['text'] for row in rows] == ['good\ufffd', 'bad']
 
 
+def answers_of(home, *argv, **kwargs):
+    printed = call(home, 'predict.py', 'out/bce', '--format=jsonl', *argv, **kwargs)
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def test_every_row_has_its_answer(home):
+    """Blank lines, a byte-order mark, other encodings, separators and columns, lone quotation
+    marks."""
+    (home / 'blank.csv').write_text('\ufefftext\nfine\n\npoor\n\n')
+    rows = answers_of(home, '--file=blank.csv')
+    assert [row['text'] for row in rows] == ['fine', '', 'poor', '']
+    rows = answers_of(home, input=b'\xef\xbb\xbffine\n\npoor\n', encoding=None)
+    assert [row['text'] for row in rows] == ['fine', '', 'poor']
+    assert rows[0]['probs'] == answers_of(home, 'fine')[0]['probs']
+    rows = answers_of(home, '--encoding=cp1252', input='caf\u00e9\n'.encode('cp1252'),
+                      encoding=None)
+    assert [row['text'] for row in rows] == ['caf\u00e9']
+    content = 'title;body\ncaf\u00e9;fine, poor\n"a;b";\n'
+    (home / 'semicolon.csv').write_bytes(content.encode('cp1252'))
+    rows = answers_of(home, '--file=semicolon.csv', '--text=title,body', '--sep=;',
+                      '--encoding=cp1252')
+    assert [row['text'] for row in rows] == ['caf\u00e9\nfine, poor', 'a;b']
+    (home / 'quotes.tsv').write_text('id\ttext\n1\t"fine\n2\tpoor"\n3\t"so" so\n')
+    rows = answers_of(home, '--file=quotes.tsv', '--quoting=none')
+    assert [row['text'] for row in rows] == ['"fine', 'poor"', '"so" so']
+
+
+def test_a_mistake_at_the_end_of_a_file_comes_before_any_answer(home):
+    (home / 'late.csv').write_text('text,id\n' + 'fine,1\n' * 5000 + 'poor\n')
+    done = subprocess.run([sys.executable, ROOT / 'predict.py', 'out/bce', '--file=late.csv',
+                           '--format=jsonl'], cwd=home, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ''
+    assert 'late.csv: cannot be read: line 5002' in done.stderr
+    assert done.stderr.count('\n') == 1
+
+
 def test_several_labels_a_text(home):
     printed = call(home, 'predict.py', 'out/topics', '--format=jsonl',
                    'The jokes felt fresh, the songs too.')
@@ -284,15 +321,18 @@ def broken(home):
     (['out/bce', '--file=none.csv'], 'none.csv'),
     (['out/bce', '--file=topics.csv', '--text=body'], "no column 'body'"),
     (['out/bce', 'a', '--file=topics.csv'], 'not both'),
+    (['out/bce', '--file=x.xlsx'], 'x.xlsx is a spreadsheet; save it as CSV'),
+    (['out/bce', '--file=x.doc'], 'x.doc: wanted a .csv, .tsv, .json, .jsonl or .parquet file'),
+    (['out/bce', '--file=topics.csv', '--sep=ab'], 'wanted one character'),
     (['out/bce', '--fil=x'], 'did you mean file'),
 ])
-def test_mistakes_end_in_one_line(broken, tmp_path, monkeypatch, capsys, argv, message):
+def test_mistakes_end_in_one_line(broken, monkeypatch, capsys, argv, message):
     monkeypatch.chdir(broken)
     module = script('predict')
     arguments = []
     with pytest.raises(SystemExit) as stop:
         module.configure(vars(module), positional=arguments, argv=argv)
-        module.main(arguments, tmp_path)
+        module.main(arguments)
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert message in error

@@ -5,12 +5,16 @@ import io
 import json
 import os
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pytest
 
-from nanoloss.tables import PACKED, files_of, name_of, read_columns, strings
+from nanoloss import tables
+from nanoloss.tables import files_of, make_format, name_of, read_rows
 
 ODD = ['he said "hello",\nand left', 'NA', 'null', 'None', 'nan', '', ' \tspaces ', 'tab\tin it',
        '1.0', '007', '#x', 'caf\u00e9 \u2014 \U0001f600 \u4f60\u597d', '"', 'a,b,,c',
@@ -29,9 +33,9 @@ def write_json_lines(path, rows):
     return path
 
 
-def column_of(path, column, cache, *others):
-    data = read_columns(path, [column, *others], str(cache))
-    return strings(path, column, data[column][:])
+def column_of(path, column, **settings):
+    form = make_format(**{'encoding': 'utf-8', 'sep': '', 'quoting': 'minimal', **settings})
+    return [cell for _, (cell,) in read_rows(path, [column], form)]
 
 
 @pytest.mark.parametrize('kind', ['csv', 'bom.csv', 'index.csv', 'CSV', 'tsv', 'json', 'jsonl',
@@ -53,18 +57,19 @@ def test_every_cell_is_read_as_it_is(kind, tmp_path):
     if kind.startswith('bom'):
         path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
 
-    data = read_columns(path, ['text', 'film'], str(tmp_path / 'cache'))
-    assert len(data) == len(texts)
-    assert strings(path, 'text', data['text'][:]) == texts
-    assert strings(path, 'film', data['film'][:]) == [film for _, film in rows]
-    # rows in any order, as prepare.py fetches them, and slices, as predict.py does
-    some = [5, 3000, 0, 17, 5]
-    assert strings(path, 'text', data[some]['text']) == [texts[row] for row in some]
-    assert strings(path, 'text', data[2:12]['text']) == texts[2:12]
-    # memory-mapped from the folder, and nothing is left beside the file
-    files = [entry['filename'] for entry in data.cache_files]
-    assert files and all(file.startswith(str(tmp_path / 'cache')) for file in files)
-    assert sorted(os.listdir(tmp_path)) == ['cache', path.name]
+    read = list(read_rows(path, ['text', 'film']))
+    assert [cells for _, cells in read] == [[text, film] for text, film in rows]
+    numbers = [number for number, _ in read]
+    if kind == 'parquet':
+        assert numbers == list(range(1, len(rows) + 1))
+    elif kind.endswith('sv') or kind == 'CSV':  # the lines in which rows begin
+        begins = np.cumsum([2, *(len(text.splitlines()) or 1 for text in texts)])
+        assert numbers == begins[:-1].tolist()
+    else:
+        assert numbers == list(range(1, len(rows) + 1))
+    # columns in any order, and one twice
+    assert next(read_rows(path, ['film', 'text', 'film']))[1] == ['m0', texts[0], 'm0']
+    assert os.listdir(tmp_path) == [path.name]  # nothing is left beside the file
 
 
 @pytest.mark.parametrize('kind', ['csv.gz', 'jsonl.gz', 'tsv.zst', 'parquet.zst', '-'])
@@ -91,21 +96,20 @@ def test_packed_files_and_standard_input(kind, tmp_path, monkeypatch):
     else:
         content = io.BytesIO(plain.read_bytes())
         monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(content))
-    (tmp_path / 'cache').mkdir()
-    assert column_of(path, 'text', tmp_path / 'cache') == texts
+    assert column_of(path, 'text') == texts
     assert name_of(tmp_path / f'my.{kind}' if packing != '-' else plain) == 'my'
 
 
 def test_a_packed_file_that_is_cut_short(tmp_path, capsys):
-    (tmp_path / 'cache').mkdir()
-    for ending in 'gz', 'zst':
+    for ending, compression in ('gz', 'gzip'), ('zst', 'zstd'):
         path = tmp_path / f'cut.csv.{ending}'
-        content = GOOD.encode() + os.urandom(9999).hex().encode()
-        with pyarrow.output_stream(str(path), compression=PACKED[f'.{ending}']) as file:
+        content = GOOD.encode() + b''.join(b'%s,a\n' % os.urandom(9).hex().encode()
+                                           for _ in range(999))
+        with pyarrow.output_stream(str(path), compression=compression) as file:
             file.write(content)
         path.write_bytes(path.read_bytes()[:3000])
         with pytest.raises(SystemExit):
-            read_columns(path, ['text'], str(tmp_path / 'cache'))
+            column_of(path, 'text')
         err = capsys.readouterr().err
         assert f'{path}: cannot be read' in err
         assert err.count('\n') == 1
@@ -126,10 +130,12 @@ def test_files_that_a_pattern_stands_for(tmp_path, capsys):
 def test_values_that_are_no_strings(tmp_path):
     rows = [{'text': 'a', 'n': 10, 'x': 0.5}, {'text': None, 'n': -9, 'x': 2.0}, {'n': 1, 'x': 1}]
     path = write_json_lines(tmp_path / 'n.jsonl', rows)
-    assert column_of(path, 'n', tmp_path / 'cache') == ['10', '-9', '1']
-    assert column_of(path, 'x', tmp_path / 'cache') == ['0.5', '2.0', '1']
-    assert column_of(path, 'text', tmp_path / 'cache') == ['a', '', '']
-    assert strings(path, 'b', [True, None, 3, 'x', 1.5]) == ['True', '', '3', 'x', '1.5']
+    assert column_of(path, 'n') == ['10', '-9', '1']
+    assert column_of(path, 'x') == ['0.5', '2.0', '1']
+    assert column_of(path, 'text') == ['a', None, None]
+    path = write_json_lines(tmp_path / 'b.jsonl', [{'b': b} for b in (True, None, 'nan', ['x', 2])])
+    path.write_text(path.read_text() + '{"b": NaN}\n')
+    assert column_of(path, 'b') == ['True', None, 'nan', ['x', '2'], None]
 
 
 def test_columns_that_nobody_asked_for_may_hold_anything(tmp_path):
@@ -139,9 +145,9 @@ def test_columns_that_nobody_asked_for_may_hold_anything(tmp_path):
     rows[-1] |= {'note': 'a string', 'meta': [1], 'new': 1}
     del rows[7]['note']
     path = write_json_lines(tmp_path / 'n.jsonl', rows)
-    assert column_of(path, 'text', tmp_path / 'cache') == [row['text'] for row in rows]
-    assert set(column_of(path, 'day', tmp_path / 'cache')) == {'2024-03-05'}
-    assert column_of(path, 'new', tmp_path / 'cache')[-2:] == ['', '1']
+    assert column_of(path, 'text') == [row['text'] for row in rows]
+    assert set(column_of(path, 'day')) == {'2024-03-05'}
+    assert column_of(path, 'new')[-2:] == [None, '1']
 
 
 ROWS = [{'text': 'a', 'x': [1, {}]}, {'text': 'b\nc {'}, {'text': ''}]
@@ -156,60 +162,217 @@ ROWS = [{'text': 'a', 'x': [1, {}]}, {'text': 'b\nc {'}, {'text': ''}]
 def test_rows_of_json_however_they_are_laid_out(content, tmp_path):
     path = tmp_path / 'n.json'
     path.write_bytes(content.encode())
-    for _ in range(2):  # the second time, it is not taken from a cache that knows no columns
-        assert column_of(path, 'text', tmp_path / 'cache') == ['a', 'b\nc {', '']
+    assert column_of(path, 'text') == ['a', 'b\nc {', '']
 
 
 def test_numbers_in_a_csv_stay_as_they_are_written(tmp_path):
     path = write_csv(tmp_path / 'n.csv', [('a', '007'), ('b', '1.50'), ('c', ''), ('d', '1e3')])
-    assert column_of(path, 'label', tmp_path / 'cache', 'text') == ['007', '1.50', '', '1e3']
+    assert column_of(path, 'label') == ['007', '1.50', '', '1e3']
 
 
 MISTAKES = [
     ('csv', b'text,label\nx,a\ncaf\xe9,b\n', 'line 3 is not UTF-8'),
     ('jsonl', '{"text": "x", "label": 1}\n'.encode('utf-16'), 'line 1 is not UTF-8'),
     ('csv', b'text,label\nx\0,a\n', 'line 2 has a NUL byte'),
-    ('csv', '', 'is empty'),
-    ('csv', 'text,label\n', 'is empty'),
-    ('jsonl', '', 'is empty'),
-    ('jsonl', '\n\n', 'is empty'),
-    ('jsonl', '{"text": "x", "label": 1}\n{"text": "y", "lab\n', 'cannot be read'),
-    ('jsonl', '{"text": "x", "label": 1}\n["y", 2]\n', 'line 2: a row is an object'),
-    ('json', '[{"text": "x", "label": 1}, 2]', 'a row is an object'),
-    ('json', '[]', 'is empty'),
+    ('csv', '', 'it has no row'),
+    ('csv', 'text,label\n', 'it has no row'),
+    ('jsonl', '', 'it has no row'),
+    ('jsonl', '\n\n', 'it has no row'),
+    ('jsonl', '{"text": "x", "label": 1}\n{"text": "y", "lab\n', 'line 2: its end is missing'),
+    ('jsonl', '{"text": "x", "label": 1}\n["y", 2]\n', 'line 2: a row must be an object'),
+    ('json', '[{"text": "x", "label": 1}, 2]', 'line 1: a row must be an object'),
+    ('json', '[]', 'it has no row'),
+    ('json', '[{"text": "x", "label": 1},\n', 'the end of the array is missing'),
+    ('json', '[{"text": "x", "label": 1}]\n{"text": "y"}', 'line 2: the array has ended'),
     ('jsonl', '{"text": "x", "label": 1}\n{"text": "y",\n', 'line 2: its end is missing'),
     ('jsonl', '{"text": "x",\n{"text": "y", "label": 1}\n', 'line 1: Expecting property name'),
+    ('jsonl', '{"text": "x", "label": ' + '[' * 100_000 + ']' * 100_000 + '}', 'nested too deeply'),
+    ('jsonl', '{"text": "x", "label": ' + '1' * 5000 + '}', 'line 1'),
+    ('jsonl', '{"text": "\\ud83d", "label": 1}', "line 1: 'text' has half of a character"),
+    ('jsonl', '{"text": {"a": 1}, "label": 1}', "line 1: 'text' has a dict"),
     ('parquet', 'PAR1 or not', 'cannot be read'),
-    ('csv', 'text,label\n"x,a\ny,b\n', 'EOF inside string'),
-    ('csv', 'text,label\nx,a\ngood, bad,b\n', 'Expected 2 fields in line 3, saw 3'),
-    ('csv', 'text,label\ngood, bad,b\nx,a\n', 'cannot be read'),
-    ('txt', GOOD, 'wanted imdb, sample, a folder'),
+    ('csv', 'text,label\n"x,a\ny,b\n', 'line 2: a cell begins with a quotation mark that is never'),
+    ('csv', 'text,label\nx,a\ngood, bad,b\n', 'line 3 has 3 cells, the header has 2'),
+    ('csv', 'text,label\ngood, bad,b\nx,a\n', 'line 2 has 3 cells'),
+    ('csv', 'label,text\na,one\na,two\nlines\nb,x\n', 'line 4 (or the text of line 3'),
+    ('txt', GOOD, 'wanted a .csv, .tsv, .json, .jsonl or .parquet file'),
+    ('xlsx', b'PK', 'is a spreadsheet; save it as CSV'),
     ('csv', 'text,stars\nx,a\n', "no column 'label', only 'text', 'stars'; see --text, --label"),
+    ('csv', 'text,text,label\nx,y,a\n', "2 columns are named 'text'"),
+    ('csv', 'text;label\nx;a\n', "only 'text;label'; see --sep"),
     ('tsv', GOOD, "no column 'label', only 'text,label'"),
-    ('jsonl', '{"body": "x", "label": 1}\n', "no column 'text', only 'body', 'label'"),
+    ('jsonl', '{"body": "x", "label": 1}\n', "no column 'text', only 'body'"),
 ]
+
+
+def mistake_in(path, capsys, columns=('text', 'label'), **settings):
+    """Read a file, which must end in one line -> the line."""
+    form = make_format(**{'encoding': 'utf-8', 'sep': '', 'quoting': 'minimal', **settings})
+    with pytest.raises(SystemExit) as end:
+        list(read_rows(path, list(columns), form))
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and out == '' and err.count('\n') == 1 and 'Traceback' not in err
+    assert str(path) in err
+    return err
 
 
 @pytest.mark.parametrize('kind, content, message', MISTAKES)
 def test_mistakes_end_in_one_line(kind, content, message, tmp_path, capsys):
     path = tmp_path / f'bad.{kind}'
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(SystemExit) as end:
-        read_columns(path, ['text', 'label'], str(tmp_path / 'cache'))
-    out, err = capsys.readouterr()
-    assert end.value.code == 2 and out == '' and err.count('\n') == 1
-    assert str(path) in err and message in err and 'Traceback' not in err
+    assert message in mistake_in(path, capsys)
 
 
 def test_a_file_that_is_not_there(tmp_path, capsys):
     for name in 'none.csv', 'none.jsonl', 'none.parquet':
+        assert 'cannot be read' in mistake_in(tmp_path / name, capsys)
+
+
+# Quotation marks
+
+@pytest.mark.parametrize('sep', [',', '\t'], ids=['csv', 'tsv'])
+def test_texts_that_begin_with_a_lone_quotation_mark(sep, tmp_path, capsys):
+    """Rows 10 and 40 do: whatever stands between them must not become one text."""
+    path = tmp_path / ('q.tsv' if sep == '\t' else 'q.csv')
+    texts = [('"' if i in (10, 40) else '') + f'kettle number {i}' for i in range(60)]
+    lines = [f'{text}{sep}{"ab"[i % 2]}' for i, text in enumerate(texts)]
+    path.write_text('\n'.join([f'text{sep}label', *lines, '']))
+    error = mistake_in(path, capsys)
+    assert 'line 42, in a cell that begins in line 12' in error and '--quoting=none' in error
+    assert column_of(path, 'text', quoting='none') == texts
+
+    # the second text ends with a mark, before the separator: csv takes all between for one cell
+    texts[40] = 'kettle number 40"'
+    lines = [f'{text}{sep}{"ab"[i % 2]}' for i, text in enumerate(texts)]
+    path.write_text('\n'.join([f'text{sep}label', *lines, '']))
+    with open(path, newline='') as file:
+        assert len(list(csv.reader(file, delimiter=sep, strict=True))) == 61 - 30
+    error = mistake_in(path, capsys)
+    assert 'lines 12 to 42 are one cell' in error and '--quoting=none' in error
+    assert mistake_in(path, capsys, ['text']) == error  # also if no label is asked for
+    assert column_of(path, 'text', quoting='none') == texts
+
+
+def test_cells_of_several_lines_are_not_taken_for_rows(tmp_path):
+    """Poems and addresses, each line with as many commas as a row has, and numbers in them."""
+    texts = ['Roses are red, he said\nViolets are blue, she said', 'a, b\nc, d\ne, 5\n6, 7',
+             '1 Main Street, Springfield\nUSA, Earth\n', 'x', 'y']
+    path = write_csv(tmp_path / 'p.csv', [(text, 'ab'[i % 2]) for i, text in enumerate(texts)])
+    assert column_of(path, 'text') == texts
+
+
+@pytest.mark.parametrize('line, message', [
+    ('"Good" said he: x,a', 'line 3: a closing quotation mark must be followed by a separator'),
+    ('"a \\"quoted\\" word",a', '--quoting=backslash'),
+    ('"open,a', 'line 3: a cell begins with a quotation mark that is never closed')])
+def test_quotation_marks_are_not_lost(line, message, tmp_path, capsys):
+    path = tmp_path / 'q.csv'
+    path.write_text(f'text,label\nx,b\n{line}\n')
+    assert message in mistake_in(path, capsys)
+    if 'backslash' in message:
+        assert column_of(path, 'text', quoting='backslash') == ['x', 'a "quoted" word']
+    else:
+        assert column_of(path, 'text', quoting='none') == ['x', line.removesuffix(',a')]
+
+
+# Encodings and separators
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be',
+                                      'utf-32', 'cp1252', 'latin-1'])
+@pytest.mark.parametrize('kind', ['csv', 'jsonl'])
+def test_encodings(kind, encoding, tmp_path):
+    texts = ['caf\u00e9, "na\u00efve"', '\u00fcber\nalles', 'x']
+    path = tmp_path / f'e.{kind}'
+    if kind == 'csv':
+        content = io.StringIO(newline='')
+        csv.writer(content).writerows([['text'], *([text] for text in texts)])
+        content = content.getvalue()
+    else:
+        content = ''.join(json.dumps({'text': text}, ensure_ascii=False) + '\n' for text in texts)
+    if encoding in ('utf-16-le', 'utf-16-be'):
+        content = '\ufeff' + content  # as Windows writes it; Python does so for utf-16 alone
+    path.write_bytes(content.encode(encoding))
+    assert column_of(path, 'text', encoding=encoding) == texts
+
+
+def test_an_encoding_that_is_not_that_of_the_file(tmp_path, capsys):
+    path = write_csv(tmp_path / 'e.csv', [('caf\u00e9', 'a')])
+    path.write_bytes(path.read_bytes() + 'x,a\n'.encode('utf-16'))
+    assert 'is not UTF-16' in mistake_in(path, capsys, encoding='utf-16')
+    assert 'is not UTF-8' in mistake_in(path, capsys)
+    for encoding in 'cl100k_base', 'base64', 'no such':
         with pytest.raises(SystemExit):
-            read_columns(tmp_path / name, ['text'], str(tmp_path / 'cache'))
-        assert 'cannot be read' in capsys.readouterr().err
+            make_format(encoding, '', 'minimal')
+        assert 'no such encoding' in capsys.readouterr().err
 
 
-def test_a_column_of_lists(tmp_path, capsys):
-    path = write_json_lines(tmp_path / 'l.jsonl', [{'text': 'x', 'label': ['a', 'b']}])
+@pytest.mark.parametrize('name, sep', [('s.csv', ';'), ('s.csv', '|'), ('s.txt', 'tab'),
+                                       ('s.csv', '\\t'), ('s.tsv', ',')])
+def test_separators(name, sep, tmp_path, capsys):
+    character = {'tab': '\t', '\\t': '\t'}.get(sep, sep)
+    texts = [*ODD, f'a{character}b']
+    path = write_csv(tmp_path / name, [(text, 'a') for text in texts], delimiter=character)
+    assert column_of(path, 'text', sep=sep) == texts
+    for bad in ';;', '"', '\n':
+        with pytest.raises(SystemExit):
+            make_format('utf-8', bad, 'minimal')
+        assert 'wanted one character' in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        column_of(path, 'label', tmp_path / 'cache')
-    assert "'label' has a list in it, wanted text or numbers" in capsys.readouterr().err
+        make_format('utf-8', '', 'all')
+    assert 'wanted minimal, backslash, none' in capsys.readouterr().err
+
+
+def test_a_blank_line_of_a_file_with_one_column_is_an_empty_text(tmp_path):
+    (tmp_path / 'one.csv').write_text('text\nfirst\n\nthird\n\n\n')
+    assert column_of(tmp_path / 'one.csv', 'text') == ['first', '', 'third', '', '']
+    (tmp_path / 'two.csv').write_text('text,label\nfirst,a\n\nthird,b\n\n')
+    assert column_of(tmp_path / 'two.csv', 'text') == ['first', 'third']
+
+
+# Bounds
+
+@pytest.mark.parametrize('name, begin, middle', [
+    ('a.csv.gz', 'text,label\n', 'x' * 100), ('b.csv.gz', 'text,label\n"', 'x\n'),
+    ('c.csv.gz', 'text,label\n', '"\n",'), ('d.jsonl.gz', '{', ' '), ('e.json.gz', '[{', '\n')])
+def test_a_line_that_is_too_long_ends_early(name, begin, middle, tmp_path, capsys, monkeypatch):
+    """A packed file of a megabyte may hold gigabytes: no more than a line's bound is kept."""
+    monkeypatch.setattr(tables, 'MAX_CHARS', 10_000)
+    path = tmp_path / name
+    with gzip.open(path, 'wt') as file:
+        file.write(begin + middle * (5_000_000 // len(middle)))
+    tracemalloc.start()
+    assert 'has more than' in mistake_in(path, capsys)
+    assert tracemalloc.get_traced_memory()[1] < 2_500_000
+    tracemalloc.stop()
+
+
+def seconds_of(path, columns):
+    started = time.perf_counter()
+    for _ in read_rows(path, columns):
+        pass
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize('shape', ['wrapped', 'indented', 'one line', 'columns'])
+def test_time_is_linear(shape, tmp_path, capsys):
+    """Four times the rows (or the header) take about four times as long, not sixteen times."""
+    seconds = []
+    for n in 15_000, 60_000:
+        rows = [{'text': f'text {i}', 'label': i % 2} for i in range(n)]
+        path = tmp_path / f'{n}.json'
+        if shape == 'wrapped':  # one object around a row per line: no column, but soon
+            path.write_text('{"data": [\n' + ',\n'.join(map(json.dumps, rows)) + '\n]}\n')
+            started = time.perf_counter()
+            assert "no column 'label', only 'data'" in mistake_in(path, capsys)
+            seconds.append(time.perf_counter() - started)
+            continue
+        if shape == 'indented':
+            path.write_text(json.dumps(rows, indent=1))
+        elif shape == 'one line':
+            path.write_text(' '.join(map(json.dumps, rows)))
+        else:
+            path = tmp_path / f'{n}.csv'
+            path.write_text('text,' + ','.join(['x'] * n) + '\ny,' + ','.join(['1'] * n) + '\n')
+        seconds.append(seconds_of(path, ['text']))
+    assert seconds[1] < 9 * seconds[0] + 0.2
+    assert seconds[1] < 5

@@ -1,0 +1,334 @@
+"""Rows of a source -> rows in canonical order: labels by number, texts on the disk.
+
+Notable:
+- Rows are sorted by the hash of label and text, so their order in the source is irrelevant.
+- Texts stay on the disk; memory holds some hundred bytes per row.
+- Labels are read as pandas writes them: 2.0 for 2, lists as ['a', 'b'].
+"""
+import ast
+import hashlib
+import re
+import tempfile
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from nanoloss.configure import fail
+from nanoloss.sources import SOURCES, columns_of, unlabelled_texts
+
+MAX_CLASSES = 65_535
+BATCH = 2000  # texts in memory at once
+FLOAT = re.compile(r'(-?\d+)\.0+')
+ENTRY = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?""", re.DOTALL)
+TRUE = '1', '1.0', 'True', 'true'
+FALSE = '0', '0.0', 'False', 'false'
+# white space and the tags of formatted text; <int> of a program is neither
+TAGS = ('a abbr b big blockquote br center code dd div dl dt em font h1 h2 h3 h4 h5 h6 hr i img li '
+        'ol p pre q s small span strike strong sub sup table tbody td th thead tr tt u ul').split()
+LAYOUT = re.compile(rf'\s+|</?(?:{"|".join(TAGS)})(?:\s[^<>]*)?/?>', re.IGNORECASE)
+
+
+# Texts
+
+class TextStore:
+    """Texts on the disk, in an unnamed file: the system removes it, even after a kill."""
+
+    def __init__(self):
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the store)
+        self.ends = array('Q', [0])
+
+    def __len__(self):
+        return len(self.ends) - 1
+
+    def append(self, text):
+        content = text.encode()
+        try:
+            self.file.write(content)
+        except OSError as error:
+            fail(f'{tempfile.gettempdir()}: cannot be written: {error}; TMPDIR chooses another '
+                 'folder')
+        self.ends.append(self.ends[-1] + len(content))
+
+    def read(self, rows):
+        """The texts of these rows, a list."""
+        texts = []
+        for row in rows:
+            self.file.seek(self.ends[row])
+            texts.append(self.file.read(self.ends[row + 1] - self.ends[row]).decode())
+        return texts
+
+
+def in_batches(rows):
+    """Yield lists of rows, as many as have their texts in memory at once."""
+    for begin in tqdm(range(0, len(rows), BATCH), unit_scale=BATCH, leave=False, disable=None):
+        yield rows[begin:begin + BATCH]
+
+
+def digest_of(text):
+    """A hash of the text without its layout: white space and tags."""
+    return hashlib.sha256(LAYOUT.sub('', text).encode()).digest()
+
+
+def exact_digest_of(text):
+    """A hash of the text as it is: IMDB's leaks are known word for word."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+# From cells to labels
+
+def undo_floats(names):
+    """{name: what it was before pandas read it}: of integers of which some are missing, pandas
+    makes 2.0 and nan. Nothing changes unless every name has that form."""
+    numbers = {name for name in names if name and name.lower() != 'nan'}
+    if not numbers or not all(FLOAT.fullmatch(name) for name in numbers):
+        return {name: name for name in names}
+    return {name: FLOAT.sub(r'\1', name) if name in numbers else '' for name in names}
+
+
+def clean_names(cells):
+    """The cells of a column of labels or groups -> strings without space around them; '' for a
+    missing one."""
+    names = [str(cell).strip() if cell is not None else '' for cell in cells]
+    original = undo_floats(set(names))
+    return [original[name] for name in names]
+
+
+def read_list(cell):
+    """A list as Python, numpy or pandas writes it, such as ['a', 'b'] -> its entries; else None."""
+    cell = cell.strip()
+    if not (cell.startswith('[') and cell.endswith(']')):
+        return None
+    if re.sub(r'[\s,]', '', ENTRY.sub('', cell[1:-1])):
+        return None
+    try:
+        return [str(ast.literal_eval(entry)) for entry in ENTRY.findall(cell[1:-1])]
+    except SyntaxError:  # an escape that Python does not know
+        return None
+
+
+def label_sets(cells, columns, label_sep, place):
+    """The labels of each row if rows may have several: a list of lists of names. None if each row
+    has one.
+
+    cells: of `Row.label`. columns: those of labels. place: a function from a row's number in cells
+    to what messages call it.
+    """
+    if len(columns) > 1:
+        return [marked_columns(cell, columns, place(i)) for i, cell in enumerate(cells)]
+    lists = [cell if isinstance(cell, list) else read_list(cell or '') for cell in cells]
+    filled = [i for i, cell in enumerate(cells) if cell]
+    if any(lists[i] is not None for i in filled) or any(isinstance(cell, list) for cell in cells):
+        for i in filled:
+            if lists[i] is None:
+                fail(f'{place(i)}: the label {cells[i]!r} is no list, and those of other rows are')
+        return [names or [] for names in lists]
+    if label_sep:
+        return [(cell or '').split(label_sep) for cell in cells]
+    return None
+
+
+def marked_columns(cells, columns, place):
+    """A cell of 0 or 1 for each column -> the names of those with 1."""
+    names = []
+    for cell, column in zip(cells, columns):
+        if cell in TRUE:
+            names.append(column)
+        elif cell not in FALSE:
+            fail(f'{place}: {column!r} is {cell!r}, wanted 0 or 1 in each of the columns of labels')
+    return names
+
+
+def name_labels(cells, columns, label_sep, place):
+    """The cells of all rows -> their labels: for each row a string, '' for none, or, if rows may
+    have several, a sorted tuple of strings. Arguments: see `label_sets`."""
+    sets = label_sets(cells, columns, label_sep, place)
+    if sets is None:
+        return clean_names(cells)
+    names = {name.strip() for names in sets for name in names}
+    original = undo_floats(names)
+    return [tuple(sorted({original[name.strip()] for name in names} - {''})) for names in sets]
+
+
+def integers_first(class_name):
+    """Sort key: integers by their value, then all other names as text."""
+    if re.fullmatch(r'-?\d+', class_name):
+        return 0, int(class_name), class_name
+    return 1, 0, class_name
+
+
+def number_labels(names, config):
+    """Labels by name, each a string or, if a text may have several, a tuple of strings -> the names
+    of the classes, and uint8 (over 255 classes: uint16) [rows] or 0 and 1 [rows, classes]."""
+    if not config.label:
+        return [], np.zeros(len(names), np.uint8)
+    several = isinstance(names[0], tuple)
+    distinct = set().union(*names) if several else set(names)
+    classes = sorted(distinct, key=integers_first)
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        fail(f'{config.source}: {config.label!r} has {len(classes):,} classes, wanted 2 to '
+             f'{MAX_CLASSES:,}: {", ".join(classes[:5])}')
+
+    number = {class_name: i for i, class_name in enumerate(classes)}
+    if not several:
+        dtype = np.uint8 if len(classes) <= 255 else np.uint16
+        return classes, np.array([number[name] for name in names], dtype)
+    labels = np.zeros((len(names), len(classes)), np.uint8)
+    for row, names_of_row in zip(labels, names):
+        row[[number[name] for name in names_of_row]] = 1
+    return classes, labels
+
+
+# From the source to rows in order
+
+@dataclass
+class RawRows:
+    """The rows as the source has them, an entry each."""
+    sides: list  # 'train', 'val' or 'test'
+    cells: list  # of the column of labels, see `Row.label`
+    groups: list  # the number of the movie, a cell, or None
+    digests: list  # hash of the text
+    empty: list  # the rows without a text
+    wheres: list  # for messages, see `Row`
+    numbers: array
+
+    def place(self, i):
+        """What messages call row i: its file and line."""
+        return f'{self.wheres[i]} {self.numbers[i]}'
+
+
+def read(rows, texts, hash_text):
+    """Read an iterator of `Row` -> RawRows. The texts go into a `TextStore`."""
+    raw = RawRows([], [], [], [], [], [], array('Q'))
+    for row in tqdm(rows, 'read', unit=' texts', leave=False, disable=None):
+        if not row.text.strip():
+            raw.empty.append(len(texts))
+        texts.append(row.text)
+        raw.sides.append(row.side)
+        raw.cells.append(row.label)
+        raw.groups.append(row.group)
+        raw.digests.append(hash_text(row.text))
+        raw.wheres.append(row.where)
+        raw.numbers.append(row.number)
+    return raw
+
+
+@dataclass
+class Rows:
+    """The rows in canonical order, whatever the order of the source. Their texts are in a
+    `TextStore`."""
+    sides: np.ndarray  # str [rows]: 'train', 'val', 'test', or '' for one that is dropped
+    labels: np.ndarray  # uint8 or uint16 [rows]; if a row may have several, 0 and 1 [rows, classes]
+    classes: list  # the names of the labels
+    groups: np.ndarray  # uint32 [rows], or None if the source knows no groups
+    keys: list  # hash of label and text
+    digests: list  # hash of the text: rows with the same one are equal
+    fingerprint: str  # of all rows as the source has them
+    stored: np.ndarray  # int [rows]: where their texts stand in the TextStore
+
+
+def leave_out(raw, config, labels, groups):
+    """Which rows can be used, bool [rows], and {reason: count} of the others.
+
+    A row without a label cannot be used, one without a group could leak. labels, groups: a name per
+    row, '' if it has none."""
+    usable = np.ones(len(raw.sides), bool)
+    dropped = {}
+    for names, column in (labels, config.label), (groups, config.group):
+        missing = [i for i, name in enumerate(names) if name == '']
+        if missing:
+            what = f'texts without {column!r}, the first in {raw.place(missing[0])}'
+            if config.strict:
+                fail(f'{len(missing):,} {what}')
+            dropped[what] = len(missing)
+            usable[missing] = False
+    if raw.empty and config.strict:
+        fail(f'{len(raw.empty):,} empty texts, the first in {raw.place(raw.empty[0])}')
+
+    sides = np.array(raw.sides)
+    for side in np.unique(sides):
+        if not usable[sides == side].any():
+            way_out = '' if side == 'train' else f'; without it, {side} is cut out of train'
+            fail(f'{config.source}: none of the {(sides == side).sum():,} texts of {side} can be '
+                 f'used: {"; ".join(dropped)}{way_out}')
+    return usable, dropped
+
+
+def put_in_order(raw, config, labels, groups, usable, texts):
+    """The usable rows -> `Rows`. Rows that are equal in this order differ in nothing but the
+    group. labels: a name or a tuple of names per row. groups: a name or number per row, or []."""
+    rows = np.flatnonzero(usable).tolist()
+    group_of = dict.fromkeys(rows, 0)
+    if groups and isinstance(groups[0], str):
+        # numbered by the order of their names, so that the order of the rows is irrelevant
+        numbers = np.unique([groups[i] for i in rows], return_inverse=True)[1]
+        group_of = dict(zip(rows, numbers.tolist()))
+    elif groups:
+        group_of = {i: groups[i] for i in rows}
+    joined = {}
+    for i in rows:
+        joined[i] = labels[i]
+        if isinstance(labels[i], tuple):
+            joined[i] = (config.label_sep or ';').join(labels[i])
+    keys = {}
+    for some in in_batches(rows):
+        for i, text in zip(some, texts.read(some)):
+            labelled = f'{joined[i]}\0{text}'
+            keys[i] = hashlib.sha256(labelled.encode()).hexdigest()[:32]
+
+    order = sorted(rows, key=lambda i: (raw.sides[i], keys[i], group_of[i]))
+    classes, numbers = number_labels([labels[i] for i in order], config)
+    sides = [raw.sides[i] for i in order]
+    keys = [keys[i] for i in order]
+    return Rows(
+        sides=np.array(sides, '<U5'),
+        labels=numbers,
+        classes=classes,
+        groups=np.array([group_of[i] for i in order], np.uint32) if groups else None,
+        keys=keys,
+        digests=[raw.digests[i] for i in order],
+        fingerprint=hashlib.sha256(' '.join(sides + keys).encode()).hexdigest(),
+        stored=np.array(order))
+
+
+def read_source(config, kind, texts):
+    """The source -> `Rows`, {reason: count} of what is left out, the number of empty texts, and the
+    source's commit on the hub. The texts go into a `TextStore`."""
+    imdb = kind in ('imdb', 'archive')
+    source = SOURCES[kind](config)
+    raw = read(source.rows, texts, exact_digest_of if imdb else digest_of)
+    if not raw.sides:
+        fail(f'{config.source}: there is no text in it')
+
+    labels = raw.cells
+    _, label_columns, group_columns = columns_of(config)
+    if kind not in ('imdb', 'archive', 'folders') and label_columns:
+        labels = name_labels(raw.cells, label_columns, config.label_sep, raw.place)
+    groups = []
+    if group_columns and not imdb:
+        groups = clean_names(raw.groups)
+    elif raw.groups[0] is not None:
+        groups = raw.groups  # movies
+    usable, dropped = leave_out(raw, config, labels if label_columns else [], groups)
+    rows = put_in_order(raw, config, labels, groups, usable, texts)
+    return rows, source.not_read | dropped, len(raw.empty), source.commit
+
+
+# Texts without labels
+
+def unlabelled_rows(config, rows, texts, store):
+    """Read the unlabelled texts into `store`, a `TextStore` -> their rows there in canonical order
+    but for those that are in val or test, and the number of these."""
+    held_out = np.flatnonzero(np.isin(rows.sides, ('val', 'test')))
+    known = set()
+    for some in in_batches(rows.stored[held_out].tolist()):
+        known.update(map(digest_of, texts.read(some)))
+    found = []  # (hash, row)
+    for text in tqdm(unlabelled_texts(config), 'read', unit=' texts', leave=False, disable=None):
+        if digest_of(text) not in known:
+            found.append((exact_digest_of(text), len(store)))
+        store.append(text)
+    if not found:
+        fail(f'{config.unlabelled}: all of its texts are in val or test')
+    return [row for _, row in sorted(found)], len(store) - len(found)
