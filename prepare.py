@@ -404,6 +404,9 @@ if __name__ == '__main__':
         main(config)
     except MemoryError:
         fail('out of memory; nothing was written')
+    except ImportError as error:
+        fail(f'cannot load a package: {error}; too little memory, or pip install -r '
+             'requirements.txt')
     except KeyboardInterrupt:
         print('\nstopped; nothing was written', file=sys.stderr)
         sys.exit(130)
