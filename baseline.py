@@ -41,7 +41,7 @@ from nanoloss.devices import hardware_name
 from nanoloss.files import (
     claim_run, current_commit, locked_folder, write_file, write_json, write_json_lines)
 from nanoloss.stats import fit_temperature
-from nanoloss.tokenizer import tokenizer
+from nanoloss.tokenizer import decode, tokenizer
 
 # -----------------------------------------------------------------------------
 dataset = 'imdb'  # made by prepare.py
@@ -109,8 +109,7 @@ def count_words(data, meta):
     try:
         for name in SPLITS:
             split = data[name]
-            reviews = (split.tokens[begin:end].tolist() for begin, end in split.spans)
-            texts = map(encoding.decode, reviews)
+            texts = (decode(split.tokens[begin:end], encoding) for begin, end in split.spans)
             count = vectorizer.fit_transform if name == 'train' else vectorizer.transform
             counts[name] = count(texts)
     except ValueError as error:

@@ -45,7 +45,7 @@ from nanoloss.data import batches, load_data, spans_of
 from nanoloss.devices import (
     autocast, choose_device, hardware_name, peak_memory_mb, synchronize)
 from nanoloss.files import write_file, write_json_lines
-from nanoloss.tokenizer import tokenizer
+from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import learn_vocabulary
 
 # -----------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def measure_nanogpt(row):
 
 def decoded(split, encoding):
     """The reviews of a split as texts."""
-    return [encoding.decode(split.tokens[begin:end].tolist()) for begin, end in split.spans]
+    return [decode(split.tokens[begin:end], encoding) for begin, end in split.spans]
 
 
 def measure_bag_of_words(row):

@@ -258,7 +258,7 @@ def number_data(data, meta, trunk):
     """The data in lower case, and in the numbers of the training texts' vocabulary, where the trunk
     wants them so -> the data, the `Vocabulary`, and how much each of its n-grams says."""
     encoding = None
-    if lower or spell or ngrams == 'chars':
+    if lower or spell or ngrams != 'none':
         encoding = tokenizer(meta['tokenizer']['name'])
     if lower:
         data = {name: lower_case(split, encoding) for name, split in data.items()}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nanoloss.data import spans_of
-from nanoloss.reader import NGRAM_SIZES, find, ngram_keys, shorten
+from nanoloss.reader import NGRAM_SIZES, find, ngram_keys, shorten, without_end_of_text
 from nanoloss.tokenizer import decode
 
 CHUNK = 2000  # reviews whose n-grams are listed at once
@@ -59,7 +59,7 @@ class Vocabulary(NamedTuple):
             pieces = []
             for begin, end in spans:
                 used = shorten(split.tokens[begin:end], self.block_size, self.truncate)
-                pieces.append(np.concatenate(used))
+                pieces.append(without_end_of_text(np.concatenate(used), encoding))
             if self.ngram_kind == 'chars':
                 texts = [encoding.decode_bytes(piece.tolist()) for piece in pieces]
                 pieces = [np.frombuffer(text, np.uint8) for text in texts]
