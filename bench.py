@@ -363,8 +363,8 @@ def measure_nanogpt(row):
     split = split._replace(tokens=np.concatenate(pieces),
                            spans=spans_of(np.cumsum([0, *split.lengths()])))
     encoding = tokenizer()
-    vocabulary = learn_vocabulary(split, encoding, True, 'none', LM_MIN_COUNT, BLOCK_SIZE, 'head',
-                                  spell=True)
+    vocabulary = learn_vocabulary(split, encoding, True, 'none', LM_MIN_COUNT,
+                                  int(split.lengths().max()), 'head', spell=True)
     stream = vocabulary.encode(split, encoding).tokens.astype(np.int64)
     config = module.GPTConfig(block_size=LM_BLOCK_SIZE, vocab_size=len(vocabulary.tokens) + 1,
                               n_layer=4, n_head=4, n_embd=256, dropout=0.0, bias=True)

@@ -69,6 +69,15 @@ def test_known_tokens_are_those_that_training_holds_twice(encoding):
     assert encoded.ngrams is None
 
 
+@pytest.mark.parametrize('truncate, expected', [
+    ('head', [5, 7]), ('tail', [7]), ('both', [5, 6])])
+def test_known_tokens_are_counted_where_texts_are_used(truncate, expected):
+    """Three tokens at most of each text: 5 6 7, 7 8 6 or 5 6 6 of the first, all of the other."""
+    split = Split(np.array([5, 6, 7, 8, 6, 5, 7], np.uint32), np.array([[0, 5], [5, 7]]), None)
+    vocabulary = learn_vocabulary(split, None, True, 'none', 2, 3, truncate)
+    assert vocabulary.tokens.tolist() == expected
+
+
 def test_words_that_come_once_are_known_where_there_are_no_others(encoding):
     split = as_split(['one two three', 'four'], encoding, LABELS[:2])
     vocabulary = learn_vocabulary(split, encoding, True, 'tokens', 2, 100, 'head')
