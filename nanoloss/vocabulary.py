@@ -19,8 +19,8 @@ LISTED = 2 ** 24  # n-grams that are held before they are counted, 128 MB
 class Vocabulary(NamedTuple):
     """tokens int64 [n] and ngrams uint64 [m], keys of `ngram_keys`, both ascending; where one is
     empty, it is not used. ngram_kind: a name in NGRAM_SIZES, or none. block_size, truncate: which
-    tokens of a review are used, see `shorten`. spell: whether tokens that are not known are replaced by
-    those of their bytes."""
+    tokens of a review are used, see `shorten`. spell: whether tokens that are not known are
+    replaced by those of their bytes."""
     tokens: np.ndarray
     ngrams: np.ndarray
     ngram_kind: str
