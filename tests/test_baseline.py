@@ -8,12 +8,12 @@ from conftest import call
 from helpers import ROOT, save, script, train
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.svm import LinearSVC
 
 from nanoloss.tokenizer import tokenizer
 
-KINDS = 'tfidf_lr', 'tfidf_svm', 'nbsvm'
+KINDS = 'tfidf_lr', 'tfidf_svm', 'nbsvm', 'tfidf_chars_svm'
 SPLITS = 'train', 'val', 'test'
 TOPICS = 'songs', 'jokes', 'plot', 'nowhere', 'everywhere'
 COUNTRY = {'Ghent': 0, 'Mons': 0, 'Lyon': 1, 'Nice': 1, 'Turin': 2, 'Pisa': 2}
@@ -96,17 +96,26 @@ def test_texts_are_those_that_were_prepared(sample):
     assert set().union(*texts.values()) <= reviews
 
 
+def vectorizer_of(kind):
+    """What makes the features of a kind with TF-IDF, by scikit-learn alone."""
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    if kind != 'tfidf_chars_svm':
+        return words
+    chars = TfidfVectorizer(analyzer='char_wb', ngram_range=(2, 5), sublinear_tf=True)
+    return FeatureUnion([('words', words), ('chars', chars)])
+
+
 @pytest.mark.parametrize('kind, make', [
     ('tfidf_lr', lambda C: LogisticRegression(C=C, max_iter=1000)),
-    ('tfidf_svm', lambda C: LinearSVC(C=C, random_state=1))])
+    ('tfidf_svm', lambda C: LinearSVC(C=C, random_state=1)),
+    ('tfidf_chars_svm', lambda C: LinearSVC(C=C, random_state=1))])
 def test_the_best_on_val_of_all_pipelines(kind, make, sample, fitted):
     _, texts, labels = sample
     result, preds = read(fitted, kind)
     pipelines = {}
     accuracies = {}
     for tried in result['tried']:
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        pipeline = make_pipeline(vectorizer, make(tried['C']))
+        pipeline = make_pipeline(vectorizer_of(kind), make(tried['C']))
         pipeline.fit(texts['train'], labels['train'])
         pipelines[tried['C']] = pipeline
         accuracies[tried['C']] = pipeline.score(texts['val'], labels['val'])
@@ -119,7 +128,7 @@ def test_the_best_on_val_of_all_pipelines(kind, make, sample, fitted):
         logits = preds[f'{split}_logits']
         assert logits.dtype == np.float16
         assert close(logits[:, -1], expected)
-        if kind == 'tfidf_svm':
+        if kind != 'tfidf_lr':
             assert (logits[:, 0] == -logits[:, 1]).all()
         else:
             assert logits.shape[1] == 1
@@ -243,10 +252,11 @@ def test_many_classes(countries, tmp_path, capsys):
     baseline(data, 'countries', tmp_path, '--c_values=0.5')
     models = {
         'tfidf_lr': LogisticRegression(C=0.5, max_iter=1000),
-        'tfidf_svm': LinearSVC(C=0.5, random_state=1)}
+        'tfidf_svm': LinearSVC(C=0.5, random_state=1),
+        'tfidf_chars_svm': LinearSVC(C=0.5, random_state=1)}
     for kind, model in models.items():
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        pipeline = make_pipeline(vectorizer, model).fit(texts['train'], labels['train'])
+        pipeline = make_pipeline(vectorizer_of(kind), model)
+        pipeline.fit(texts['train'], labels['train'])
         _, preds = read(tmp_path, kind)
         assert close(preds['test_logits'], pipeline.decision_function(texts['test']))
 
@@ -391,7 +401,7 @@ def test_fewer_reviews_are_those_that_train_py_draws(sample, tmp_path, capsys):
     (['--n_train=151'], 'n_train is 151, but there are 150 training reviews'),
     (['--n_train=-1'], 'n_train must be at least 0'),
     (['--seed=1'], 'seed draws the n_train reviews'),
-    (['--kinds=bayes'], "there is no 'bayes'; there are tfidf_lr, tfidf_svm, nbsvm"),
+    (['--kinds=bayes'], "there is no 'bayes'; there are tfidf_lr, tfidf_svm, nbsvm, tfidf_c"),
     (['--kinds='], "there is no ''"),
     (['--c_values=1,many'], 'c_values wants numbers'),
     (['--c_values=1,,2'], 'c_values wants numbers'),
