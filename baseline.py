@@ -25,7 +25,7 @@ import time
 import warnings
 from pathlib import Path
 
-import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
+from nanoloss import is_out_of_memory  # before torch, whose threads it tells how to wait
 import numpy as np
 import scipy.sparse
 import sklearn
@@ -375,13 +375,15 @@ def main(settings):
                     counts = count_words(texts)
                     count_seconds = time.perf_counter() - started
                 fit_run(folder, kind, config, data, meta, texts, counts, count_seconds)
-    except OSError as error:
-        fail(f'cannot write to {group}: {error}')
-    except MemoryError:
-        fail('out of memory; try one of the --kinds, or fewer reviews')
     except KeyboardInterrupt:
         print('\nstopped; the same command goes on from here', file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if is_out_of_memory(error):
+            fail('out of memory; try one of the --kinds, or a lower --n_train')
+        if isinstance(error, OSError):
+            fail(f'cannot write to {group}: {error}')
+        raise
 
 
 if __name__ == '__main__':
