@@ -27,6 +27,7 @@ from pathlib import Path
 
 from nanoloss import is_out_of_memory  # before torch, whose threads it tells how to wait
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 import sklearn
 import torch
@@ -346,6 +347,15 @@ def describe(settings, meta):
     }
 
 
+def reserve_blas_buffer():
+    """Let SciPy's OpenBLAS, which L-BFGS calls, allocate its buffer of 32 MB, which it keeps.
+
+    Later there may be too little memory, and OpenBLAS 0.3.30 then tries again without end. So NumPy
+    tries first. Raises MemoryError."""
+    np.empty(2 ** 26, np.uint8)
+    scipy.linalg.cholesky(np.eye(3))
+
+
 def main(settings):
     # where C is large, an SVM may stop before its optimum; val judges what it has reached
     warnings.simplefilter('ignore', ConvergenceWarning)
@@ -361,6 +371,7 @@ def main(settings):
     config = describe({**settings, 'out_dir': str(group)}, meta)
     counts = None
     try:
+        reserve_blas_buffer()
         for kind in names:
             folder = group / kind / f'seed{seed}'
             config['head'] = choose_head(kind, meta)

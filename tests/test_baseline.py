@@ -1,6 +1,9 @@
 """baseline.py against pipelines of scikit-learn and arithmetic by hand; its runs in evaluate.py."""
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -424,6 +427,38 @@ def test_mistakes_end_in_one_line(argv, words, countries, tmp_path, encoding, ca
     assert words in error
     assert error.count('\n') == 1
     assert not list(tmp_path.glob('out/*/*/result.json'))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
+@pytest.mark.parametrize('megabytes, begin', [(8, 'make_features'), (16, 'reserve_blas_buffer')])
+def test_too_little_memory_for_openblas(countries, tmp_path, megabytes, begin):
+    """From some function on, there are but these: less than the buffer of OpenBLAS, which would try
+    to allocate it without end."""
+    program = f'''
+import resource, sys
+sys.path.insert(0, {str(ROOT)!r})
+import baseline
+
+def limited(*args):
+    pages = int(open('/proc/self/statm').read().split()[0])
+    limit = pages * resource.getpagesize() + {megabytes} * 2 ** 20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return function(*args)
+
+function = baseline.{begin}
+baseline.{begin} = limited
+baseline.main(baseline.configure(vars(baseline)))
+'''
+    command = [sys.executable, '-c', program, f'--data_dir={countries[0]}', '--dataset=countries',
+               f'--out_dir={tmp_path}', '--kinds=tfidf_lr']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    if begin == 'make_features':  # the buffer is there
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 2
+        assert done.stderr.endswith('out of memory; try one of the --kinds, or a lower --n_train\n')
+        assert done.stderr.count('\n') == 1
 
 
 def test_a_data_set_of_one_word(countries, tmp_path, encoding, capsys):
