@@ -341,6 +341,26 @@ def test_several_labels(topics, tmp_path, capsys):
     assert preds['test_logits'][:, -2] == pytest.approx(-np.log(n + 1), rel=1e-3)
 
 
+def test_a_script_without_spaces(tmp_path, encoding):
+    """A pair of signs decides. Each text is one word, which no other text has."""
+    rng = np.random.default_rng(0)
+    signs = [chr(0x4e00 + i) for i in range(100)]
+    texts = {}
+    labels = {}
+    for name, n in (('train', 200), ('val', 100), ('test', 100)):
+        labels[name] = np.arange(n) % 2
+        texts[name] = []
+        for y in labels[name]:
+            around = ''.join(rng.choice(signs, 12))
+            texts[name].append(around[:6] + ('好看', '難看')[y] + around[6:])
+    write(tmp_path / 'signs', texts, labels, ('good', 'bad'), encoding)
+    baseline(tmp_path, 'signs', tmp_path / 'out', '--kinds=tfidf_svm,tfidf_chars_svm')
+    accuracies = [read(tmp_path / 'out', kind)[0]['last']['test']['accuracy']
+                  for kind in ('tfidf_svm', 'tfidf_chars_svm')]
+    assert accuracies[0] == 0.5
+    assert accuracies[1] > 0.95
+
+
 # Runs as those of train.py, and mistakes
 
 def test_finished_is_skipped_and_others_refused(countries, tmp_path, capsys):
