@@ -179,6 +179,9 @@ def fit_output(kind, x, target, C, beta=1):
     if kind == 'tfidf_lr':
         model = LogisticRegression(C=C, max_iter=1000).fit(x, target)
         return model.coef_[0], model.intercept_[0]
+    # liblinear copies x, at 16 bytes a number, and crashes where memory is too little for that, so
+    # that NumPy tries first
+    np.empty(2 ** 24 + 32 * x.nnz, np.uint8)
     svm = LinearSVC(C=C, dual='auto', random_state=0)
     if kind != 'nbsvm':
         svm.fit(x, target)

@@ -481,6 +481,27 @@ baseline.main(baseline.configure(vars(baseline)))
         assert done.stderr.count('\n') == 1
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
+def test_too_little_memory_for_liblinear():
+    """It would end in a segmentation fault."""
+    program = f'''
+import resource, sys
+sys.path.insert(0, {str(ROOT)!r})
+import baseline, numpy, scipy.sparse
+
+x = scipy.sparse.csr_matrix(numpy.random.rand(1000, 3000))
+pages = int(open('/proc/self/statm').read().split()[0])
+limit = pages * resource.getpagesize() + 30 * 2 ** 20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    baseline.fit_output('tfidf_svm', x, numpy.arange(1000) % 2 == 0, 1.0)
+except MemoryError:
+    print('MemoryError')
+'''
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, 'MemoryError\n')
+
+
 def test_a_data_set_of_one_word(countries, tmp_path, encoding, capsys):
     data, _, labels = countries
     texts = {name: ['word' for _ in labels[name]] for name in SPLITS}
