@@ -1,13 +1,15 @@
 """data -> out/<data set>/<kind>/seed<k>/: bags of words with a linear classifier, as finished runs.
 
-    python baseline.py --dataset=imdb        three kinds -> out/imdb/tfidf_lr, tfidf_svm and nbsvm
+    python baseline.py --dataset=imdb        four kinds -> out/imdb/<kind>
     python evaluate.py out/imdb/nbsvm out/bce out/ce --out_dir=out      beside networks
 
 A table of networks should have the line that says whether it was worth training one. The kinds, all
-of them on words and pairs of words:
+of them on words and pairs of words; the SVMs decide one class against the rest:
 - tfidf_lr: TF-IDF, logistic regression
-- tfidf_svm: TF-IDF, linear SVM, one class against the rest
-- nbsvm: naive Bayes' weights, linear SVM, one class against the rest (Wang and Manning 2012)
+- tfidf_svm: TF-IDF, linear SVM
+- nbsvm: naive Bayes' weights, linear SVM (Wang and Manning 2012)
+- tfidf_chars_svm: TF-IDF of words and, beside it, of n-grams of 2 to 5 characters within words,
+  linear SVM; it also reads scripts that put no spaces between words
 
 Notable:
 - Texts are decoded from the data set's own tokens, so split and dropped texts are the networks'.
@@ -23,8 +25,9 @@ import time
 import warnings
 from pathlib import Path
 
-import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
+from nanoloss import is_out_of_memory  # before torch, whose threads it tells how to wait
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 import sklearn
 import torch
@@ -41,7 +44,7 @@ from nanoloss.devices import hardware_name
 from nanoloss.files import (
     claim_run, current_commit, locked_folder, write_file, write_json, write_json_lines)
 from nanoloss.stats import fit_temperature
-from nanoloss.tokenizer import tokenizer
+from nanoloss.tokenizer import decode, tokenizer
 
 # -----------------------------------------------------------------------------
 dataset = 'imdb'  # made by prepare.py
@@ -49,7 +52,7 @@ data_dir = 'data'  # the folder of data sets
 out_dir = ''  # gets a folder a kind; '' is out/ and the data set's name
 n_train = 0  # so many training reviews are used, those that train.py draws by this seed; 0: all
 seed = 0  # of that draw; nothing else is drawn
-kinds = 'tfidf_lr,tfidf_svm,nbsvm'  # which are fitted
+kinds = 'tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm'  # which are fitted
 c_values = ''  # inverse strengths of regularization to choose from, as 0.1,1,10; '': GRIDS below
 overwrite = False  # throw away what is in a run's folder
 # -----------------------------------------------------------------------------
@@ -57,6 +60,7 @@ GRIDS = {  # of C, for each kind
     'tfidf_lr': [1, 3, 10, 30, 100, 300, 1000],
     'tfidf_svm': [0.03, 0.1, 0.3, 1, 3, 10],
     'nbsvm': [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3],
+    'tfidf_chars_svm': [0.03, 0.1, 0.3, 1, 3],  # 10 is no better on val, and takes half of all time
 }
 # of nbsvm: the SVM alone, and the paper's interpolation between it and naive Bayes
 BETAS = [1, 0.25]
@@ -98,21 +102,33 @@ def candidates(kind):
 
 # Features
 
-def count_words(data, meta):
-    """Words and pairs of words -> {split: sparse counts [reviews, words]}."""
+def read_texts(data, meta):
+    """The texts of each split, {split: list}, decoded from their tokens."""
     encoding = tokenizer(meta['tokenizer']['name'])
-    # What a single review has is most of a large vocabulary, and says little. Of few reviews, it is
-    # too much to lose.
-    n_reviews = len(data['train'].labels)
-    vectorizer = CountVectorizer(ngram_range=(1, 2), min_df=2 if n_reviews >= 5000 else 1)
-    counts = {}
+    texts = {}
+    for name, split in data.items():
+        texts[name] = [decode(split.tokens[begin:end], encoding) for begin, end in split.spans]
+    return texts
+
+
+def count_terms(texts, **settings):
+    """Texts -> {split: sparse counts [reviews, terms]}, of the terms that train has.
+
+    settings: of `CountVectorizer`, what a term is. Raises ValueError where train has none."""
+    # The terms of a single review are most of a large vocabulary, and say little. Few reviews have
+    # too few terms to lose any.
+    min_df = 2 if len(texts['train']) >= 5000 else 1
+    vectorizer = CountVectorizer(min_df=min_df, **settings)
+    counts = {'train': vectorizer.fit_transform(texts['train'])}
+    for name in ('val', 'test'):
+        counts[name] = vectorizer.transform(texts[name])
+    return counts
+
+
+def count_words(texts):
+    """Words and pairs of words, see `count_terms`."""
     try:
-        for name in SPLITS:
-            split = data[name]
-            reviews = (split.tokens[begin:end].tolist() for begin, end in split.spans)
-            texts = map(encoding.decode, reviews)
-            count = vectorizer.fit_transform if name == 'train' else vectorizer.transform
-            counts[name] = count(texts)
+        counts = count_terms(texts, ngram_range=(1, 2))
     except ValueError as error:
         fail(f'{dataset}: the training reviews have no words to count ({error})')
     sizes = ', '.join(f'{counts[name].shape[0]:,} {name}' for name in SPLITS)
@@ -120,12 +136,24 @@ def count_words(data, meta):
     return counts
 
 
-def make_features(kind, counts):
-    """Counts -> the features of a kind, {split: sparse [reviews, words]}."""
-    if kind == 'nbsvm':  # a word is in a review or not
-        return {name: (split > 0).astype(float) for name, split in counts.items()}
+def weigh(counts):
+    """Counts -> TF-IDF, {split: sparse [reviews, terms]}; a review's has length 1."""
     tfidf = TfidfTransformer(sublinear_tf=True).fit(counts['train'])
     return {name: tfidf.transform(split) for name, split in counts.items()}
+
+
+def make_features(kind, texts, counts):
+    """Texts, and counts of their words -> the features of a kind, {split: sparse [reviews,
+    features]}."""
+    if kind == 'nbsvm':  # a word is in a review or not
+        return {name: (split > 0).astype(float) for name, split in counts.items()}
+    features = weigh(counts)
+    if kind == 'tfidf_chars_svm':  # in float32, for long texts have thousands of these n-grams
+        chars = weigh(count_terms(texts, analyzer='char_wb', ngram_range=(2, 5), dtype=np.float32))
+        for name in SPLITS:
+            both = features[name], chars[name]
+            features[name] = scipy.sparse.hstack(both, format='csr', dtype=np.float32)
+    return features
 
 
 # Fitting: a linear function of the features for each output
@@ -151,8 +179,11 @@ def fit_output(kind, x, target, C, beta=1):
     if kind == 'tfidf_lr':
         model = LogisticRegression(C=C, max_iter=1000).fit(x, target)
         return model.coef_[0], model.intercept_[0]
+    # liblinear copies x, at 16 bytes a number, and crashes where memory is too little for that, so
+    # that NumPy tries first
+    np.empty(2 ** 24 + 32 * x.nnz, np.uint8)
     svm = LinearSVC(C=C, dual='auto', random_state=0)
-    if kind == 'tfidf_svm':
+    if kind != 'nbsvm':
         svm.fit(x, target)
         return svm.coef_[0], svm.intercept_[0]
 
@@ -255,12 +286,12 @@ def score(head, logits, labels):
 
 # Runs
 
-def fit_run(folder, kind, config, data, meta, counts, count_seconds):
+def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
     """Fit a kind and fill its folder; result.json is written last and says that it is complete."""
     started = time.perf_counter() - count_seconds
     head = make_head(**config, n_embd=1)  # for its probs and its loss
     labels = {name: np.array(data[name].labels) for name in SPLITS}
-    features = make_features(kind, counts)
+    features = make_features(kind, texts, counts)
     logits, best, tried = choose(kind, head, features, labels, meta)
     if meta['multi_label'] and kind != 'tfidf_lr':
         scale_margins(head, logits, labels['val'])
@@ -295,7 +326,7 @@ def fit_run(folder, kind, config, data, meta, counts, count_seconds):
         'kind': kind,
         'chosen': best,
         'tried': tried,
-        'words': counts['train'].shape[1],
+        'features': features['train'].shape[1],
         'last': figures,
         'best': figures,
         'seconds': seconds,
@@ -319,6 +350,15 @@ def describe(settings, meta):
     }
 
 
+def reserve_blas_buffer():
+    """Let SciPy's OpenBLAS, which L-BFGS calls, allocate its buffer of 32 MB, which it keeps.
+
+    Later there may be too little memory, and OpenBLAS 0.3.30 then tries again without end. So NumPy
+    tries first. Raises MemoryError."""
+    np.empty(2 ** 26, np.uint8)
+    scipy.linalg.cholesky(np.eye(3))
+
+
 def main(settings):
     # where C is large, an SVM may stop before its optimum; val judges what it has reached
     warnings.simplefilter('ignore', ConvergenceWarning)
@@ -334,6 +374,7 @@ def main(settings):
     config = describe({**settings, 'out_dir': str(group)}, meta)
     counts = None
     try:
+        reserve_blas_buffer()
         for kind in names:
             folder = group / kind / f'seed{seed}'
             config['head'] = choose_head(kind, meta)
@@ -344,16 +385,19 @@ def main(settings):
                     continue
                 if counts is None:
                     started = time.perf_counter()
-                    counts = count_words(data, meta)
+                    texts = read_texts(data, meta)
+                    counts = count_words(texts)
                     count_seconds = time.perf_counter() - started
-                fit_run(folder, kind, config, data, meta, counts, count_seconds)
-    except OSError as error:
-        fail(f'cannot write to {group}: {error}')
-    except MemoryError:
-        fail('out of memory; try one of the --kinds, or fewer reviews')
+                fit_run(folder, kind, config, data, meta, texts, counts, count_seconds)
     except KeyboardInterrupt:
         print('\nstopped; the same command goes on from here', file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if is_out_of_memory(error):
+            fail('out of memory; try one of the --kinds, or a lower --n_train')
+        if isinstance(error, OSError):
+            fail(f'cannot write to {group}: {error}')
+        raise
 
 
 if __name__ == '__main__':

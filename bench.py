@@ -45,7 +45,7 @@ from nanoloss.data import batches, load_data, spans_of
 from nanoloss.devices import (
     autocast, choose_device, hardware_name, peak_memory_mb, synchronize)
 from nanoloss.files import write_file, write_json_lines
-from nanoloss.tokenizer import tokenizer
+from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import learn_vocabulary
 
 # -----------------------------------------------------------------------------
@@ -363,8 +363,8 @@ def measure_nanogpt(row):
     split = split._replace(tokens=np.concatenate(pieces),
                            spans=spans_of(np.cumsum([0, *split.lengths()])))
     encoding = tokenizer()
-    vocabulary = learn_vocabulary(split, encoding, True, 'none', LM_MIN_COUNT, BLOCK_SIZE, 'head',
-                                  spell=True)
+    vocabulary = learn_vocabulary(split, encoding, True, 'none', LM_MIN_COUNT,
+                                  int(split.lengths().max()), 'head', spell=True)
     stream = vocabulary.encode(split, encoding).tokens.astype(np.int64)
     config = module.GPTConfig(block_size=LM_BLOCK_SIZE, vocab_size=len(vocabulary.tokens) + 1,
                               n_layer=4, n_head=4, n_embd=256, dropout=0.0, bias=True)
@@ -397,7 +397,7 @@ def measure_nanogpt(row):
 
 def decoded(split, encoding):
     """The reviews of a split as texts."""
-    return [encoding.decode(split.tokens[begin:end].tolist()) for begin, end in split.spans]
+    return [decode(split.tokens[begin:end], encoding) for begin, end in split.spans]
 
 
 def measure_bag_of_words(row):

@@ -24,7 +24,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
+from nanoloss import is_out_of_memory  # before torch, whose threads it tells how to wait
 import numpy as np
 import torch
 from sklearn import metrics
@@ -295,6 +295,8 @@ def read_run(folder):
     try:
         return read_finished_run(folder)
     except Exception as error:  # a damaged file can raise anything; the other runs still count
+        if is_out_of_memory(error):
+            raise
         message = ' '.join(str(error).split())
         raise ValueError(f'is damaged ({type(error).__name__}: {message})') from error
 

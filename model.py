@@ -92,19 +92,21 @@ class Block(nn.Module):
 
         The count is taken out of the softmax, sum c exp(s) v / sum c exp(s) = p @ (c v) / p @ c
         with p = softmax(s). That is the same number as with log(c) added to the score, but no
-        [T, T] tensor is needed in float32, and bf16, which would bend a log-count of 3 by half a
-        percent, holds c exactly.
+        [T, T] tensor is needed in float32. In bf16 a log-count would be off by up to half a
+        percent, and a count above 256 by as much; below that, counts are exact. So the denominator
+        has two columns, c = low + 256 high.
         """
         q, k, v = self.queries_keys_values(x)
         with torch.autocast(x.device.type, enabled=False):  # it would make softmax a float32 copy
-            c = counts[:, None, :, None].to(v.dtype).expand(-1, self.n_head, -1, 1)
+            c = counts[:, None, :, None]
+            low_high = torch.cat([c % 256, c // 256], -1).to(v.dtype).expand(-1, self.n_head, -1, 2)
             scores = (q * q.shape[-1] ** -0.5) @ k.mT  # [B, n_head, T, T]
             if scores.dtype == torch.float16:  # a high one of padding would push all others to 0
                 scores = scores.masked_fill((counts == 0)[:, None, None], -math.inf)
             p = F.softmax(scores, dim=-1)
             # numerator and denominator in one product; padding has c = 0, and so no part in either
-            sums = p @ torch.cat([v * c, c], -1)
-            y = sums[..., :-1] / sums[..., -1:]
+            sums = p @ torch.cat([(v * c).to(v.dtype), low_high], -1)
+            y = sums[..., :-2] / (sums[..., -2:-1] + 256 * sums[..., -1:])
         return self.join_heads(y)
 
     def mlp(self, x):
@@ -284,7 +286,7 @@ class Encoder(nn.Module):
         n-grams, those with them. In training each has a loss; the last is the answer. In float32,
         or in float64 where the weights are."""
         x = self.embed(tokens, counts)
-        # counts are weights from here on, and bf16 holds no integer above 256 exactly
+        # counts are weights from here on, and bf16 does not hold all integers above 256
         counts = counts.to(torch.promote_types(x.dtype, torch.float32))
         x = self.encode(x, counts)
         with torch.autocast(tokens.device.type, enabled=False):  # bf16 would round the answer
@@ -352,6 +354,9 @@ class LanguageModel(Encoder):
 
     def __init__(self, config, tied):
         super().__init__(config)
+        if type(self.head).forward is not Head.forward:
+            raise ValueError(f'head {config.head} has a forward of its own, which a language model '
+                             'cannot use: its logits are computed in chunks')
         if tied:
             self.head.linear.weight = self.token_embedding.weight
 
@@ -444,9 +449,12 @@ class Head(nn.Module):
     """The output layer together with its loss and its probabilities: the base of every head.
 
     As it stands here, a head is a linear layer with a logit for each class and a softmax; a loss
-    has to be added, and anything can be overridden. The contract:
+    has to be added, and each method can be overridden. The contract:
 
-    forward(x)            x float [B, n_embd] -> logits [B, outputs].
+    forward(x)            x float [B, n_embd] -> logits [B, outputs], where self.linear has as many
+                          outputs. With a forward of its own, a head is for data with one label a
+                          review: a language model and `EachLabel` multiply by the weights of
+                          `linear` themselves, and refuse another forward.
     loss(logits, labels)  A plain mean over the reviews; labels are int64 [B] or, of several labels
                           a review, 0 and 1 [B, n_class]. A batch may be computed in parts, and each
                           part's loss is weighted by its share of the batch's reviews: this is the
@@ -473,6 +481,11 @@ class Head(nn.Module):
     def __init__(self, n_embd, n_class):
         super().__init__()
         self.linear = seeded_linear(n_embd, n_class)
+
+    def __init_subclass__(cls):
+        # a closed form is that of the loss beside it, not that of a subclass
+        if 'loss' in vars(cls) and 'loss_and_gradient' not in vars(cls):
+            cls.loss_and_gradient = Head.loss_and_gradient
 
     def forward(self, x):
         return self.linear(x)
@@ -790,7 +803,7 @@ def make_head(head, n_embd, n_class, multi_label=False, class_share=None, **sett
     made = HEADS[head](**{key: values[key] for key in parameters if key in values})
     if not each_label:
         return made
-    if made.linear.out_features != 2:
+    if made.linear.out_features != 2 or type(made).forward is not Head.forward:
         raise ValueError(f'head {head} is for one label a review, these data have several')
     return EachLabel(n_embd, n_class, made)
 

@@ -145,7 +145,9 @@ def load_texts():
     n_bytes = {name: bytes_of_texts(texts[name], encoding) for name in ('val', 'test')}
     if min_count == 0:
         min_count = max(2, round(len(texts['train'].tokens) / 200_000))
-    vocabulary = learn_vocabulary(texts['train'], encoding, True, 'none', min_count, block_size,
+    # all of a text is learnt from, in as many blocks as it takes
+    longest = int(texts['train'].lengths().max())
+    vocabulary = learn_vocabulary(texts['train'], encoding, True, 'none', min_count, longest,
                                   'head', spell=True)
     texts = {name: vocabulary.encode(split, encoding) for name, split in texts.items()}
     return texts, n_bytes, meta, vocabulary

@@ -72,7 +72,7 @@ head = 'bce'  # output layer and loss: a name in model.py's HEADS
 lower = True  # texts in lower case
 window = 3  # neighbouring tokens that the first layer sees together; 0: each on its own
 ngrams = 'auto'  # a linear model beside the trunk, on chars, tokens or none; auto: see the dial
-min_count = 0  # so many training texts make a token or an n-gram known; 0: see the dial
+min_count = 0  # occurrences that make a token known, texts that make an n-gram known; 0: see dial
 n_layer = 0  # of attention and MLP, as in the paper's transformer
 n_head = 2  # of 64 dimensions each, as in GPT-2
 n_embd = 256
@@ -258,7 +258,7 @@ def number_data(data, meta, trunk):
     """The data in lower case, and in the numbers of the training texts' vocabulary, where the trunk
     wants them so -> the data, the `Vocabulary`, and how much each of its n-grams says."""
     encoding = None
-    if lower or spell or ngrams == 'chars':
+    if lower or spell or ngrams != 'none':
         encoding = tokenizer(meta['tokenizer']['name'])
     if lower:
         data = {name: lower_case(split, encoding) for name, split in data.items()}

@@ -1,8 +1,13 @@
 """What the scripts share. Nothing in here imports a script.
 
-Every script imports this package before torch, for here is said how the threads of OpenMP wait.
+Every script imports this package before torch, because it sets how the threads of OpenMP wait, and
+how a script ends that runs out of memory, which it may do while it imports torch.
 """
+import errno
 import os
+import re
+import sys
+from pathlib import Path
 
 # At the end of each parallel loop a thread waits for the others, by default by spinning for 300,000
 # turns, about 3 ms, even when the others wait for the very core that it spins on, as they do beside
@@ -10,6 +15,31 @@ import os
 # when it is alone. libgomp, which torch brings, reads this when it is loaded.
 SPINS = 2000
 WAITING = 'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'KMP_BLOCKTIME'  # the last is of Intel's OpenMP
+# messages of libraries that do not raise MemoryError
+OUT_OF_MEMORY = re.compile(
+    'out of memory|allocate memory|overflowed|start new thread|failed to map segment'
+    '|without (setting an )?exception')
 
 if not any(name in os.environ for name in WAITING):  # else the user has chosen
     os.environ['GOMP_SPINCOUNT'] = str(SPINS)
+
+
+def is_out_of_memory(error):
+    """Whether an exception says that there is too little memory."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, (ImportError, RuntimeError, SystemError)):
+        return bool(OUT_OF_MEMORY.search(str(error)))
+    return isinstance(error, MemoryError)
+
+
+def report_uncaught(kind, error, traceback):
+    """sys.excepthook of the scripts: too little memory ends in a line and exit status 2."""
+    if not is_out_of_memory(error):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    print(f'{Path(sys.argv[0]).name}: out of memory', file=sys.stderr)
+    raise SystemExit(2)
+
+
+sys.excepthook = report_uncaught

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from nanoloss import is_out_of_memory
 from nanoloss.configure import fail
 from nanoloss.devices import to_device
 
@@ -68,6 +69,8 @@ def load_data(folder, labelled=True):
     except FileNotFoundError as error:
         fail(f'no data in {folder} ({error.filename} is missing); {remedy}')
     except Exception as error:  # a damaged file can raise anything
+        if is_out_of_memory(error):
+            raise
         fail(f'{folder} is damaged ({type(error).__name__}: {error}); {remedy}')
     if labelled and not meta['classes']:
         fail(f'{folder} has no classes, only texts: it is for pretrain.py; '

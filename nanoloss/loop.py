@@ -3,7 +3,6 @@ saved and goes on, and how it stops."""
 import hashlib
 import math
 import os
-import re
 import shutil
 import signal
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from nanoloss import parallel
+from nanoloss import is_out_of_memory, parallel
 from nanoloss.configure import fail
 from nanoloss.devices import choose_device, choose_dtype, hardware_name
 from nanoloss.files import (
@@ -301,16 +300,15 @@ def ending_well(out_dir):
     line that says what to do."""
     try:
         yield
-    except OSError as error:
-        fail(f'cannot write to {out_dir}: {error}; what was saved before stays')
-    except (MemoryError, RuntimeError) as error:
-        out_of_memory = re.search('out of memory|allocate memory|overflowed', str(error))
-        if not isinstance(error, MemoryError) and not out_of_memory:
-            raise
-        fail('out of memory; try a lower --max_tokens, --batch_size, --block_size or --n_embd')
     except KeyboardInterrupt:
         print('\nstopped; the same command goes on from here', file=sys.stderr)
         sys.exit(128 + (stop_signal or signal.SIGINT))
+    except Exception as error:
+        if is_out_of_memory(error):
+            fail('out of memory; try a lower --max_tokens, --batch_size, --block_size or --n_embd')
+        if isinstance(error, OSError):
+            fail(f'cannot write to {out_dir}: {error}; what was saved before stays')
+        raise
 
 
 def seed_step(run_seed, step):

@@ -43,6 +43,13 @@ def shorten(tokens, size, truncate):
     return [tokens[:n_head], tokens[len(tokens) - size + n_head:]]
 
 
+def without_end_of_text(tokens, encoding):
+    """The tokens of a text without the end of text that stands for an empty one.
+
+    A text that spells out <|endoftext|> is encoded as ordinary tokens, and keeps them."""
+    return tokens[tokens != encoding.eot_token]
+
+
 def find(values, known):
     """Where each value stands in `known`, which ascends, and whether it does."""
     places = np.searchsorted(known, values).clip(max=len(known) - 1)
@@ -250,9 +257,9 @@ class Classifier(Answers):
 
     def ngrams_of(self, tokens):
         """The known n-grams of a text, by number from 1, int64 [m]."""
-        values = tokens
+        values = without_end_of_text(tokens, self.encoding)
         if self.texts['ngrams'] == 'chars':
-            values = np.frombuffer(self.encoding.decode_bytes(tokens.tolist()), np.uint8)
+            values = np.frombuffer(self.encoding.decode_bytes(values.tolist()), np.uint8)
         sizes = NGRAM_SIZES[self.texts['ngrams']]
         keys, _ = ngram_keys(values, np.array([len(values)]), sizes)
         places, known = find(np.unique(keys), self.known_ngrams)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import tiktoken
 
 from nanoloss.configure import fail
+from nanoloss.reader import without_end_of_text
 
 # of the file that tiktoken would download, and the rest of its definition: as in
 # tiktoken_ext/openai_public.py
@@ -65,7 +66,5 @@ def tokenizer(name='cl100k_base'):
 
 
 def decode(tokens, encoding):
-    """The text of a review's tokens, uint32 [n]; an end of text alone stands for an empty one."""
-    if len(tokens) == 1 and tokens[0] == encoding.eot_token:
-        return ''
-    return encoding.decode(tokens.tolist())
+    """The text of a review's tokens, uint32 [n]; of an end of text alone, an empty one."""
+    return encoding.decode(without_end_of_text(tokens, encoding).tolist())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nanoloss.data import spans_of
-from nanoloss.reader import NGRAM_SIZES, find, ngram_keys, shorten
+from nanoloss.reader import NGRAM_SIZES, find, ngram_keys, shorten, without_end_of_text
 from nanoloss.tokenizer import decode
 
 CHUNK = 2000  # reviews whose n-grams are listed at once
@@ -18,9 +18,9 @@ LISTED = 2 ** 24  # n-grams that are held before they are counted, 128 MB
 
 class Vocabulary(NamedTuple):
     """tokens int64 [n] and ngrams uint64 [m], keys of `ngram_keys`, both ascending; where one is
-    empty, it is not used. ngram_kind: a name in NGRAM_SIZES, or none. block_size, truncate: what of
-    a review has n-grams, see `shorten`. spell: whether tokens that are not known are replaced by
-    those of their bytes."""
+    empty, it is not used. ngram_kind: a name in NGRAM_SIZES, or none. block_size, truncate: which
+    tokens of a review are used, see `shorten`. spell: whether tokens that are not known are
+    replaced by those of their bytes."""
     tokens: np.ndarray
     ngrams: np.ndarray
     ngram_kind: str
@@ -59,7 +59,7 @@ class Vocabulary(NamedTuple):
             pieces = []
             for begin, end in spans:
                 used = shorten(split.tokens[begin:end], self.block_size, self.truncate)
-                pieces.append(np.concatenate(used))
+                pieces.append(without_end_of_text(np.concatenate(used), encoding))
             if self.ngram_kind == 'chars':
                 texts = [encoding.decode_bytes(piece.tolist()) for piece in pieces]
                 pieces = [np.frombuffer(text, np.uint8) for text in texts]
@@ -120,15 +120,18 @@ def spell_unknown(split, known, encoding):
 
 def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, truncate,
                      spell=False):
-    """The `Vocabulary` of a training split: tokens that come min_count times, and n-grams of so
-    many texts. tokens: whether to list them; ngrams: which kind, a name in NGRAM_SIZES or 'none';
-    spell: see `Vocabulary`.
+    """The `Vocabulary` of a training split: the tokens that occur min_count times in what is used
+    of its texts, and the n-grams that min_count texts have there.
+
+    tokens: whether to list them; ngrams: which kind, a name in NGRAM_SIZES or 'none'; block_size,
+    truncate, spell: see `Vocabulary`.
     """
     vocabulary = Vocabulary(np.zeros(0, np.int64), np.zeros(0, np.uint64), ngrams, block_size,
                             truncate, spell)
     if tokens:
-        # a split may be some of the reviews of an array
-        used = [split.tokens[begin:end] for begin, end in split.spans]
+        used = []
+        for begin, end in split.spans:
+            used += shorten(split.tokens[begin:end], block_size, truncate)
         values, counts = np.unique(np.concatenate(used), return_counts=True)
         known = counts >= min_count
         if not known.any():  # a few words, each of them once

@@ -31,14 +31,15 @@ for set in "$folder"/*/; do
     fi
     python baseline.py --dataset="$name"
     python train.py --dataset="$name" --n_runs=5
-    python evaluate.py "out/$name" "out/$name"/{tfidf_lr,tfidf_svm,nbsvm} --out_dir="out/$name"
+    python evaluate.py "out/$name" "out/$name"/{tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm} \
+        --out_dir="out/$name"
 done
 
 if [ "$archive" ]; then
     python prepare.py --source="$archive" --unlabelled="$unlabelled" --name=imdb
     python baseline.py --dataset=imdb
     python train.py config/best.py --n_runs=5
-    groups=(out/best out/imdb/{tfidf_lr,tfidf_svm,nbsvm})
+    groups=(out/best out/imdb/{tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm})
     if [ "$unlabelled" ]; then
         # more texts have more rare tokens: with those of 8 texts the file stays below 100 MB
         python train.py --dataset=imdb --teacher=out/best --min_count=8 --out_dir=out/taught

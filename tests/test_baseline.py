@@ -1,6 +1,9 @@
 """baseline.py against pipelines of scikit-learn and arithmetic by hand; its runs in evaluate.py."""
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,12 +11,12 @@ from conftest import call
 from helpers import ROOT, save, script, train
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.svm import LinearSVC
 
 from nanoloss.tokenizer import tokenizer
 
-KINDS = 'tfidf_lr', 'tfidf_svm', 'nbsvm'
+KINDS = 'tfidf_lr', 'tfidf_svm', 'nbsvm', 'tfidf_chars_svm'
 SPLITS = 'train', 'val', 'test'
 TOPICS = 'songs', 'jokes', 'plot', 'nowhere', 'everywhere'
 COUNTRY = {'Ghent': 0, 'Mons': 0, 'Lyon': 1, 'Nice': 1, 'Turin': 2, 'Pisa': 2}
@@ -96,17 +99,26 @@ def test_texts_are_those_that_were_prepared(sample):
     assert set().union(*texts.values()) <= reviews
 
 
+def vectorizer_of(kind):
+    """What makes the features of a kind with TF-IDF, by scikit-learn alone."""
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    if kind != 'tfidf_chars_svm':
+        return words
+    chars = TfidfVectorizer(analyzer='char_wb', ngram_range=(2, 5), sublinear_tf=True)
+    return FeatureUnion([('words', words), ('chars', chars)])
+
+
 @pytest.mark.parametrize('kind, make', [
     ('tfidf_lr', lambda C: LogisticRegression(C=C, max_iter=1000)),
-    ('tfidf_svm', lambda C: LinearSVC(C=C, random_state=1))])
+    ('tfidf_svm', lambda C: LinearSVC(C=C, random_state=1)),
+    ('tfidf_chars_svm', lambda C: LinearSVC(C=C, random_state=1))])
 def test_the_best_on_val_of_all_pipelines(kind, make, sample, fitted):
     _, texts, labels = sample
     result, preds = read(fitted, kind)
     pipelines = {}
     accuracies = {}
     for tried in result['tried']:
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        pipeline = make_pipeline(vectorizer, make(tried['C']))
+        pipeline = make_pipeline(vectorizer_of(kind), make(tried['C']))
         pipeline.fit(texts['train'], labels['train'])
         pipelines[tried['C']] = pipeline
         accuracies[tried['C']] = pipeline.score(texts['val'], labels['val'])
@@ -119,7 +131,7 @@ def test_the_best_on_val_of_all_pipelines(kind, make, sample, fitted):
         logits = preds[f'{split}_logits']
         assert logits.dtype == np.float16
         assert close(logits[:, -1], expected)
-        if kind == 'tfidf_svm':
+        if kind != 'tfidf_lr':
             assert (logits[:, 0] == -logits[:, 1]).all()
         else:
             assert logits.shape[1] == 1
@@ -243,10 +255,11 @@ def test_many_classes(countries, tmp_path, capsys):
     baseline(data, 'countries', tmp_path, '--c_values=0.5')
     models = {
         'tfidf_lr': LogisticRegression(C=0.5, max_iter=1000),
-        'tfidf_svm': LinearSVC(C=0.5, random_state=1)}
+        'tfidf_svm': LinearSVC(C=0.5, random_state=1),
+        'tfidf_chars_svm': LinearSVC(C=0.5, random_state=1)}
     for kind, model in models.items():
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        pipeline = make_pipeline(vectorizer, model).fit(texts['train'], labels['train'])
+        pipeline = make_pipeline(vectorizer_of(kind), model)
+        pipeline.fit(texts['train'], labels['train'])
         _, preds = read(tmp_path, kind)
         assert close(preds['test_logits'], pipeline.decision_function(texts['test']))
 
@@ -328,6 +341,26 @@ def test_several_labels(topics, tmp_path, capsys):
     assert preds['test_logits'][:, -2] == pytest.approx(-np.log(n + 1), rel=1e-3)
 
 
+def test_a_script_without_spaces(tmp_path, encoding):
+    """A pair of signs decides. Each text is one word, which no other text has."""
+    rng = np.random.default_rng(0)
+    signs = [chr(0x4e00 + i) for i in range(100)]
+    texts = {}
+    labels = {}
+    for name, n in (('train', 200), ('val', 100), ('test', 100)):
+        labels[name] = np.arange(n) % 2
+        texts[name] = []
+        for y in labels[name]:
+            around = ''.join(rng.choice(signs, 12))
+            texts[name].append(around[:6] + ('好看', '難看')[y] + around[6:])
+    write(tmp_path / 'signs', texts, labels, ('good', 'bad'), encoding)
+    baseline(tmp_path, 'signs', tmp_path / 'out', '--kinds=tfidf_svm,tfidf_chars_svm')
+    accuracies = [read(tmp_path / 'out', kind)[0]['last']['test']['accuracy']
+                  for kind in ('tfidf_svm', 'tfidf_chars_svm')]
+    assert accuracies[0] == 0.5
+    assert accuracies[1] > 0.95
+
+
 # Runs as those of train.py, and mistakes
 
 def test_finished_is_skipped_and_others_refused(countries, tmp_path, capsys):
@@ -391,7 +424,7 @@ def test_fewer_reviews_are_those_that_train_py_draws(sample, tmp_path, capsys):
     (['--n_train=151'], 'n_train is 151, but there are 150 training reviews'),
     (['--n_train=-1'], 'n_train must be at least 0'),
     (['--seed=1'], 'seed draws the n_train reviews'),
-    (['--kinds=bayes'], "there is no 'bayes'; there are tfidf_lr, tfidf_svm, nbsvm"),
+    (['--kinds=bayes'], "there is no 'bayes'; there are tfidf_lr, tfidf_svm, nbsvm, tfidf_c"),
     (['--kinds='], "there is no ''"),
     (['--c_values=1,many'], 'c_values wants numbers'),
     (['--c_values=1,,2'], 'c_values wants numbers'),
@@ -414,6 +447,59 @@ def test_mistakes_end_in_one_line(argv, words, countries, tmp_path, encoding, ca
     assert words in error
     assert error.count('\n') == 1
     assert not list(tmp_path.glob('out/*/*/result.json'))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
+@pytest.mark.parametrize('megabytes, begin', [(8, 'make_features'), (16, 'reserve_blas_buffer')])
+def test_too_little_memory_for_openblas(countries, tmp_path, megabytes, begin):
+    """From some function on, there are but these: less than the buffer of OpenBLAS, which would try
+    to allocate it without end."""
+    program = f'''
+import resource, sys
+sys.path.insert(0, {str(ROOT)!r})
+import baseline
+
+def limited(*args):
+    pages = int(open('/proc/self/statm').read().split()[0])
+    limit = pages * resource.getpagesize() + {megabytes} * 2 ** 20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return function(*args)
+
+function = baseline.{begin}
+baseline.{begin} = limited
+baseline.main(baseline.configure(vars(baseline)))
+'''
+    command = [sys.executable, '-c', program, f'--data_dir={countries[0]}', '--dataset=countries',
+               f'--out_dir={tmp_path}', '--kinds=tfidf_lr']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    if begin == 'make_features':  # the buffer is there
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 2
+        assert done.stderr.endswith('out of memory; try one of the --kinds, or a lower --n_train\n')
+        assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
+def test_too_little_memory_for_liblinear():
+    """It would end in a segmentation fault."""
+    program = f'''
+import resource, sys
+sys.path.insert(0, {str(ROOT)!r})
+import baseline, numpy, scipy.sparse
+
+x = scipy.sparse.csr_matrix(numpy.random.rand(1000, 3000))
+pages = int(open('/proc/self/statm').read().split()[0])
+limit = pages * resource.getpagesize() + 30 * 2 ** 20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    baseline.fit_output('tfidf_svm', x, numpy.arange(1000) % 2 == 0, 1.0)
+except MemoryError:
+    print('MemoryError')
+'''
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, 'MemoryError\n')
 
 
 def test_a_data_set_of_one_word(countries, tmp_path, encoding, capsys):

@@ -235,6 +235,21 @@ def test_spelled_tokens_are_the_same_bytes(texts, min_count):
         assert b''.join(spelled).decode() == text
 
 
+def test_tokens_are_counted_in_all_blocks_of_a_text(tmp_path):
+    """Not only in the first, as those of a classifier's texts."""
+    encoding = tokenizer()
+    rows = [encoding.encode_ordinary('the first block holds the block size')] * 2
+    save(tmp_path / 'toy', {split: (rows, [0, 1]) for split in ('train', 'val', 'test')},
+         vocab_size=encoding.n_vocab)
+    module = script('pretrain')
+    module.data_dir = str(tmp_path)
+    module.dataset = 'toy'
+    module.block_size = 3
+    module.min_count = 4
+    known = module.load_texts()[-1].tokens
+    assert [encoding.decode([token]) for token in known if token > 255] == [' block']
+
+
 # Batches
 
 def test_blocks_hold_every_text_once_and_what_comes_next(data):

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from model import (
-    HEADS, Block, Encoder, EncoderConfig, Head, hard_labels, head_settings, is_correct,
-    make_encoder, make_head)
+    HEADS, Block, CEHead, Encoder, EncoderConfig, Head, LanguageModel, hard_labels, head_settings,
+    is_correct, make_encoder, make_head)
 from nanoloss.optim import parameter_groups
 
 TWO_CLASSES_ONLY = 'bce_matched'
@@ -344,6 +344,22 @@ def test_bfloat16_keeps_large_counts():
     assert errors[1] < 1.5 * errors[0]
 
 
+@pytest.mark.parametrize('count', [3, 255, 257, 385])
+def test_no_count_is_rounded_in_bfloat16(count):
+    """A value of 1 beside one of 0 that has this count and the same score: their mean is
+    1 / (count + 1). Both sums are numbers of bf16, so only the quotient is rounded."""
+    block = Block(EncoderConfig(vocab_size=1, n_class=2, n_embd=32, n_head=1)).bfloat16()
+    with torch.no_grad():
+        block.qkv.weight.zero_()
+        block.qkv.bias.zero_()
+        block.qkv.weight[64:] = torch.eye(32)
+        block.proj.weight.copy_(torch.eye(32))
+        block.proj.bias.zero_()
+        x = torch.stack([torch.ones(32), torch.zeros(32)])[None].bfloat16()
+        found = block.attention(x, torch.tensor([[1.0, count]]))
+    assert (found == torch.tensor(1 / (count + 1)).bfloat16()).all()
+
+
 def test_float16_keeps_padding_out_of_the_softmax():
     """Beside a score of padding that is far above the others, they would all be 0 in float16."""
     torch.manual_seed(5)
@@ -603,6 +619,47 @@ def test_a_head_without_a_loss_says_so():
     torch.testing.assert_close(head.probs(logits), exp / exp.sum(1, keepdim=True))
     with pytest.raises(NotImplementedError):
         head.loss(logits, torch.zeros(5, dtype=torch.int64))
+
+
+class ScaledHead(CEHead):
+    """Cross-entropy on logits of its own making."""
+
+    def forward(self, x):
+        return 2 * self.linear(x)
+
+
+class DoubledHead(CEHead):
+    """A loss of its own, beside the closed form that it inherits."""
+
+    def loss(self, logits, labels):
+        return 2 * super().loss(logits, labels)
+
+
+def test_a_forward_of_its_own_is_used_or_refused(monkeypatch):
+    monkeypatch.setitem(HEADS, 'scaled', ScaledHead)
+    tokens, counts = pad(SEQUENCES)
+    plain = encoder(head='ce')
+    scaled = encoder(head='scaled')
+    torch.testing.assert_close(scaled(tokens, counts)[-1], 2 * plain(tokens, counts)[-1])
+
+    with pytest.raises(ValueError, match='scaled is for one label a review'):
+        make_head('scaled', 4, 2, multi_label=True)
+    shape = {'vocab_size': 5, 'n_class': 5, 'n_embd': 8, 'causal': True}
+    with pytest.raises(ValueError, match='scaled has a forward of its own'):
+        LanguageModel(EncoderConfig(head='scaled', **shape), tied=False)
+    LanguageModel(EncoderConfig(head='ce', **shape), tied=False)
+
+
+def test_a_loss_of_its_own_is_that_of_a_language_model(monkeypatch):
+    monkeypatch.setitem(HEADS, 'doubled', DoubledHead)
+    shape = {'vocab_size': 5, 'n_class': 5, 'n_embd': 8, 'causal': True}
+    losses = []
+    for name in 'ce', 'doubled':
+        torch.manual_seed(0)
+        model = LanguageModel(EncoderConfig(head=name, **shape), tied=False)
+        torch.manual_seed(1)
+        losses.append(model.loss(torch.randn(6, 8), torch.arange(6) % 5))
+    torch.testing.assert_close(losses[1], 2 * losses[0])
 
 
 def test_a_head_s_keywords_are_its_settings():

@@ -23,6 +23,7 @@ import model as model_script
 from model import Encoder, EncoderConfig
 from nanoloss import loop, optim
 from nanoloss.data import Split, batches, load_data, shuffled
+from nanoloss.tokenizer import tokenizer
 from predict import Classifier
 
 
@@ -241,6 +242,33 @@ def test_windows_and_n_grams_each_learn(tmp_path, trunk):
     assert config['known_tokens'] == len(weights['tokens']) == 29
     assert ('ngrams.keys' in weights) == (config['known_ngrams'] > 0)
     assert config['bag'] is (config['window'] == 1)  # only order forbids bags
+
+
+@pytest.mark.parametrize('kind', ['chars', 'tokens'])
+def test_texts_without_n_grams_are_the_trunk_s_alone(tmp_path, kind):
+    """Training and prediction of batches in which some texts, or all, have no n-grams."""
+    encoding = tokenizer()
+    words = encoding.encode_ordinary(' good'), encoding.encode_ordinary(' the end of a text')
+    splits = {}
+    for name, n in ('train', 60), ('val', 20), ('test', 20):
+        labels = np.arange(n) % 2
+        reviews = [3 * words[y] for y in labels]
+        reviews[::6] = [[encoding.eot_token]] * len(reviews[::6])
+        splits[name] = reviews, labels
+    save(tmp_path / 'toy', splits, vocab_size=encoding.n_vocab)
+    train(tmp_path, tmp_path / 'out', *WINDOWS, f'--ngrams={kind}', '--batch_size=3', '--epochs=3',
+          '--min_count=1', '--n_embd=4')
+    classifier = Classifier(tmp_path / 'out/seed0')
+    model = classifier.runs[0].model
+    assert model.ngrams.sums.weight.abs().max() > 0.01
+    for texts in [''], ['', ' good good good', '']:
+        batch = next(classifier.make_batches(classifier.tokens(texts)))
+        trunk, both = model(batch.tokens, batch.counts, batch.ngrams)
+        has_none = torch.tensor([texts[row] == '' for row in batch.rows])
+        assert torch.equal(trunk[has_none], both[has_none])
+        assert not (trunk == both)[~has_none].any()
+    preds = np.load(tmp_path / 'out/seed0/preds.npz')['test_logits']
+    assert preds[::6] == pytest.approx(both[has_none][0].item(), abs=1e-3)
 
 
 @pytest.mark.parametrize('n, length, wanted', [

@@ -22,7 +22,7 @@ def encoding():
 
 
 def as_split(texts, encoding, labels=LABELS):
-    reviews = [encoding.encode_ordinary(text) for text in texts]
+    reviews = [encoding.encode_ordinary(text) or [encoding.eot_token] for text in texts]
     offsets = np.cumsum([0, *map(len, reviews)])
     return Split(np.concatenate(reviews).astype(np.uint32), spans_of(offsets), labels)
 
@@ -69,6 +69,15 @@ def test_known_tokens_are_those_that_training_holds_twice(encoding):
     assert encoded.ngrams is None
 
 
+@pytest.mark.parametrize('truncate, expected', [
+    ('head', [5, 7]), ('tail', [7]), ('both', [5, 6])])
+def test_known_tokens_are_counted_where_texts_are_used(truncate, expected):
+    """Three tokens at most of each text: 5 6 7, 7 8 6 or 5 6 6 of the first, all of the other."""
+    split = Split(np.array([5, 6, 7, 8, 6, 5, 7], np.uint32), np.array([[0, 5], [5, 7]]), None)
+    vocabulary = learn_vocabulary(split, None, True, 'none', 2, 3, truncate)
+    assert vocabulary.tokens.tolist() == expected
+
+
 def test_words_that_come_once_are_known_where_there_are_no_others(encoding):
     split = as_split(['one two three', 'four'], encoding, LABELS[:2])
     vocabulary = learn_vocabulary(split, encoding, True, 'tokens', 2, 100, 'head')
@@ -109,6 +118,25 @@ def test_n_grams_are_those_of_min_count_texts_each_once(encoding, kind, truncate
     # what no training text has is left out
     strange = as_split(['zzqx', texts[0]], encoding, None)
     assert ngrams_of(vocabulary.encode(strange, encoding)) == [[], encoded[0]]
+
+
+@pytest.mark.parametrize('kind', ['chars', 'tokens'])
+def test_an_empty_text_has_no_n_grams(encoding, kind):
+    """But a text has those that it spells out, be they the name of the end of text."""
+    texts = ['', '<|endoftext|>', 'the end of a text', '']
+    split = as_split(texts, encoding, None)
+    vocabulary = learn_vocabulary(split, encoding, False, kind, 1, 100, 'head')
+    sets = []
+    for text in texts:
+        values = list(text.encode()) if kind == 'chars' else encoding.encode_ordinary(text)
+        sets.append(grams(values, kind))
+    assert [len(found) for found in ngrams_of(vocabulary.encode(split, encoding))] == [
+        len(wanted) for wanted in sets]
+    assert len(vocabulary.ngrams) == len(set().union(*sets))
+    # and a training split of empty texts has none to know
+    empty = split.take(np.array([0, 3]))
+    assert len(learn_vocabulary(empty, encoding, False, kind, 1, 100, 'head').ngrams) == 0
+    assert [list(ids) for ids in ngrams_of(vocabulary.encode(empty, encoding))] == [[], []]
 
 
 def test_keys_differ_where_n_grams_differ():

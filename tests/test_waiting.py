@@ -1,14 +1,17 @@
-"""nanoloss/__init__.py: how OpenMP's threads wait is settled before torch is there, in every
-script. About 10 s."""
+"""nanoloss/__init__.py: how OpenMP's threads wait, and how a script ends that runs out of memory,
+which are settled before torch is there, in every script. About 20 s."""
+import errno
 import os
 import re
+import resource
 import subprocess
 import sys
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, make_data, make_run, script
 
 import nanoloss
+from nanoloss import data, loop
 
 SCRIPTS = [path.name for path in sorted(ROOT.glob('*.py'))
            if re.search(r"__name__ == '__main__'", path.read_text())]
@@ -63,3 +66,64 @@ def test_libgomp_reads_it():
     if 'GOMP_SPINCOUNT' not in done.stderr:
         pytest.skip("torch has another OpenMP than GNU's")
     assert re.search(f"GOMP_SPINCOUNT = '{nanoloss.SPINS}'", done.stderr)
+
+
+# Too little memory
+
+@pytest.mark.parametrize('error, expected', [
+    (MemoryError(), True),
+    (OSError(errno.ENOMEM, 'Cannot allocate memory'), True),
+    (OSError(errno.ENOSPC, 'No space left on device'), False),
+    (ImportError('libtorch_cpu.so: failed to map segment from shared object'), True),
+    (ImportError("No module named 'torch'"), False),
+    (RuntimeError("can't start new thread"), True),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+    (RuntimeError('shapes do not match'), False),
+    (SystemError('error return without exception set'), True),
+    (ValueError('out of memory'), False)])
+def test_what_too_little_memory_looks_like(error, expected, capsys):
+    assert nanoloss.is_out_of_memory(error) is expected
+    # before a run's own words for it
+    status = None
+    try:
+        nanoloss.report_uncaught(type(error), error, None)
+    except SystemExit as stop:
+        status = stop.code
+    assert (status == 2) is expected
+    assert ('out of memory\n' in capsys.readouterr().err) is (expected or 'out of' in str(error))
+    # and during it
+    with pytest.raises((SystemExit, type(error))) as stop, loop.ending_well('out'):
+        raise error
+    assert ('out of memory; try' in capsys.readouterr().err) is expected
+    if expected:
+        assert stop.value.code == 2
+
+
+def limit_memory():
+    resource.setrlimit(resource.RLIMIT_AS, (300 * 2 ** 20, 300 * 2 ** 20))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
+@pytest.mark.parametrize('name', ['train.py', 'baseline.py', 'evaluate.py'])
+def test_memory_that_torch_does_not_fit_in(tmp_path, name):
+    environment = {**os.environ, 'OPENBLAS_NUM_THREADS': '1'}  # each has 32 MB
+    done = subprocess.run([sys.executable, ROOT / name], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, preexec_fn=limit_memory)
+    assert done.returncode == 2
+    assert done.stderr == f'{name}: out of memory\n'
+
+
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
+    """Neither of a data set nor of a run, which evaluate.py would leave out."""
+    folder = make_data(tmp_path) / 'toy'
+
+    def no_memory(*args, **kwargs):
+        raise MemoryError
+    monkeypatch.setattr(data.np, 'load', no_memory)
+    with pytest.raises(MemoryError):
+        data.load_data(folder)
+    make_run(tmp_path / 'run/seed0', (300, 150))
+    evaluate = script('evaluate')
+    monkeypatch.setattr(evaluate.np, 'load', no_memory)
+    with pytest.raises(MemoryError):
+        evaluate.read_run(tmp_path / 'run/seed0')
