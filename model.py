@@ -839,5 +839,5 @@ def hard_labels(labels, multi_label):
 def is_correct(probs, labels):
     """Which reviews are classified correctly: bool [B]; of several labels a review, all must be."""
     if labels.dim() == 1:
-        return probs.argmax(1) == labels
+        return probs.argmax(1) == labels.long()  # torch cannot compare uint16
     return ((probs > 0.5) == labels.bool()).all(1)

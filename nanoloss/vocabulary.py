@@ -14,6 +14,7 @@ from nanoloss.tokenizer import decode
 
 CHUNK = 2000  # reviews whose n-grams are listed at once
 LISTED = 2 ** 24  # n-grams that are held before they are counted, 128 MB
+CELLS = 2 ** 22  # of a table of n-grams and classes, 32 MB
 
 
 class Vocabulary(NamedTuple):
@@ -186,17 +187,27 @@ def ngram_strength(split, n_ngrams, n_class):
     """
     from scipy.sparse import csr_matrix  # half a second that runs without n-grams do without
     labels = split.labels
+    n_texts = len(labels)
     if labels.ndim == 1:
-        labels = np.eye(n_class)[labels]
+        labels = csr_matrix((np.ones(n_texts), (np.arange(n_texts), labels)), (n_texts, n_class))
+    else:
+        labels = csr_matrix(labels, dtype=float)
     offsets = np.append(0, split.ngram_spans[:, 1])
     presence = csr_matrix((np.ones(len(split.ngrams)), split.ngrams, offsets),
-                          shape=(len(labels), n_ngrams + 1))
+                          shape=(n_texts, n_ngrams + 1))
+    n_label = np.asarray(labels.sum(0))  # [1, n_class]
     n_with = np.asarray(presence.sum(0)).T  # [n_ngrams + 1, 1]
-    n_label = labels.sum(0)
-    both = presence.T @ labels  # [n_ngrams + 1, n_class]
-    # of the reviews with and without the label, the share that has the n-gram, never 0 or 1
-    p = (both + 1) / (n_label + 2)
-    q = (n_with - both + 1) / (len(labels) - n_label + 2)
-    strength = np.sqrt((np.log(p / q) ** 2).mean(1))
+    n_both = (presence.T @ labels).tocsr()  # [n_ngrams + 1, n_class], few of them not 0
+
+    # some n-grams at a time: with many classes, a number for each n-gram and class is too much
+    strength = np.zeros(n_ngrams + 1, np.float32)
+    n_rows = max(1, CELLS // n_class)
+    for begin in range(0, n_ngrams + 1, n_rows):
+        rows = slice(begin, begin + n_rows)
+        both = n_both[rows].toarray()
+        # the share of the texts with and without the label that has the n-gram, never 0 or 1
+        p = (both + 1) / (n_label + 2)
+        q = (n_with[rows] - both + 1) / (n_texts - n_label + 2)
+        strength[rows] = np.sqrt((np.log(p / q) ** 2).mean(1))
     strength[0] = 0  # padding says nothing
-    return strength.astype(np.float32)
+    return strength
