@@ -16,6 +16,7 @@ Notable:
 """
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -37,7 +38,7 @@ from nanoloss.labels import Labels, Thresholds, kind_of, mean_thresholds, read_t
 from nanoloss.reader import Answers, shorten
 from nanoloss.rows import TextStore
 from nanoloss.sources import join_texts, split_names
-from nanoloss.tables import make_format, read_rows, unit_of
+from nanoloss.tables import Lines, make_format, read_rows, unit_of
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import Vocabulary
 
@@ -47,7 +48,7 @@ file = ''  # a .csv, .tsv, .json, .jsonl or .parquet file of texts
 text = 'text'  # its column; several, as title,body, are joined as prepare.py joins them
 encoding = 'utf-8'  # of the file and of stdin: utf-8, utf-16, cp1252 ...
 sep = ''  # between the cells of a CSV file: ; or | or tab; '': a comma, in .tsv a tab
-quoting = 'minimal'  # of cells in CSV files; none: quotation marks are text; backslash: \" is one
+quoting = 'auto'  # of cells in CSV files: auto, minimal (unchecked), none: " is part of the texts
 format = ''  # of the answers: text, csv or jsonl; '': text for texts on the command line, else csv
 explain = False  # show the tokens that moved the decision
 min_confidence = 0.0  # an answer that is less sure is "unsure"; evaluate.py shows what that costs
@@ -265,13 +266,16 @@ def read_file(path):
 
 
 def texts_of_stdin():
-    """Yield the lines of standard input as they come, without a byte-order mark."""
+    """Yield the lines of standard input as they come. Fails at one that cannot be decoded."""
     form = make_format(encoding, sep, quoting)
-    sys.stdin.reconfigure(encoding=form.encoding, errors='replace')
-    first = True
-    for line in sys.stdin:
-        yield line.removeprefix('\ufeff').rstrip('\r\n') if first else line.rstrip('\r\n')
-        first = False
+    stdin = io.TextIOWrapper(sys.stdin.buffer, form.encoding, 'surrogateescape', newline='')
+    lines = Lines(stdin, form.encoding)
+    try:
+        for line in lines:
+            yield line.rstrip('\r\n')
+            lines.begin_row()
+    except ValueError as error:
+        fail(f'standard input: {error}')
 
 
 def read_texts(texts):
@@ -303,7 +307,9 @@ def classify(classifier, texts):
 
 
 def write_csv_row(row):
-    csv.writer(sys.stdout, lineterminator='\n').writerow(row)
+    # csv.writer does not see that a lone carriage return ends a line
+    quoting = csv.QUOTE_ALL if '\r' in ''.join(row) else csv.QUOTE_MINIMAL
+    csv.writer(sys.stdout, lineterminator='\n', quoting=quoting).writerow(row)
 
 
 def joined_label(classifier, p):
@@ -389,14 +395,16 @@ def main(arguments):
     except ValueError as error:
         fail(error)
 
-    if chosen_format == 'csv':
-        columns = [f'p_{name}' for name in classifier.classes]
-        write_csv_row(['label', *columns, 'text'])
     write = WRITERS[chosen_format]
-    for chunk in read_texts(texts):
+    chunks = read_texts(texts)
+    chunk = next(chunks, None)  # a file that cannot be read ends here, before the header
+    if chosen_format == 'csv':
+        write_csv_row(['label', *(f'p_{name}' for name in classifier.classes), 'text'])
+    while chunk:
         for review, answer in zip(chunk, classify(classifier, chunk)):
             write(classifier, review, *answer)
         sys.stdout.flush()
+        chunk = next(chunks, None)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,8 @@ Notable:
   left out are counted, and the table names the reason.
 - Rows have one canonical order, by the hash of label and text: IMDB is the same, bit for bit, from
   the hub and from the archive.
-- Val and test share no text with train, also if white space or tags differ, and no movie (group).
+- Splits share no text, also if white space or tags differ, and train shares no movie (group) with
+  val and test.
 - cl100k_base needs no download: its table comes out of the bpe-openai wheel and is checked.
 """
 import hashlib
@@ -35,7 +36,7 @@ from nanoloss.configure import configure, fail
 from nanoloss.files import replacing_folder, write_json
 from nanoloss.rows import TextStore, in_batches, read_source, unlabelled_rows
 from nanoloss.sources import default_name, kind_of_source
-from nanoloss.split import SPLITS, in_train, join_units, split_rows
+from nanoloss.split import SPLITS, in_split, join_units, split_rows
 from nanoloss.tokenizer import table_sha256
 from nanoloss.tokenizer import tokenizer as load_tokenizer
 
@@ -51,7 +52,7 @@ val_source = ''  # a file of its own for val; '': val_frac of the source
 test_source = ''  # a file of its own for test; '': test_frac of the source
 encoding = 'utf-8'  # of the files: utf-8, utf-16, cp1252 ...
 sep = ''  # between the cells of a CSV file: ; or | or tab; '': a comma, in .tsv a tab
-quoting = 'minimal'  # of cells in CSV files; none: quotation marks are text; backslash: \" is one
+quoting = 'auto'  # of cells in CSV files: auto, minimal (unchecked), none: " is part of the texts
 hub_config = ''  # configuration of hub:OWNER/NAME; '' if it has only one
 revision = ''  # a commit, tag or branch of it; '': the newest
 train_split = 'train'  # its splits; val and test are cut out of train if it lacks them
@@ -166,10 +167,14 @@ def split(rows, config, imdb):
 
     # a text that was trained on says nothing about new ones
     for side in 'val', 'test':
-        repeats = in_train(rows.digests, rows.sides, side)
+        repeats = in_split(rows.digests, rows.sides, side, 'train')
         rows.sides[repeats] = ''
         dropped[f'{side} texts that are in train'] = len(repeats)
-    if imdb and not config.dev:
+    if not imdb:  # whose val and test share texts with each other, as in the paper
+        repeats = in_split(rows.digests, rows.sides, 'val', 'test')
+        rows.sides[repeats] = ''
+        dropped['val texts that are in test'] = len(repeats)
+    elif not config.dev:
         draw_val_from_test(rows, config)
     return dropped
 
@@ -211,18 +216,20 @@ def drop_unknown_classes(rows, config):
     return {what: n_dropped}
 
 
-def check_splits(rows, config):
-    """Fail if a split is empty -> warnings, a list of sentences: classes that val or test lacks."""
+def check_splits(rows, config, dropped):
+    """Fail if a split is empty -> warnings, a list of sentences: classes that val or test lacks.
+    dropped: {reason: count}."""
     n_rows = len(rows.sides)
     n_texts = len(set(rows.digests))
     cause = ''
     if n_texts < n_rows:
         cause = (f'; only {n_texts:,} of the {n_rows:,} texts are different, and equal ones stay '
                  'in one split')
+    gone = ''.join(f'; dropped: {count:,} {reason}' for reason, count in dropped.items() if count)
     for side in SPLITS:
         if side not in rows.sides:
-            fail(f'{config.source}: no texts are left for {side}, of {n_rows:,} in all{cause}; try '
-                 'other --val_frac and --test_frac')
+            fail(f'{config.source}: no texts are left for {side}, of {n_rows:,} in all{gone}{cause}'
+                 '; try other --val_frac and --test_frac')
 
     warnings = []
     for side in 'val', 'test':
@@ -377,13 +384,15 @@ def main(config):
     rows, dropped, n_empty, commit = read_source(config, kind, store)
     dropped |= split(rows, config, imdb)
     dropped |= drop_unknown_classes(rows, config)
-    warnings = check_splits(rows, config)
+    warnings = check_splits(rows, config, dropped)
     if n_empty:
         warnings.insert(0, f'{n_empty:,} texts are empty')
     unlabelled = None
     if config.unlabelled:
         unlabelled_store = TextStore()
-        found, n_dropped = unlabelled_rows(config, rows, store, unlabelled_store)
+        found, n_dropped, n_blank = unlabelled_rows(config, rows, store, unlabelled_store)
+        if n_blank:
+            warnings.append(f'{n_blank:,} unlabelled texts are empty')
         dropped['unlabelled texts that are in val or test'] = n_dropped
         unlabelled = found, unlabelled_store
 

@@ -7,6 +7,7 @@ Notable:
 """
 import ast
 import hashlib
+import json
 import re
 import tempfile
 from array import array
@@ -16,17 +17,20 @@ import numpy as np
 from tqdm import tqdm
 
 from nanoloss.configure import fail
-from nanoloss.sources import SOURCES, columns_of, unlabelled_texts
+from nanoloss.sources import SOURCES, columns_of, split_names, unlabelled_texts
 
 MAX_CLASSES = 65_535
 BATCH = 2000  # texts in memory at once
 FLOAT = re.compile(r'(-?\d+)\.0+')
-ENTRY = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?""", re.DOTALL)
-TRUE = '1', '1.0', 'True', 'true'
-FALSE = '0', '0.0', 'False', 'false'
+# an entry of a list as Python and numpy write it
+ENTRY = re.compile(r"""u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d*)?""", re.DOTALL)
+MAX_LIST = 10_000  # characters of a list
+TRUE = '1', '1.0', 'true'
+FALSE = '0', '0.0', 'false'
 # white space and the tags of formatted text; <int> of a program is neither
-TAGS = ('a abbr b big blockquote br center code dd div dl dt em font h1 h2 h3 h4 h5 h6 hr i img li '
-        'ol p pre q s small span strike strong sub sup table tbody td th thead tr tt u ul').split()
+TAGS = ('a abbr article b big blockquote body br center cite code dd del div dl dt em font h1 h2 '
+        'h3 h4 h5 h6 head header hr html i img ins li main mark ol p pre q s section small span '
+        'strike strong sub sup table tbody td th thead tr tt u ul').split()
 LAYOUT = re.compile(rf'\s+|</?(?:{"|".join(TAGS)})(?:\s[^<>]*)?/?>', re.IGNORECASE)
 
 
@@ -82,78 +86,135 @@ def undo_floats(names):
     """{name: what it was before pandas read it}: of integers of which some are missing, pandas
     makes 2.0 and nan. Nothing changes unless every name has that form."""
     numbers = {name for name in names if name and name.lower() != 'nan'}
-    if not numbers or not all(FLOAT.fullmatch(name) for name in numbers):
+    originals = {FLOAT.sub(r'\1', name) for name in numbers}
+    are_floats = numbers and all(FLOAT.fullmatch(name) for name in numbers)
+    if not are_floats or len(originals) < len(numbers):  # 1.0 and 1.00 are two names
         return {name: name for name in names}
     return {name: FLOAT.sub(r'\1', name) if name in numbers else '' for name in names}
 
 
-def clean_names(cells):
+def clean_names(cells, wheres):
     """The cells of a column of labels or groups -> strings without space around them; '' for a
-    missing one."""
+    missing one. wheres: the file of each cell, for pandas reads one file at a time."""
     names = [str(cell).strip() if cell is not None else '' for cell in cells]
-    original = undo_floats(set(names))
-    return [original[name] for name in names]
+    of_files = {where: set() for where in set(wheres)}
+    for name, where in zip(names, wheres):
+        of_files[where].add(name)
+    originals = {where: undo_floats(found) for where, found in of_files.items()}
+    return [originals[where][name] for name, where in zip(names, wheres)]
 
 
 def read_list(cell):
-    """A list as Python, numpy or pandas writes it, such as ['a', 'b'] -> its entries; else None."""
+    """A list as Python, pandas, numpy, JSON or Postgres writes it, such as ['a', 'b'] -> its
+    entries. None if the cell is not in brackets. Raises ValueError if it is, but is no such
+    list."""
     cell = cell.strip()
-    if not (cell.startswith('[') and cell.endswith(']')):
-        return None
-    if re.sub(r'[\s,]', '', ENTRY.sub('', cell[1:-1])):
+    if cell[:1] + cell[-1:] not in ('[]', '()', '{}') or len(cell) > MAX_LIST:
         return None
     try:
-        return [str(ast.literal_eval(entry)) for entry in ENTRY.findall(cell[1:-1])]
-    except SyntaxError:  # an escape that Python does not know
-        return None
+        entries = json.loads(cell)
+        if isinstance(entries, list):
+            return [str(entry) for entry in entries]
+    except ValueError:
+        pass
+    body = cell[1:-1]
+    if not re.sub(r'[\s,]', '', ENTRY.sub('', body)):
+        return [str(ast.literal_eval(entry)) for entry in ENTRY.findall(body)]
+    if cell[0] == '{' and not re.search('[\'":]', body):
+        return body.split(',')
+    raise ValueError(f'{cell[:100]!r} is no list that can be read, such as [\'a\', \'b\']')
 
 
 def label_sets(cells, columns, label_sep, place):
-    """The labels of each row if rows may have several: a list of lists of names. None if each row
-    has one.
+    """The labels of each row if rows may have several: a list of lists of names, with None for a
+    row whose labels are missing. None if each row has one.
 
     cells: of `Row.label`. columns: those of labels. place: a function from a row's number in cells
     to what messages call it.
     """
     if len(columns) > 1:
         return [marked_columns(cell, columns, place(i)) for i, cell in enumerate(cells)]
-    lists = [cell if isinstance(cell, list) else read_list(cell or '') for cell in cells]
-    filled = [i for i, cell in enumerate(cells) if cell]
-    if any(lists[i] is not None for i in filled) or any(isinstance(cell, list) for cell in cells):
-        for i in filled:
-            if lists[i] is None:
-                fail(f'{place(i)}: the label {cells[i]!r} is no list, and those of other rows are')
-        return [names or [] for names in lists]
+    lists = read_lists(cells, place)
+    if lists is not None:
+        check_names(lists, place)
+        return lists
     if label_sep:
-        return [(cell or '').split(label_sep) for cell in cells]
+        return [None if cell is None else cell.split(label_sep) for cell in cells]
     return None
+
+
+def read_lists(cells, place):
+    """Cells that are lists, or hold one as text -> a list or None for each; None if there is no
+    list among them. Fails if there are lists and other labels."""
+    lists = []
+    mistakes = []
+    for i, cell in enumerate(cells):
+        found = cell
+        if isinstance(cell, str):
+            try:
+                found = read_list(cell)
+            except (ValueError, SyntaxError) as error:
+                found = None
+                mistakes.append((i, str(error)))
+        lists.append(found)
+    filled = [i for i, cell in enumerate(cells) if cell]
+    if not any(lists[i] is not None for i in filled) and not any(found == [] for found in lists):
+        # names in brackets, such as [deleted], but for those that have several parts
+        in_brackets = len(mistakes) == len(filled)
+        for i, mistake in mistakes:
+            if in_brackets and re.search('[,\'"]', cells[i]):
+                fail(f'{place(i)}: {mistake}')
+        return None
+    for i in filled:
+        if lists[i] is None:
+            shown = repr(cells[i][:100])
+            fail(f'{place(i)}: the label {shown} is no list, and those of other rows are')
+    return lists
+
+
+def check_names(lists, place):
+    """Fail if lists of labels hold 0 or 1 for each class instead of names."""
+    filled = [(i, names) for i, names in enumerate(lists) if names]
+    lengths = {len(names) for _, names in filled}
+    if lengths and max(lengths) > 1 and len(lengths) == 1:
+        marks = all(name.lower() in TRUE + FALSE for _, names in filled for name in names)
+        repeated = any(len(set(names)) < len(names) for _, names in filled)
+        if marks and repeated:
+            fail(f'{place(filled[0][0])}: the labels are lists of 0 and 1; wanted lists of names, '
+                 'or a column of 0 and 1 for each label (--label=rude,threat)')
 
 
 def marked_columns(cells, columns, place):
     """A cell of 0 or 1 for each column -> the names of those with 1."""
     names = []
     for cell, column in zip(cells, columns):
-        if cell in TRUE:
+        mark = str(cell).lower()
+        if mark in TRUE:
             names.append(column)
-        elif cell not in FALSE:
+        elif mark not in FALSE:
             fail(f'{place}: {column!r} is {cell!r}, wanted 0 or 1 in each of the columns of labels')
     return names
 
 
-def name_labels(cells, columns, label_sep, place):
-    """The cells of all rows -> their labels: for each row a string, '' for none, or, if rows may
-    have several, a sorted tuple of strings. Arguments: see `label_sets`."""
+def name_labels(cells, columns, label_sep, wheres, place):
+    """The cells of all rows -> their labels: for each row a string or, if rows may have several, a
+    sorted tuple of strings; '' if the label is missing. Arguments: see `label_sets` and
+    `clean_names`."""
     sets = label_sets(cells, columns, label_sep, place)
     if sets is None:
-        return clean_names(cells)
-    names = {name.strip() for names in sets for name in names}
-    original = undo_floats(names)
-    return [tuple(sorted({original[name.strip()] for name in names} - {''})) for names in sets]
+        return clean_names(cells, wheres)
+    stripped = [[name.strip() for name in names or ()] for names in sets]
+    original = undo_floats({name for names in stripped for name in names})
+    labels = []
+    for names, found in zip(stripped, sets):
+        label = tuple(sorted({original[name] for name in names} - {''}))
+        labels.append('' if found is None else label)
+    return labels
 
 
 def integers_first(class_name):
     """Sort key: integers by their value, then all other names as text."""
-    if re.fullmatch(r'-?\d+', class_name):
+    if re.fullmatch(r'-?\d{1,1000}', class_name):
         return 0, int(class_name), class_name
     return 1, 0, class_name
 
@@ -165,6 +226,8 @@ def number_labels(names, config):
         return [], np.zeros(len(names), np.uint8)
     several = isinstance(names[0], tuple)
     distinct = set().union(*names) if several else set(names)
+    if config.source != 'sample' and len(split_names(config.label)) > 1:
+        distinct = set(split_names(config.label))  # also those that no text has
     classes = sorted(distinct, key=integers_first)
     if not 2 <= len(classes) <= MAX_CLASSES:
         fail(f'{config.source}: {config.label!r} has {len(classes):,} classes, wanted 2 to '
@@ -248,9 +311,13 @@ def leave_out(raw, config, labels, groups):
 
     sides = np.array(raw.sides)
     for side in np.unique(sides):
-        if not usable[sides == side].any():
+        of_side = np.flatnonzero(sides == side)
+        if labels and not any(labels[i] for i in of_side):  # of several a text, none has any
+            dropped.setdefault(f'texts without {config.label!r}', len(of_side))
+            usable[of_side] = False
+        if not usable[of_side].any():
             way_out = '' if side == 'train' else f'; without it, {side} is cut out of train'
-            fail(f'{config.source}: none of the {(sides == side).sum():,} texts of {side} can be '
+            fail(f'{config.source}: none of the {len(of_side):,} texts of {side} can be '
                  f'used: {"; ".join(dropped)}{way_out}')
     return usable, dropped
 
@@ -262,8 +329,8 @@ def put_in_order(raw, config, labels, groups, usable, texts):
     group_of = dict.fromkeys(rows, 0)
     if groups and isinstance(groups[0], str):
         # numbered by the order of their names, so that the order of the rows is irrelevant
-        numbers = np.unique([groups[i] for i in rows], return_inverse=True)[1]
-        group_of = dict(zip(rows, numbers.tolist()))
+        number = {name: k for k, name in enumerate(sorted({groups[i] for i in rows}))}
+        group_of = {i: number[groups[i]] for i in rows}
     elif groups:
         group_of = {i: groups[i] for i in rows}
     joined = {}
@@ -304,10 +371,10 @@ def read_source(config, kind, texts):
     labels = raw.cells
     _, label_columns, group_columns = columns_of(config)
     if kind not in ('imdb', 'archive', 'folders') and label_columns:
-        labels = name_labels(raw.cells, label_columns, config.label_sep, raw.place)
+        labels = name_labels(raw.cells, label_columns, config.label_sep, raw.wheres, raw.place)
     groups = []
     if group_columns and not imdb:
-        groups = clean_names(raw.groups)
+        groups = clean_names(raw.groups, raw.wheres)
     elif raw.groups[0] is not None:
         groups = raw.groups  # movies
     usable, dropped = leave_out(raw, config, labels if label_columns else [], groups)
@@ -319,16 +386,20 @@ def read_source(config, kind, texts):
 
 def unlabelled_rows(config, rows, texts, store):
     """Read the unlabelled texts into `store`, a `TextStore` -> their rows there in canonical order
-    but for those that are in val or test, and the number of these."""
+    but for those that are in val or test, the number of these, and of empty ones."""
     held_out = np.flatnonzero(np.isin(rows.sides, ('val', 'test')))
     known = set()
     for some in in_batches(rows.stored[held_out].tolist()):
         known.update(map(digest_of, texts.read(some)))
     found = []  # (hash, row)
+    n_empty = 0
     for text in tqdm(unlabelled_texts(config), 'read', unit=' texts', leave=False, disable=None):
+        n_empty += not text.strip()
         if digest_of(text) not in known:
             found.append((exact_digest_of(text), len(store)))
         store.append(text)
     if not found:
         fail(f'{config.unlabelled}: all of its texts are in val or test')
-    return [row for _, row in sorted(found)], len(store) - len(found)
+    if n_empty and config.strict:
+        fail(f'{config.unlabelled}: {n_empty:,} of its texts are empty')
+    return [row for _, row in sorted(found)], len(store) - len(found), n_empty

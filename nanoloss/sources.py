@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nanoloss.configure import fail
 from nanoloss.split import SPLITS
 from nanoloss.tables import (
-    check_columns, clean_cell, files_of, make_format, name_of, read_rows, unit_of)
+    check_columns, clean_cell, files_of, has_surrogate, make_format, name_of, read_rows, unit_of)
 
 HUB_SPLITS = 'train', 'validation', 'test'  # the usual names
 SIDE_OF = {  # folders and splits of the hub, by their names in lower case
@@ -28,6 +28,9 @@ SIDE_OF = {  # folders and splits of the hub, by their names in lower case
     'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val',
     'test': 'test', 'testing': 'test',
 }
+# the same with more around it: 20news-bydate-train, my_test, Train Data
+SIDE_WITHIN = re.compile(r'(?:^|[^a-z])(train|training|val|valid|validation|dev|test|testing)'
+                         r'[ _-]?(?:set|data)?(?:$|[^a-z])')
 MAX_BYTES = 64 * 2 ** 20  # of a text file
 IMDB_FILE = re.compile(r'(?:^|/)(train|test)/(?:urls_(neg|pos)|(neg|pos)/(\d+)_\d+)\.txt$')
 IMDB_UNLABELLED_FILE = re.compile(r'(?:^|/)train/unsup/\d+_\d+\.txt$')
@@ -205,7 +208,11 @@ def text_files(folder):
     found = []
     endings = Counter()
     seen = set()  # real paths, since links may lead in circles
-    for path, folders, names in os.walk(folder, followlinks=True):
+
+    def refuse(error):
+        fail(f'{folder}: cannot be read: {error}')
+
+    for path, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         folders[:] = [name for name in folders if name[0] != '.' and name != '__MACOSX']
         if os.path.realpath(path) in seen:
             folders.clear()
@@ -225,6 +232,9 @@ def sides_of_folders(path, names):
     """The folders in a source -> {folder: split}, empty if the folders are classes. Fails if they
     are both, or splits without train."""
     sides = {name: SIDE_OF[name.lower()] for name in names if name.lower() in SIDE_OF}
+    within = {name: SIDE_WITHIN.search(name.lower()) for name in names}
+    if not sides and all(within.values()):
+        sides = {name: SIDE_OF[found[1]] for name, found in within.items()}
     classes = sorted(set(names) - set(sides))
     if sides and classes:
         fail(f'{path}: {", ".join(sorted(sides))} are names of splits and {", ".join(classes[:5])} '
@@ -247,7 +257,7 @@ def folders(config):
         if len(names) < 2:
             fail(f'{file} is in no folder of a class')
     sides = sides_of_folders(path, {names[0] for names in parts})
-    form = make_format(config.encoding, '', 'minimal')
+    form = make_format(config.encoding, '', 'auto')
 
     def rows():
         for file, names in zip(paths, parts):
@@ -257,6 +267,8 @@ def folders(config):
                 side = sides[folders_of_file.pop(0)]
             if not folders_of_file:
                 fail(f'{file} is in no folder of a class')
+            if has_surrogate(folders_of_file[0]):
+                fail(f'{ascii(str(file))}: the name of its folder is not UTF-8; rename the folder')
             yield Row(side, read_text(file, form.encoding), folders_of_file[0], None, str(file), 1)
     return Source(rows(), not_read)
 

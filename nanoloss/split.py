@@ -163,7 +163,7 @@ def split_rows(labels, units, shares, seed, has_groups):
     return sides
 
 
-def in_train(digests, sides, side):
-    """The rows of a side whose text train has, too: int [n]."""
-    known = {digests[row] for row in np.flatnonzero(sides == 'train')}
+def in_split(digests, sides, side, other):
+    """The rows of a side whose text the other side has, too: int [n]."""
+    known = {digests[row] for row in np.flatnonzero(sides == other)}
     return np.array([row for row in np.flatnonzero(sides == side) if digests[row] in known], int)

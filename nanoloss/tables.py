@@ -5,8 +5,8 @@
 Notable:
 - Rows are read one after another, so a file may be larger than the memory.
 - A file that cannot be read as it was meant, down to its last line, ends in `fail`.
-- CSV has no standard for a quotation mark that belongs to a text. A file in which some texts begin
-  with one can be read in two ways; this is noticed and is an error.
+- If a text of a CSV file begins with a quotation mark of its own, and a later one ends with one,
+  all between them is one cell. Such a cell is noticed by its lines, which look like rows.
 """
 import csv
 import glob
@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,14 +29,11 @@ KINDS = 'csv', 'tsv', 'json', 'jsonl', 'parquet'
 SPREADSHEETS = 'xlsx', 'xls', 'xlsm', 'ods', 'numbers'
 PACKED = '.gz', '.zst'
 MAX_CHARS = 64 * 2 ** 20  # of a line, and of a row of several lines
-# of a column, the distinct values that are kept to recognise a swallowed row
-MAX_VALUES = 1000
-MAX_COLUMNS = 50
-QUOTING = {  # of cells in CSV and TSV: keywords of csv.reader
-    'minimal': {},  # a cell may stand in quotation marks; one within it is doubled
-    'backslash': {'escapechar': '\\', 'doublequote': False},  # one within it has a backslash before
-    'none': {'quoting': csv.QUOTE_NONE},  # quotation marks are text
-}
+PER_LINE = 60  # bytes that a line takes beside its characters
+MAX_VALUES = 100_000  # distinct values of a column that are kept to recognise a swallowed row
+# of cells in CSV and TSV. auto: a cell may stand in quotation marks, and one within it is doubled;
+# minimal: the same, without a look for swallowed rows; none: quotation marks are text
+QUOTING = 'auto', 'minimal', 'none'
 
 
 class Format(NamedTuple):
@@ -43,7 +41,7 @@ class Format(NamedTuple):
     file's ending), quoting: a name in QUOTING."""
     encoding: str = 'utf-8'
     sep: str = ''
-    quoting: str = 'minimal'
+    quoting: str = 'auto'
 
 
 DEFAULT = Format()
@@ -53,7 +51,7 @@ def make_format(encoding, sep, quoting):
     """The settings of a script -> `Format`. Fails if one is unknown."""
     try:
         ''.encode(encoding)
-    except LookupError:
+    except (LookupError, UnicodeError):
         fail(f'--encoding={encoding}: no such encoding of a file; try utf-8, utf-16 or cp1252 '
              '(prepare.py --tokenizer= chooses the tokens)')
     sep = {'\\t': '\t', 'tab': '\t'}.get(sep, sep)
@@ -69,7 +67,8 @@ def files_of(pattern):
     that match, sorted by name."""
     if pattern == '-' or Path(pattern).exists() or not glob.has_magic(pattern):
         return [pattern]
-    files = sorted(file for file in glob.glob(pattern, recursive=True) if Path(file).is_file())
+    # a broken link stays among them: to leave it out would be a smaller data set
+    files = sorted(file for file in glob.glob(pattern, recursive=True) if not Path(file).is_dir())
     if not files:
         fail(f'{pattern}: no file matches')
     return files
@@ -146,7 +145,7 @@ class Lines:
             line = line.removeprefix('\ufeff')  # a byte-order mark is no part of a cell
         self.number += 1
         self.row.append(line)
-        self.n_chars += len(line)
+        self.n_chars += len(line) + PER_LINE
         if self.n_chars > MAX_CHARS:
             raise ValueError(f'line {self.number}: a line or row has more than 64 million '
                              'characters')
@@ -180,35 +179,54 @@ def open_bytes(path):
 def csv_rows(lines, columns, n_texts, sep, quoting, path):
     """Yield (line number, cells of the columns) for each row; every cell is the string that it is.
     The first n_texts columns are texts. Raises ValueError if a row has more or fewer cells than the
-    header."""
+    header, or quotation marks where they would be lost."""
     csv.field_size_limit(MAX_CHARS)
-    reader = csv.reader(lines, delimiter=sep, strict=True, **QUOTING[quoting])
+    mode = csv.QUOTE_NONE if quoting == 'none' else csv.QUOTE_MINIMAL
+    reader = csv.reader(lines, delimiter=sep, strict=True, quoting=mode)
     header = None
-    swallowed = None
     begin = 1
     try:
         for cells in reader:
+            raw = lines.row
             if header is None:
-                header = cells
+                header = [cell.strip() for cell in cells]
                 places = column_places(path, columns, header)
-                swallowed = SwallowedRows(sep, header, places[:n_texts])
+                swallowed = SwallowedRows(sep, header, places, n_texts)
             elif cells or len(header) == 1:  # a blank line is a row only if a cell may be blank
                 cells = cells or ['']
-                if len(cells) != len(header):
-                    where = f'line {begin}'
-                    if len(cells) < len(header):
-                        where += f' (or the text of line {begin - 1}, if it is broken there)'
-                    raise ValueError(f'{where} has {len(cells)} cells, the header has '
-                                     f'{len(header)}; a text with a separator or line break in it '
-                                     'needs quotation marks around it')
-                swallowed.add(begin, cells, lines.row)
+                check_row(cells, header, begin)
+                if quoting == 'auto':
+                    check_spaces(cells, raw, begin)
+                swallowed.add(begin, cells, raw)
                 yield begin, [cells[place] for place in places]
             begin = lines.number + 1
             lines.begin_row()
     except csv.Error as error:
         raise ValueError(csv_mistake(str(error), begin, lines)) from None
-    if swallowed and quoting != 'none':
+    if header and quoting == 'auto':
         swallowed.check()
+
+
+def check_row(cells, header, line):
+    """Raises ValueError if a row, which begins in this line, has not one cell for each column."""
+    if len(cells) != len(header):
+        where = f'line {line}'
+        if len(cells) < len(header):
+            where += f' (or the text of line {line - 1}, if it is broken there)'
+        raise ValueError(f'{where} has {len(cells)} cells, the header has {len(header)}; a text '
+                         'with a separator or line break in it needs quotation marks around it')
+    if len(header) > 1 and [cell.strip('\ufeff ') for cell in cells] == header:
+        raise ValueError(f'line {line} is the header again; give several files by a pattern')
+
+
+def check_spaces(cells, lines, line):
+    """Raises ValueError if a cell stands in quotation marks after a space, which are not taken for
+    its marks then: a, "b, c"."""
+    for cell in cells:
+        # within marks it would be written with doubled ones
+        if re.match(r'\s+"', cell) and cell.rstrip().endswith('"') and cell in ''.join(lines):
+            raise ValueError(f'line {line}: a space stands before a quotation mark; remove it, or '
+                             '--quoting=minimal, if both are part of the text')
 
 
 def column_places(path, columns, header):
@@ -221,78 +239,99 @@ def column_places(path, columns, header):
 
 
 def csv_mistake(message, begin, lines):
-    """What csv.reader says of a row -> a line that says what to do."""
-    quotes_are_text = '--quoting=none, if quotation marks are part of the texts'
-    if '\\"' in ''.join(lines.row[:1000]):
-        quotes_are_text = '--quoting=backslash, if \\" stands for a quotation mark'
+    """The message of csv.reader on a row -> a line that says what to do."""
+    remedy = '--quoting=none, if quotation marks are part of the texts'
+    if any('\\"' in line for line in lines.row[:1000]):
+        remedy = 'CSV doubles a quotation mark within a cell, and does not write \\"'
     if 'expected after' in message:
-        where = f'line {lines.number}' if lines.number == begin else \
-            f'line {lines.number}, in a cell that begins in line {begin}'
+        where = f'line {lines.number}'
+        if lines.number > begin:
+            where += f', in a cell that begins in line {begin}'
         return (f'{where}: a closing quotation mark must be followed by a separator or the end of '
-                f'the line; {quotes_are_text}')
+                f'the line; {remedy}')
     if 'end of data' in message:
-        return (f'line {begin}: a cell begins with a quotation mark that is never closed; '
-                f'{quotes_are_text}')
+        return f'line {begin}: a cell begins with a quotation mark that is never closed; {remedy}'
     return f'line {begin}: {message}'
 
 
 class SwallowedRows:
-    """Finds quoted cells that are more likely several rows.
+    """Finds quoted cells that are more likely several rows, by the lines of a cell.
 
-    If one text begins with a quotation mark, and a later one ends with one, all between them is one
-    cell. Each of its lines then is a whole row, too: it has as many cells as the header, and in one
-    column, such as that of labels, values that other rows have.
+    A line that was a row has as many separators as the header. The columns of labels, if there are
+    any, decide: a line's label is one that other rows or other lines have. Without them, four lines
+    of which most look like rows will do, or two whose value in some column is known.
     """
 
-    def __init__(self, sep, header, texts):
-        """texts: the places of the columns of texts, where any value may stand."""
+    def __init__(self, sep, header, places, n_texts):
+        """places: of the columns that are asked for, the first n_texts of which are texts."""
         self.sep = sep
-        self.n_cells = len(header)
+        self.n_separators = len(header) - 1
+        texts = places[:n_texts]
+        self.has_labels = len(places) > n_texts
         others = [place for place in range(len(header)) if place not in texts]
-        self.values = {place: set() for place in others[:MAX_COLUMNS]}
-        self.suspects = []  # (line of the first row, line of the last row, cells of each line)
+        self.values = {place: set() for place in places[n_texts:] or others}
+        self.n_rows = 0
+        self.suspects = []  # (first line, last line, lines like rows, {column: values in these})
 
     def add(self, begin, cells, lines):
         """A row: its first line, its cells, its lines."""
+        self.n_rows += 1
         for place, values in self.values.items():
             if len(values) < MAX_VALUES:
                 values.add(cells[place])
-        if len(lines) == 1 or len(self.suspects) == MAX_VALUES:
+        if len(lines) == 1 or not self.n_separators or len(self.suspects) == MAX_VALUES:
             return
-        rows = [line.rstrip('\r\n').split(self.sep) for line in lines]
-        if all(len(row) == self.n_cells for row in rows):
-            columns = {place: {row[place] for row in rows} for place in self.values}
-            self.suspects.append((begin, begin + len(lines) - 1, columns))
+        lines = [line.strip('\r\n') for line in lines if line.strip('\r\n')]
+        like_rows = [line for line in lines if line.count(self.sep) == self.n_separators]
+        if len(like_rows) < max(2, 0.8 * len(lines)):
+            return
+        rows = [line.split(self.sep) for line in like_rows[:MAX_VALUES]]
+        columns = {place: [row[place] for row in rows] for place in self.values}
+        self.suspects.append((begin, begin + len(lines) - 1, len(like_rows), columns))
 
     def check(self):
         """Raises ValueError if there is such a cell."""
-        for begin, end, columns in self.suspects:
-            for place, found in columns.items():
-                are_numbers = all(re.fullmatch(r'\d+', value) for value in found)
-                if found <= self.values[place] or are_numbers:
-                    raise ValueError(
-                        f'lines {begin} to {end} are one cell in quotation marks, but each of '
-                        'them looks like a row; --quoting=none, if quotation marks are part of the '
-                        'texts')
+        for begin, end, n_lines, columns in self.suspects:
+            looks_known = any(self.are_known(place, found) for place, found in columns.items())
+            if looks_known or (n_lines >= 4 and not self.has_labels):
+                raise ValueError(
+                    f'lines {begin} to {end} are one cell in quotation marks, but each of them '
+                    'looks like a row; --quoting=none, if quotation marks are part of the texts, '
+                    '--quoting=minimal, if it is one cell')
+
+    def are_known(self, place, found):
+        """Whether most values found for a column are values of other rows or lines. A column that
+        has each value once, such as that of a number, tells nothing."""
+        if len(self.values[place]) == self.n_rows:
+            return False
+        counts = Counter(found)
+        known = [value for value in found if value in self.values[place] or counts[value] > 1]
+        return len(known) >= 0.8 * len(found)
 
 
 # JSON
 
-BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')  # strings as a whole, and brackets outside
 SPACE = re.compile(r'\s*')
+
+
+def distinct_keys(pairs):
+    """The keys and values of an object -> dict. Raises ValueError if a key comes twice."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
+        raise ValueError(f'an object has the key {twice[0]!r} twice')
+    return row
+
+
 # pandas writes NaN, which is no JSON, for a missing value
-decoder = json.JSONDecoder(parse_constant=lambda name: None)
+decoder = json.JSONDecoder(parse_constant=lambda name: None, object_pairs_hook=distinct_keys)
 
 
 def depth_of(line):
-    """How many more brackets a line opens than it closes."""
-    depth = 0
-    for token in BRACKETS.findall(line):
-        if token in '{[':
-            depth += 1
-        elif token in '}]':
-            depth -= 1
-    return depth
+    """How many more brackets a line of JSON opens than it closes, outside of strings."""
+    line = re.sub(r'\\.', '', line)
+    line = re.sub(r'"[^"]*"?', '', line)
+    return line.count('{') + line.count('[') - line.count('}') - line.count(']')
 
 
 def json_values(lines):
@@ -347,7 +386,7 @@ def parse_value(text, start, line):
         if error.pos >= len(text.rstrip()):
             reason = 'its end is missing'
         raise ValueError(f'line {line}: {reason}') from None
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number of thousands of digits, a key that comes twice
         raise ValueError(f'line {line}: {error}') from None
 
 
@@ -382,7 +421,7 @@ def parquet_rows(file, columns, path):
     number = 0
     try:
         table = pyarrow.parquet.ParquetFile(unpacked(file, path))
-        check_columns(path, columns, table.schema_arrow.names)
+        column_places(path, columns, table.schema_arrow.names)
         for batch in table.iter_batches(1000, columns=list(dict.fromkeys(columns))):
             for cells in zip(*[batch.column(column).to_pylist() for column in columns]):
                 number += 1

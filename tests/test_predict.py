@@ -188,10 +188,22 @@ def test_texts_of_a_file(home, Classifier, name):
 
 
 def test_texts_on_standard_input(home):
-    printed = call(home, 'predict.py', 'out/bce', '--format=jsonl', input=b'good\xff\nbad\r\n',
+    printed = call(home, 'predict.py', 'out/bce', '--format=jsonl', input=b'go\xc3\xb6d\nbad\r\n',
                    encoding=None)
     rows = [json.loads(line) for line in printed.splitlines()]
-    assert [row['text'] for row in rows] == ['good\ufffd', 'bad']
+    assert [row['text'] for row in rows] == ['go\u00f6d', 'bad']
+    for bad, message in (b'good\nbad\xff\n', 'line 2 is not UTF-8'), (b'a\0b', 'NUL byte'):
+        error = call(home, 'predict.py', 'out/bce', input=bad, encoding=None, code=2)
+        assert f'standard input: {message}' in error.decode() or message in error.decode()
+        assert error.count(b'\n') == 1
+
+
+def test_a_csv_of_answers_can_be_read_back(home):
+    texts = ['a\rb', 'c\nd', 'e\r\nf', '"g"', ',']
+    (home / 'lines.jsonl').write_text(''.join(json.dumps({'text': text}) + '\n' for text in texts))
+    printed = call(home, 'predict.py', 'out/bce', '--file=lines.jsonl', encoding=None).decode()
+    rows = list(csv.DictReader(io.StringIO(printed, newline='')))
+    assert [row['text'] for row in rows] == texts
 
 
 def answers_of(home, *argv, **kwargs):
@@ -223,8 +235,8 @@ def test_every_row_has_its_answer(home):
 
 def test_a_mistake_at_the_end_of_a_file_comes_before_any_answer(home):
     (home / 'late.csv').write_text('text,id\n' + 'fine,1\n' * 5000 + 'poor\n')
-    done = subprocess.run([sys.executable, ROOT / 'predict.py', 'out/bce', '--file=late.csv',
-                           '--format=jsonl'], cwd=home, capture_output=True, text=True)
+    command = [sys.executable, ROOT / 'predict.py', 'out/bce', '--file=late.csv']
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ''
     assert 'late.csv: cannot be read: line 5002' in done.stderr

@@ -641,6 +641,41 @@ def test_folders_of_splits_by_other_names(val, train, test, tmp_path, enc):
         assert set(texts_of(data, 'train', enc)) == set(texts[train])
 
 
+@pytest.mark.parametrize('train, test', [
+    ('trainset', 'testset'), ('my_train', 'my_test'), ('Train Data', 'Test Data'),
+    ('20news-bydate-train', '20news-bydate-test')])
+def test_folders_of_splits_with_more_in_their_names(train, test, tmp_path, enc):
+    texts = write_folders(tmp_path / 'my', [train, test])
+    run(f'--source={tmp_path}/my', f'--data_dir={tmp_path}/data')
+    meta, data = load(tmp_path / 'data/my')
+    assert meta['classes'] == ['ham', 'spam']
+    assert set(texts_of(data, 'test', enc)) == set(texts[test])
+
+
+def test_folders_of_classes_with_such_names(tmp_path):
+    write_folders(tmp_path / 'my', ['.'])
+    for old, new in ('spam', 'test-drive'), ('ham', 'repair'):
+        (tmp_path / 'my' / old).rename(tmp_path / 'my' / new)
+    run(f'--source={tmp_path}/my', f'--data_dir={tmp_path}/data')
+    assert load(tmp_path / 'data/my')[0]['classes'] == ['repair', 'test-drive']
+
+
+def test_folders_that_cannot_be_read(tmp_path, capsys, monkeypatch):
+    write_folders(tmp_path / 'my', ['.'])
+    argv = f'--source={tmp_path}/my', f'--data_dir={tmp_path}/data'
+    real = os.scandir
+
+    def scandir(path):  # as root, tests can enter any folder
+        if str(path).endswith('spam'):
+            raise PermissionError(13, 'Permission denied')
+        return real(path)
+    monkeypatch.setattr(os, 'scandir', scandir)
+    assert 'Permission denied' in failure(capsys, *argv)
+    monkeypatch.undo()
+    os.rename(tmp_path / 'my/spam', os.fsencode(tmp_path / 'my') + b'/caf\xe9')
+    assert 'the name of its folder is not UTF-8' in failure(capsys, *argv)
+
+
 @pytest.mark.parametrize('sides, message', [
     (['train', 'test', 'extra'], 'test, train are names of splits and extra are not'),
     (['test', 'val'], 'wanted one folder for train'),
@@ -861,6 +896,16 @@ def test_files_of_their_own_for_val_and_test(tmp_path, enc, capsys):
     assert meta['shared_groups'] == {'train/val': 1, 'train/test': 0, 'val/test': 0}
     assert 'train/val 1' in out and 'warning' in out and 'dropped: 1 val texts' in out
 
+    # val is cut out of train, and has no text of test
+    write_csv(tmp_path / 'test.csv', test + train[:40], ('text', 'label', 'm'))
+    run(*argv, '--name=same')
+    meta, data = load(tmp_path / 'same')
+    texts = [set(texts_of(data, split, enc)) for split in SPLITS]
+    assert sum(map(len, texts)) == len(set.union(*texts))
+    assert meta['dropped']['val texts that are in test'] > 0
+    capsys.readouterr()
+    write_csv(tmp_path / 'test.csv', test, ('text', 'label', 'm'))
+
     run(*argv, '--name=two')
     meta, data = load(tmp_path / 'two')
     val_rows = meta['splits']['val']['rows']
@@ -1022,6 +1067,11 @@ def test_a_source_for_test_without_labels_is_an_error(tmp_path, capsys):
         error = failure(capsys, *argv, f'--{side}_source={tmp_path}/test.csv')
         assert f'none of the 9 texts of {side} can be used' in error
         assert f'without it, {side} is cut out of train' in error
+        # several labels a text: none of them has any
+        write_csv(tmp_path / 'several.csv', plain(40, ['a;b', 'b']))
+        error = failure(capsys, f'--source={tmp_path}/several.csv', argv[1], '--label_sep=;',
+                        f'--{side}_source={tmp_path}/test.csv')
+        assert f'none of the 9 texts of {side} can be used' in error
     hub_data_set(tmp_path / 'glue', {'train': ([f'a {i}' for i in range(40)], [0, 1] * 20),
                                      'test': ([f'b {i}' for i in range(9)], [-1] * 9)})
     argv = f'--source=hub:{tmp_path}/glue', f'--data_dir={tmp_path}/data'
@@ -1047,6 +1097,11 @@ def test_empty_texts_are_kept_and_counted(tmp_path, enc, capsys):
     run(*argv)
     assert 'warning: 1 texts are empty' in capsys.readouterr().out
     assert 'e.jsonl, line 41' in failure(capsys, *argv, '--strict')
+    write_csv(tmp_path / 'good.csv', plain(40))
+    argv = f'--source={tmp_path}/good.csv', f'--unlabelled={path}', f'--data_dir={tmp_path}'
+    run(*argv)
+    assert 'warning: 3 unlabelled texts are empty' in capsys.readouterr().out
+    assert '3 of its texts are empty' in failure(capsys, *argv, '--strict')
 
 
 def test_texts_of_several_columns(tmp_path, enc):
@@ -1069,6 +1124,10 @@ def test_a_column_of_0_and_1_for_each_label(tmp_path, enc, capsys):
         for content, row in zip(texts_of(data, split, enc), data[split]['labels']):
             i = int(content.split()[1])
             assert row.tolist() == [i % 2, i % 3 > 0]
+    # a column without any 1 is a class that nothing can learn
+    write_csv(tmp_path / 'l.csv', [(*row, 0) for row in rows], ('text', 'rude', 'threat', 'none'))
+    error = failure(capsys, *argv, '--label=rude,threat,none')
+    assert "train has no text of class 'none'" in error
     write_csv(tmp_path / 'l.csv', [*rows, ('x', 2, 0)], ('text', 'rude', 'threat'))
     assert "line 62: 'rude' is '2', wanted 0 or 1" in failure(capsys, *argv)
 
@@ -1079,9 +1138,10 @@ def test_many_classes(n_classes, tmp_path, enc):
         file.write('text,label\n')
         for i in range(max(3000, n_classes)):
             file.write(f'{i},{i % n_classes}\n')
-    write_csv(tmp_path / 'v.csv', [(f'v{i}', i) for i in (0, 255, n_classes - 1)])
+    for name in 'vt':
+        write_csv(tmp_path / f'{name}.csv', [(f'{name}{i}', i) for i in (0, 255, n_classes - 1)])
     run(f'--source={tmp_path}/m.csv', f'--data_dir={tmp_path}', f'--val_source={tmp_path}/v.csv',
-        f'--test_source={tmp_path}/v.csv')
+        f'--test_source={tmp_path}/t.csv')
     meta, data = load(tmp_path / 'm')
     assert len(meta['classes']) == n_classes
     for split in SPLITS:

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from nanoloss.split import in_train, join_units, split_rows, stratify
+from nanoloss.split import in_split, join_units, split_rows, stratify
 
 
 def components(texts, groups):
@@ -63,9 +63,10 @@ def test_rows_of_a_unit_with_two_labels_stay_together():
 
 def test_rows_whose_text_train_has():
     sides = np.array(['train', 'val', 'val', 'test', 'train', ''])
-    assert in_train('abcadc', sides, 'val').tolist() == []
-    assert in_train('abaaba', sides, 'val').tolist() == [1, 2]
-    assert in_train('abcaba', sides, 'test').tolist() == [3]
+    assert in_split('abcadc', sides, 'val', 'train').tolist() == []
+    assert in_split('abaaba', sides, 'val', 'train').tolist() == [1, 2]
+    assert in_split('abcaba', sides, 'test', 'train').tolist() == [3]
+    assert in_split('xbcbyz', sides, 'val', 'test').tolist() == [1]
 
 
 def draw_labels(seed, n_texts=1200, n_classes=30):
@@ -179,7 +180,7 @@ def test_rare_labels_that_overlap():
         assert np.bincount(split_of).tolist() == [160, 20, 20]
 
 
-def test_labels_with_fewer_units_than_splits_are_in_train():
+def test_labels_with_fewer_units_than_splits_are_in_split():
     """A class that train lacks cannot be learned, and prepare.py refuses the data."""
     for seed in range(30):
         labels = np.zeros((60, 8), np.uint8)
