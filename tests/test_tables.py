@@ -319,7 +319,7 @@ def test_cells_of_several_lines_are_not_taken_for_rows(tmp_path, capsys):
     assert column_of(path, 'text', 'label') == texts
     path = write_csv(tmp_path / 'i.csv', enumerate(texts[4:]), ('id', 'text'))
     assert column_of(path, 'text') == texts[4:]
-    quoting = ['the sample,a\nis what,b', 'x', 'y']  # which quotes a file of rows
+    quoting = ['the sample,a\nis what', 'x', 'y']  # which quotes a row
     path = write_csv(tmp_path / 'q.csv', [(text, 'ab'[i % 2]) for i, text in enumerate(quoting)])
     assert '--quoting=minimal, if it is one cell' in mistake_in(path, capsys)
     assert column_of(path, 'text', 'label', quoting='minimal') == quoting
