@@ -34,7 +34,7 @@ from model import is_correct, make_head
 from nanoloss.configure import configure, fail
 from nanoloss.data import fingerprint, load_data
 from nanoloss.figures import COLORS, draw_figures
-from nanoloss.files import locked_folder, write_file, write_json
+from nanoloss.files import locked_folder, mend_folder, write_file, write_json
 from nanoloss.labels import (
     Labels,
     as_json,
@@ -1206,6 +1206,8 @@ def load_texts(group):
     folder = Path(data_dir) / run.dataset
     remedy = (f'make it with: python prepare.py --source=... --name={run.dataset}, '
               'or say with --data_dir=FOLDER where it is')
+    if not folder.exists():
+        mend_folder(folder)
     if not (folder / 'meta.json').exists():
         fail(f'--page shows the texts that {group.path} answered, and there is no {folder}; '
              f'{remedy}')

@@ -35,7 +35,7 @@ from model import NgramWeights
 from nanoloss import labels, reader
 from nanoloss.configure import configure, fail
 from nanoloss.data import fingerprint, load_data
-from nanoloss.files import replacing_folder
+from nanoloss.files import mend_folder, replacing_folder
 from nanoloss.tokenizer import decode, table_file
 from predict import WEIGHTS, Classifier
 
@@ -292,7 +292,8 @@ def make_card(classifier, exported, folder, data, meta):
 # The command
 
 def check_target(target):
-    """What must not be written over."""
+    """Fail if the target must not be written over."""
+    mend_folder(target)  # an earlier command may have been killed while it replaced the folder
     if not target.exists():
         return
     if not (target / 'SHA256SUMS').exists():

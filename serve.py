@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nanoloss.configure import configure, fail
+from nanoloss.files import mend_folder
 
 try:
     import uvicorn
@@ -642,6 +643,8 @@ def require(package):
 
 def load_classifier(folder, n_threads):
     """A run, a group of runs or an exported folder -> its `Classifier`. Fails where it is none."""
+    if not Path(folder).exists():
+        mend_folder(Path(folder))  # export.py may have been killed while it replaced the folder
     try:
         if (Path(folder) / 'model.onnx').exists():
             require('onnxruntime')
