@@ -185,10 +185,13 @@ def claim_run(folder, config, may_differ, overwrite):
     may_differ: the settings in which the two may differ. overwrite: throw away what is there.
     """
     if overwrite and FIRST:
+        # after a kill in between, what is left must not look complete, or be of another config:
+        # result.json goes first, and config.json stays until it is replaced
+        (folder / 'result.json').unlink(missing_ok=True)
         for path in folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            else:
+            elif path.name != 'config.json':
                 path.unlink()
     if overwrite or not (folder / 'config.json').exists():
         write_json(folder / 'config.json', config)

@@ -202,18 +202,21 @@ def replace(folder, content):
         (new / 'inside/file').write_text(content)
 
 
-def killed(monkeypatch, step):
-    """Let a process end at one of its steps: `step` of the functions that change folders."""
+def killed(monkeypatch, folder, step):
+    """Let a process end at the step-th call of the functions that change what is in a folder."""
     calls = []
 
     def patch(module, name):
         function = getattr(module, name)
 
-        def count(*args, **kwargs):
-            calls.append(name)
+        def count(target, *args, **kwargs):
+            # what other tests have left may be deleted at any moment
+            elsewhere = os.path.isabs(str(target)) and not str(target).startswith(str(folder))
+            if not elsewhere:
+                calls.append(name)
             if len(calls) == step:
                 os._exit(9)
-            return function(*args, **kwargs)
+            return function(target, *args, **kwargs)
         monkeypatch.setattr(module, name, count)
     for name in 'rename', 'rmdir', 'unlink', 'fsync', 'mkdir':
         patch(os, name)
@@ -229,7 +232,7 @@ def test_a_kill_at_every_step_leaves_the_old_folder_or_the_new_one(tmp_path, mon
             replace(folder, 'old')
         child = os.fork()
         if not child:
-            killed(monkeypatch, step)
+            killed(monkeypatch, folder.parent, step)
             replace(folder, 'new')
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -513,6 +516,30 @@ def test_overwrite_throws_away_what_is_there(tmp_path):
     claim(tmp_path, overwrite=True, epochs=4)
     assert names(tmp_path) == ['config.json']
     assert json.loads((tmp_path / 'config.json').read_text()) == CONFIG | {'epochs': 4}
+
+
+def test_a_kill_while_a_run_is_thrown_away_leaves_no_run_that_looks_complete(
+        tmp_path, monkeypatch):
+    """Nor a config of other settings than those of the files beside it."""
+    for step in range(1, 100):
+        folder = tmp_path / str(step)
+        begin(folder)
+        for name in 'a.pt', 'result.json', 'z.pt':
+            (folder / name).write_text('old')
+        child = os.fork()
+        if not child:
+            killed(monkeypatch, folder, step)
+            claim(folder, overwrite=True, epochs=4)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == 0:
+            break
+        assert json.loads((folder / 'config.json').read_text()) == CONFIG
+        left = {'ckpt.pt', 'a.pt', 'z.pt'} & set(names(folder))
+        assert step == 1 or not (folder / 'result.json').exists()
+        assert len(left) == 3 - max(0, step - 2) or step > 4
+    assert step > 4
+    assert json.loads((folder / 'config.json').read_text()) == CONFIG | {'epochs': 4}
 
 
 def test_the_second_process_of_a_run_throws_away_nothing(tmp_path, monkeypatch):
