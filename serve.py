@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nanoloss.configure import configure, fail
+from nanoloss.escape import one_line
 from nanoloss.files import mend_folder
 
 try:
@@ -663,7 +664,7 @@ def load_classifier(folder, n_threads):
 
 
 def announce(name, listener):
-    print(f'{name} at http://{host}:{listener.getsockname()[1]}', flush=True)
+    print(f'{one_line(name)} at http://{host}:{listener.getsockname()[1]}', flush=True)
 
 
 def serve(folder, listener, token, when_ready):
