@@ -33,8 +33,9 @@ from tqdm import tqdm
 from model import is_correct, make_head
 from nanoloss.configure import configure, fail
 from nanoloss.data import fingerprint, load_data
+from nanoloss.escape import markdown, markdown_name, one_line, shortened
 from nanoloss.figures import COLORS, draw_figures
-from nanoloss.files import locked_folder, write_file, write_json
+from nanoloss.files import locked_folder, mend_folder, write_file, write_json
 from nanoloss.labels import (
     Labels,
     as_json,
@@ -588,7 +589,7 @@ def write_thresholds(groups):
 
 def first_three(names):
     """The first three names, as 'a, b, c ...'."""
-    text = ', '.join(names[:3])
+    text = ', '.join(shortened(str(name)) for name in names[:3])
     if len(names) > 3:
         text += ' ...'
     return text
@@ -806,7 +807,9 @@ def describe(comparison):
     a = comparison.a
     b = comparison.b
     split = comparison.split
-    higher, lower = higher_and_lower(comparison)
+    higher, lower = map(markdown, higher_and_lower(comparison))
+    a_name = markdown(a.label)
+    b_name = markdown(b.label)
     gap = comparison.gap
     low, high = gap['both']
     means = describe_test(comparison.means, len(a.runs), len(b.runs))
@@ -821,14 +824,14 @@ def describe(comparison):
     of_reviews = 196 * math.sqrt(variance)
 
     return (
-        f'**{verdict_on(comparison)}.**\n\n'
+        f'**{markdown(verdict_on(comparison))}.**\n\n'
         f'- Mean: {higher} is {abs(gap["estimate"]):.2f} points above {lower}. 95 % interval of '
-        f'{a.label} minus {b.label} for other seeds and other reviews: '
+        f'{a_name} minus {b_name} for other seeds and other reviews: '
         f'{low:+.2f} to {high:+.2f} points.\n'
         f'- Chance: were the head without effect, the means would be at least this far apart in '
         f'{means}.\n'
-        f'- Spread: from worst to best run, {a.label} {a.accuracy[split]["max-min"]:.2f}, '
-        f'{b.label} {b.accuracy[split]["max-min"]:.2f} points; were the head without effect, '
+        f'- Spread: from worst to best run, {a_name} {a.accuracy[split]["max-min"]:.2f}, '
+        f'{b_name} {b.accuracy[split]["max-min"]:.2f} points; were the head without effect, '
         f'these would differ at least as much in {spread}.\n'
         f'- Seeds: runs of one head scatter with a standard deviation of {sd:.2f} points '
         f'(95 % interval {sd_low:.2f} to {sd_high:.2f}). So it takes {runs:,} runs per head '
@@ -848,6 +851,7 @@ def grid(columns, rows):
     lines = [[heading for heading, _ in columns]]
     for row in rows:
         lines.append([cell(row) for _, cell in columns])
+    lines = [[markdown_name(text) for text in line] for line in lines]
     widths = [max(len(text) for text in column) for column in zip(*lines)]
     lines.insert(1, ['-' * width for width in widths])
     texts = []
@@ -873,9 +877,9 @@ def introduce(groups):
     hardware = join_distinct(run.config.get('hardware') for run in runs)
     commit = join_distinct(run.config.get('commit') for run in runs)
     return [
-        f'# {" and ".join(group.label for group in groups)} on {dataset}',
-        f'{len(runs)} runs of {epochs} epochs, together {minutes:,.0f} minutes, on {hardware}, '
-        f'commit {commit}.',
+        f'# {" and ".join(markdown(group.label) for group in groups)} on {markdown(dataset)}',
+        f'{len(runs)} runs of {epochs} epochs, together {minutes:,.0f} minutes, on '
+        f'{markdown(hardware)}, commit {markdown(commit)}.',
     ]
 
 
@@ -1050,7 +1054,7 @@ def judge_goal(group, subject):
             by_class[group.runs[0].config['classes'][c]] = values
     if len(by_class) > 1:
         least = min(by_class, key=lambda name: by_class[name].mean())
-        text += f'; lowest there: {least}, {mean_text(by_class[least], 2)}'
+        text += f'; lowest there: {markdown_name(str(least))}, {mean_text(by_class[least], 2)}'
     return text + '.'
 
 
@@ -1088,7 +1092,7 @@ def report_thresholds(group):
                    'use them.')
     subject = f'Mean of {n_classes} classes'
     if n_classes == 1:
-        subject = group.runs[0].config['classes'][first.rarest(None)[0]]
+        subject = markdown_name(str(group.runs[0].config['classes'][first.rarest(None)[0]]))
     if kept.rule == 'f1':
         goal = 'the best F1'
         verdict = judge_f1(group, subject)
@@ -1096,7 +1100,7 @@ def report_thresholds(group):
         goal = f'a {kept.rule} of {100 * kept.goal:g} %'
         verdict = judge_goal(group, subject)
     return [
-        f'## Thresholds of {group.label}, chosen on val for {goal}',
+        f'## Thresholds of {markdown(group.label)}, chosen on val for {goal}',
         verdict,
         grid(threshold_columns(['precision', 'recall', 'F1']), rows),
         grid(threshold_columns(names), all_classes),
@@ -1136,8 +1140,8 @@ def report_many(pairs, verdict):
         columns.append((name, difference_cell(name)))
         columns.append(('Holm', holm_cell(name)))
     return [
-        f'## Against {pairs[0].b.label}, on test',
-        f'**{verdict}.**',
+        f'## Against {markdown(pairs[0].b.label)}, on test',
+        f'**{markdown(verdict)}.**',
         grid(columns, pairs),
         'Differences of the means, with p of the permutation test and, corrected for the number of '
         "groups, Holm's; of the other measures Holm's alone.",
@@ -1171,7 +1175,7 @@ def report(groups, pairs, gaps, notes, verdict):
     """All of it in tables and sentences: Markdown, which a terminal shows well too."""
     blocks = introduce(groups)
     if notes:
-        items = [f'- {note}.' for note in notes]
+        items = [f'- {markdown(note)}.' for note in notes]
         blocks.append('**Beware:**\n\n' + '\n'.join(items))
     for split in SPLITS:
         blocks += report_accuracy(groups, split)
@@ -1193,7 +1197,8 @@ def report(groups, pairs, gaps, notes, verdict):
         blocks += report_many(pairs, verdict)
     elif pairs:
         pair = pairs[0]
-        blocks.append(f'## {pair.a.label} against {pair.b.label}')
+        a = markdown(pair.a.label)
+        blocks.append(f'## {a} against {markdown(pair.b.label)}')
         blocks += [describe(pair.comparisons[split]) for split in SPLITS]
     if gaps:
         blocks += report_baselines(gaps)
@@ -1208,6 +1213,8 @@ def load_texts(group):
     folder = Path(data_dir) / run.dataset
     remedy = (f'make it with: python prepare.py --source=... --name={run.dataset}, '
               'or say with --data_dir=FOLDER where it is')
+    if not folder.exists():
+        mend_folder(folder)
     if not (folder / 'meta.json').exists():
         fail(f'--page shows the texts that {group.path} answered, and there is no {folder}; '
              f'{remedy}')
@@ -1470,7 +1477,7 @@ def main():
     summary = summarize(groups, pairs, gaps, notes)
     files = {
         'table.md': text.encode(),
-        **draw_figures(groups, verdict or 'Accuracy of every run'),
+        **draw_figures(groups, one_line(verdict) or 'Accuracy of every run'),
         'summary.json': json.dumps(summary, indent=1, allow_nan=False).encode(),
         **page_files,
     }

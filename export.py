@@ -35,7 +35,8 @@ from model import NgramWeights
 from nanoloss import labels, reader
 from nanoloss.configure import configure, fail
 from nanoloss.data import fingerprint, load_data
-from nanoloss.files import replacing_folder
+from nanoloss.escape import markdown, markdown_name
+from nanoloss.files import mend_folder, replacing_folder
 from nanoloss.tokenizer import decode, table_file
 from predict import WEIGHTS, Classifier
 
@@ -270,13 +271,13 @@ def make_card(classifier, exported, folder, data, meta):
     which_part = {'head': 'the first', 'tail': 'the last', 'both': 'the first and the last'}
     n_runs = len(classifier.runs)
     return CARD.format(
-        id=classifier.id,
-        classes=', '.join(classifier.classes),
+        id=markdown_name(classifier.id),
+        classes=', '.join(map(markdown_name, classifier.classes)),
         runs='one run' if n_runs == 1 else f'{n_runs} runs, whose probabilities it averages',
-        commit=config.get('commit') or 'unknown',
+        commit=markdown(config.get('commit') or 'unknown'),
         size=sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
-        dataset=config['dataset'],
-        source=meta.get('source', 'unknown'),
+        dataset=markdown(config['dataset']),
+        source=markdown(meta.get('source', 'unknown')),
         data=config['data'][:16],
         texts=', '.join(sizes),
         figures='\n'.join(figures),
@@ -292,7 +293,8 @@ def make_card(classifier, exported, folder, data, meta):
 # The command
 
 def check_target(target):
-    """What must not be written over."""
+    """Fail if the target must not be written over."""
+    mend_folder(target)  # an earlier command may have been killed while it replaced the folder
     if not target.exists():
         return
     if not (target / 'SHA256SUMS').exists():

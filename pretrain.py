@@ -524,8 +524,6 @@ def finish(folder, model, texts, n_bytes, progress):
     write_file(folder / 'model.pt', lambda file: torch.save(model.state_dict(), file))
     result['seconds'] = progress.seconds()
     write_json(folder / 'result.json', result)
-    if parallel.RANK == 0:
-        (folder / 'ckpt.pt').unlink(missing_ok=True)
     test = result['last']['test']
     print(f'{folder}  done  test {describe(test)}; at temperature {temperature:.2f} '
           f'{describe(test, "_scaled")}  {result["seconds"]:.0f} s')

@@ -39,6 +39,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nanoloss.configure import configure, fail
+from nanoloss.escape import one_line
+from nanoloss.files import mend_folder
 
 try:
     import uvicorn
@@ -642,6 +644,8 @@ def require(package):
 
 def load_classifier(folder, n_threads):
     """A run, a group of runs or an exported folder -> its `Classifier`. Fails where it is none."""
+    if not Path(folder).exists():
+        mend_folder(Path(folder))  # export.py may have been killed while it replaced the folder
     try:
         if (Path(folder) / 'model.onnx').exists():
             require('onnxruntime')
@@ -660,7 +664,7 @@ def load_classifier(folder, n_threads):
 
 
 def announce(name, listener):
-    print(f'{name} at http://{host}:{listener.getsockname()[1]}', flush=True)
+    print(f'{one_line(name)} at http://{host}:{listener.getsockname()[1]}', flush=True)
 
 
 def serve(folder, listener, token, when_ready):

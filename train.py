@@ -592,8 +592,6 @@ def finish(folder, model, data, progress, best):
         result[which]['temperature'] = fit_temperature(model.head.probs, logits['val'], val_labels)
     result['seconds'] = progress.seconds()
     write_json(folder / 'result.json', result)
-    if parallel.RANK == 0:
-        (folder / 'ckpt.pt').unlink(missing_ok=True)
     last = result['last']
     print(f'{folder}  done  val {100 * last["val"]["accuracy"]:.2f}  '
           f'test {100 * last["test"]["accuracy"]:.2f}  {result["seconds"]:.0f} s')

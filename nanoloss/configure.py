@@ -18,13 +18,16 @@ import tokenize
 from pathlib import Path
 from types import ModuleType
 
+from nanoloss.escape import one_line
+
 RULE = re.compile(r'# -{20,}\s*')
 KINDS = {bool: 'True or False', int: 'an integer', float: 'a number', str: 'a string'}
 
 
 def fail(message):
     """End the program over something the user can put right: one line on stderr, exit status 2."""
-    print(f'{Path(sys.argv[0]).name}: {" ".join(str(message).split())}', file=sys.stderr)
+    message = one_line(' '.join(str(message).split()))  # a name in it may hold anything
+    print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -14,6 +14,7 @@ import torch
 from nanoloss import is_out_of_memory
 from nanoloss.configure import fail
 from nanoloss.devices import to_device
+from nanoloss.files import mend_folder
 
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 SPLITS = 'train', 'val', 'test'
@@ -58,6 +59,8 @@ def load_data(folder, labelled=True):
     """data/<name> -> ({split name: Split}, its meta.json). Every byte is checked; what is wrong
     ends in `fail`. labelled: whether classes are wanted."""
     remedy = f'make it with: python prepare.py --source=... --name={folder.name}'
+    if not folder.exists():
+        mend_folder(folder)  # prepare.py may have been killed while it replaced the folder
     splits = {}
     try:
         meta = json.loads((folder / 'meta.json').read_text())

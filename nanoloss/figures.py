@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from nanoloss.escape import figure_name
 from nanoloss.stats import accuracy_by_coverage
 from nanoloss.thresholds import threshold_curve
 
@@ -28,6 +29,7 @@ STYLE = {
     'xtick.color': GREY,
     'ytick.color': GREY,
     'lines.solid_capstyle': 'butt',
+    'text.parse_math': False,  # a name may hold dollars
 }
 
 
@@ -46,7 +48,7 @@ def draw_mean(ax, group, accuracy, top, bottom):
         ax.plot(accuracy['both'], [top, top], lw=1.2, color=group.color)
         ax.plot(accuracy['seeds'], [top, top], lw=6, alpha=0.4, color=group.color)
     ax.plot(mean, top, 'wo', mec=group.color, mew=1.6)
-    label = f'{group.label} {mean:.2f}'
+    label = f'{figure_name(group.label)} {mean:.2f}'
     ax.text(mean, top - 0.5, label, weight='bold', ha='center', color=group.color)
 
 
@@ -131,7 +133,7 @@ def draw_epochs(groups):
                    label_above=last_train > last_val)
         draw_curve(ax, 'val', best.curve[:, [0, 2]], epochs, curves[..., 2], group.color,
                    label_above=last_val > last_train)
-        title = f'{group.label}, seed {best.seed}: val best at epoch {best.best_epoch}'
+        title = f'{figure_name(group.label)}, seed {best.seed}: val best at epoch {best.best_epoch}'
         ax.set_title(title, color=group.color)
         ax.set_xlim(left=0)
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -163,7 +165,7 @@ def draw_reliability(groups):
         if group.measures['NLL'][0] is not None:  # as trained, these are not probabilities
             draw_bins(ax, as_trained, LIGHT_GREY)
         draw_bins(ax, scaled, group.color)
-        ax.set_title(group.label, color=group.color)
+        ax.set_title(figure_name(group.label), color=group.color)
     n_class = max(2, len(groups[0].runs[0].config['classes']))
     lowest = 100 / n_class  # the confidence of a prediction that knows nothing
     axes[0].set(xlim=(lowest - 2, 102), ylim=(lowest - 12, 102))
@@ -180,7 +182,8 @@ def draw_coverage(groups):
     share = np.arange(1, 101)
     for group in groups:
         curves = [accuracy_by_coverage(run.confidence, run.correct['test']) for run in group.runs]
-        ax.plot(share, 100 * np.mean(curves, 0), color=group.color, label=group.label)
+        ax.plot(share, 100 * np.mean(curves, 0), color=group.color,
+                label=figure_name(group.label))
     ax.legend(fontsize=8)
     fig.suptitle('Accuracy of the surest answers on test, %', x=0.01, ha='left')
     fig.supxlabel('Share of the texts that get an answer, %')
@@ -198,7 +201,7 @@ def draw_thresholds(group):
     for color, c in zip(COLORS, classes):
         _, counts = threshold_curve(judged.probs['test'][:, c], judged.truth['test'][:, c])
         ax.plot(100 * counts.recall(), 100 * counts.precision(), lw=1.2, color=color,
-                label=run.config['classes'][c])
+                label=figure_name(str(run.config['classes'][c])))
         for figures, face in ((judged.without, 'white'), (judged.used, color)):
             ax.plot(figures['test']['recall'][c], figures['test']['precision'][c], 'o', ms=7,
                     mfc=face, mec=color, mew=1.6, clip_on=False, zorder=3)
@@ -213,7 +216,8 @@ def draw_thresholds(group):
     n_classes = len(judged.rarest(None))
     if len(classes) < n_classes:
         caption += f'\nThe {len(classes)} of {n_classes} classes that are rarest in val.'
-    fig.suptitle(f'{group.label}, seed {run.seed}: thresholds on test', x=0.01, ha='left')
+    title = f'{figure_name(group.label)}, seed {run.seed}: thresholds on test'
+    fig.suptitle(title, x=0.01, ha='left')
     fig.supxlabel(caption)
     return fig
 

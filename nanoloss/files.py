@@ -1,4 +1,4 @@
-"""Files that are complete or not there, folders for one process at a time, checked loads."""
+"""Atomic writes of files and folders, folders for one process at a time, checked loads."""
 import json
 import os
 import pickle
@@ -53,48 +53,121 @@ def write_json_lines(path, rows):
     write_file(path, lambda file: file.write(text.encode()))
 
 
-@contextmanager
-def replacing_folder(folder):
-    """A new folder that becomes `folder` when it is complete; an old one is replaced then."""
-    new = folder.with_name(f'{folder.name}.tmp-{os.getpid()}')
-    old = folder.with_name(f'{folder.name}.old-{os.getpid()}')
+def sync(path):
+    """Wait until a file or the names in a folder are on the disk."""
+    if fcntl is None:  # Windows cannot open a folder
+        return
+    opened = os.open(path, os.O_RDONLY)
     try:
-        new.mkdir(parents=True)
-        yield new
-        if folder.exists():
-            os.rename(folder, old)  # a folder cannot be renamed onto another
-        os.rename(new, folder)
-    except OSError as error:
-        fail(f'{folder}: cannot be written: {error}')
+        os.fsync(opened)
     finally:
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(new, ignore_errors=True)
+        os.close(opened)
+
+
+def lock(folder):
+    """Lock an existing folder for this process -> the open file that holds the lock.
+
+    The system releases the lock of a process that dies. Fails if another process holds it.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        # the folder itself is locked: no lock file can be left over
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # the other process may have deleted the folder before it released the lock
+        if os.path.samestat(os.fstat(opened), os.stat(folder)):
+            return opened
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(opened)
+    fail(f'another process is at work in {folder}')
 
 
 @contextmanager
 def locked_folder(folder):
     """Make a folder and keep other processes out of it while this one works there.
 
-    The system releases the lock of a process that dies. Of several processes that share a run, the
-    first one holds it.
+    Of several processes that share a run, the first one holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None or not FIRST:
         yield
         return
-    # the folder itself is locked: no lock file can be left over
-    lock = os.open(folder, os.O_RDONLY)
+    opened = lock(folder)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for leftover in folder.glob('*.tmp'):  # of a process that was killed while it wrote
             leftover.unlink()
         yield
-    except BlockingIOError:
-        fail(f'another process is at work in {folder}')
     finally:
-        os.close(lock)
+        os.close(opened)
+
+
+def working_folder(folder):
+    """A folder -> the folder that a symbolic link in its path points to, and the folder beside it
+    in which `replacing_folder` works. The dot in its name hides it from `ls` and `glob`."""
+    folder = Path(os.path.realpath(folder))
+    return folder, folder.with_name(f'.{folder.name}.work')
+
+
+def clear_working_folder(folder, work):
+    """Rename the old folder back if no new one has its name, and delete everything else.
+
+    This is all it takes after a kill at any moment; the working folder is locked.
+    """
+    new = work / 'new'
+    old = work / 'old'
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)
+    if new.exists():
+        shutil.rmtree(new)
+    if old.exists():
+        os.rename(old, new)  # an old folder that is half deleted must never be renamed back
+        shutil.rmtree(new)
+
+
+@contextmanager
+def replacing_folder(folder):
+    """A new folder that becomes `folder` when it is complete; then it replaces the old one.
+
+    A symbolic link stays and its target is replaced. If the process is killed, the next command
+    that replaces the folder clears up, and so does `mend_folder`.
+    """
+    target, work = working_folder(folder)
+    new = work / 'new'
+    try:
+        with locked_folder(work):
+            clear_working_folder(target, work)
+            try:
+                new.mkdir()
+                yield new
+                if target.exists() and not target.is_dir():
+                    raise NotADirectoryError('there is a file of this name')
+                # else the name could reach the disk before the content does
+                for path in [*new.rglob('*'), new]:
+                    sync(path)
+                if target.exists():
+                    os.rename(target, work / 'old')  # a folder cannot be renamed onto another
+                os.rename(new, target)
+                sync(target.parent)
+            finally:
+                clear_working_folder(target, work)
+                work.rmdir()
+    except OSError as error:
+        fail(f'{folder}: cannot be written: {error}')
+
+
+def mend_folder(folder):
+    """Clear up after a process that was killed while it replaced a folder: the folder is the old
+    or the new one then, or missing if there was no old one. Fails if a process is still at work."""
+    target, work = working_folder(folder)
+    if not work.exists() or not FIRST:
+        return
+    try:
+        with locked_folder(work):
+            clear_working_folder(target, work)
+            work.rmdir()
+    except OSError as error:
+        fail(f'{folder}: a process was killed while it replaced this folder, which cannot be '
+             f'mended: {error}')
 
 
 def current_commit():
@@ -112,10 +185,13 @@ def claim_run(folder, config, may_differ, overwrite):
     may_differ: the settings in which the two may differ. overwrite: throw away what is there.
     """
     if overwrite and FIRST:
+        # after a kill in between, what is left must not look complete, or be of another config:
+        # result.json goes first, and config.json stays until it is replaced
+        (folder / 'result.json').unlink(missing_ok=True)
         for path in folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            else:
+            elif path.name != 'config.json':
                 path.unlink()
     if overwrite or not (folder / 'config.json').exists():
         write_json(folder / 'config.json', config)

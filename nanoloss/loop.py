@@ -114,6 +114,8 @@ def train_seed(config, train, seed):
             print(f'{folder} is complete already')
         else:
             yield from train(folder, seed)
+        if parallel.RANK == 0:  # of a complete run too: a kill may have left it
+            (folder / 'ckpt.pt').unlink(missing_ok=True)
 
 
 def own_stream(config):

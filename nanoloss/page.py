@@ -26,6 +26,7 @@ from scipy.stats import binomtest, hypergeom
 from tqdm import tqdm
 
 from nanoloss.configure import fail
+from nanoloss.escape import shortened
 from nanoloss.stats import as_two_runs, confident_classes, holm, interval
 
 try:
@@ -136,7 +137,12 @@ def shorten(text):
 
 
 def paragraph(text):
-    return f'<p>{escape(text)}</p>'
+    return f'<p>{escape(clean(text))}</p>'
+
+
+def shown(name):
+    """A name, such as a class's, as HTML."""
+    return escape(clean(shortened(name)))
 
 
 def quote(text):
@@ -152,14 +158,15 @@ def quote(text):
 
 def scrolling_table(caption, headings, rows):
     """rows: lists of cells, the first of which names its row; numbers come formatted."""
-    head = ''.join(f'<th scope="col" dir="auto">{escape(heading)}</th>' for heading in headings)
+    caption = shown(caption)
+    head = ''.join(f'<th scope="col" dir="auto">{shown(heading)}</th>' for heading in headings)
     lines = []
     for name, *cells in rows:
         data = ''.join(f'<td dir="auto">{escape(clean(cell))}</td>' for cell in cells)
-        lines.append(f'<tr><th scope="row" dir="auto">{escape(clean(name))}</th>{data}</tr>\n')
+        lines.append(f'<tr><th scope="row" dir="auto">{shown(name)}</th>{data}</tr>\n')
     # a keyboard can scroll what has the focus
-    return (f'<div class="wide" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
-            f'<table><caption>{escape(caption)}</caption>\n'
+    return (f'<div class="wide" role="region" tabindex="0" aria-label="{caption}">\n'
+            f'<table><caption>{caption}</caption>\n'
             f'<thead><tr>{head}</tr></thead>\n<tbody>{"".join(lines)}</tbody></table></div>\n')
 
 
@@ -760,7 +767,7 @@ def assemble(answers, sections):
     """Sections -> the HTML page."""
     title = clean(f'What {answers.label} gets wrong on {answers.dataset}')
     findings = [verdict(answers), *[section.finding for section in sections if section.finding]]
-    items = ''.join(f'<li>{escape(finding)}</li>\n' for finding in findings)
+    items = ''.join(f'<li>{escape(clean(finding))}</li>\n' for finding in findings)
     contents = ''.join(f'<li><a href="#{section.id}">{escape(section.title)}</a></li>\n'
                        for section in sections)
     bodies = []

@@ -15,6 +15,7 @@ import codecs
 import hashlib
 import json
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -162,19 +163,34 @@ class Answers:
 
 # A folder
 
+def read_checksums(folder):
+    """SHA256SUMS -> {file name: checksum}, every file being a plain one in the folder itself.
+
+    Nothing else is opened. Raises ValueError where an entry is anything else, FileNotFoundError
+    where a file is missing."""
+    sums = {}
+    for line in (folder / 'SHA256SUMS').read_text('utf-8').splitlines():
+        entry = re.fullmatch(r'([0-9a-f]{64})  ([\w.-]+)', line)
+        if entry is None or entry[2] in ('.', '..') or entry[2] in sums:
+            raise ValueError(f'SHA256SUMS has no such entries as {line[:100]!r}')
+        sums[entry[2]] = entry[1]
+    if not {'model.json', 'model.onnx', 'tokenizer.tiktoken', 'vocabulary.npz'} <= set(sums):
+        raise ValueError('SHA256SUMS is cut short')
+    for name in sums:
+        # a link may lead anywhere, and reading a pipe or a device may never end
+        real = (folder / name).resolve(strict=True)
+        if real.parent != folder.resolve() or not real.is_file():
+            raise ValueError(f'{name} is no file in this folder')
+    return sums
+
+
 def read_folder(folder):
     """An exported folder -> its model.json, every file being as it was written.
 
-    Raises ValueError where one is not."""
-    sums = (folder / 'SHA256SUMS').read_text().splitlines()
-    names = []
-    for line in sums:
-        sha256, name = line.split(maxsplit=1)
-        names.append(name)
+    Raises ValueError where one is not, as `read_checksums` does, too."""
+    for name, sha256 in read_checksums(folder).items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
             raise ValueError(f'{name} is damaged, or of another model')
-    if not {'model.json', 'model.onnx', 'tokenizer.tiktoken', 'vocabulary.npz'} <= set(names):
-        raise ValueError('SHA256SUMS is cut short')
     description = json.loads((folder / 'model.json').read_text('utf-8'))
     if description['version'] != FORMAT_VERSION:
         raise ValueError(f'it is of format {description["version"]}, '
@@ -220,9 +236,12 @@ class Classifier(Answers):
             # texts, and then parts of all, are computed side by side, each by one thread
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
+            options.log_severity_level = 4  # an error is raised; it need not be printed, too
             self.pool = ThreadPoolExecutor(threads or os.cpu_count())
             self.session = onnxruntime.InferenceSession(
                 folder / 'model.onnx', options, providers=['CPUExecutionProvider'])
+            self.check_description()
+            self.check_model()
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise ValueError(f'{folder} is no exported model: {missing} is missing') from None
@@ -230,6 +249,55 @@ class Classifier(Answers):
             why = f'{type(error).__name__}: {" ".join(str(error).split())}'
             raise ValueError(f'{folder} cannot be used ({why})') from None
         self.labels = Labels(self.classes, self.multi_label, chosen, min_confidence)
+
+    def check_description(self):
+        """Raises ValueError where model.json or vocabulary.npz cannot be of any model."""
+        names = self.classes
+        if type(names) is not list or not all(type(name) is str for name in [self.id, *names]):
+            raise ValueError('model.json: id is no name, or classes no list of names')
+        if len(set(names)) < len(names) or not names:
+            raise ValueError('model.json: two classes have one name, or there is none')
+        size = self.texts['block_size']
+        if type(size) is not int or size < 1:
+            raise ValueError(f'model.json: block_size is {size!r}')
+        if self.texts['truncate'] not in ('head', 'tail', 'both'):
+            raise ValueError(f'model.json: truncate is {self.texts["truncate"]!r}')
+        for known in self.known_tokens, self.known_ngrams:
+            if known.ndim != 1 or known.dtype.kind not in 'iu' or (known[1:] <= known[:-1]).any():
+                raise ValueError('vocabulary.npz: its numbers do not ascend')
+
+    def check_model(self):
+        """Let the model answer some texts. Raises, as a request for an answer would, an exception
+        of any kind where it does not go with its description; ValueError for wrong answers."""
+        inputs = [node.name for node in self.session.get_inputs()]
+        expected = list(INPUTS if len(self.known_ngrams) else INPUTS[:2])
+        if inputs != expected or len(self.session.get_outputs()) != 1:
+            raise ValueError(f'model.onnx has the inputs {", ".join(inputs)}, not '
+                             f'{", ".join(expected)}, or not one output')
+
+        # a text with the largest number of a token and of an n-gram that there can be
+        largest = len(self.known_tokens) or self.encoding.n_vocab - 1
+        arrays = [[[1, largest]], [[1, 1]], [[1, len(self.known_ngrams)]]][:len(inputs)]
+        self.check_probs(self.run(map(np.array, arrays)))
+        # an empty text, a short one, and one of block_size tokens unless that is absurdly large
+        for text in '', 'a text', 'a text ' * min(self.texts['block_size'], 10_000):
+            tokens, = self.tokens([text])
+            self.check_probs(self.run(array[None] for array in self.inputs_of(tokens)))
+
+    def check_probs(self, probs):
+        """Raises ValueError unless these are the probabilities of a text, [1, classes]."""
+        if probs.shape != (1, len(self.classes)):
+            raise ValueError(f'model.onnx answers an array {list(probs.shape)} to a text, and '
+                             f'model.json has {len(self.classes)} classes')
+        if not (probs >= -1e-6).all() or not (probs <= 1 + 1e-6).all():  # nan is not, either
+            raise ValueError('model.onnx does not answer probabilities')
+        if not self.multi_label and not np.allclose(probs.sum(1), 1, atol=1e-3):
+            raise ValueError('the probabilities of model.onnx do not sum to 1')
+
+    def run(self, columns):
+        """All tokens, all counts and, if the model has any, all n-grams, each int64 [texts, n] ->
+        probabilities float32 [texts, classes]."""
+        return self.session.run(None, dict(zip(INPUTS, columns)))[0]
 
     def tokens(self, texts):
         """The tokens that are used of each text, int64 [n]; of an empty one, an end of text."""
@@ -295,7 +363,7 @@ class Classifier(Answers):
 
         def run(part):
             columns = zip(*(texts[row] for row in part))  # all tokens, all counts, all n-grams
-            return self.session.run(None, dict(zip(INPUTS, map(padded, columns))))[0]
+            return self.run(map(padded, columns))
 
         probs = np.empty((len(texts), len(self.classes)))
         for part, found in zip(parts, self.pool.map(run, parts)):

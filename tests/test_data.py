@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from helpers import SIZES, make_data, save, toy_reviews
 from model import Encoder, EncoderConfig
-from nanoloss import parallel
+from nanoloss import files, parallel
 from nanoloss.data import (
     Batch, Split, batches, draw_reviews, drop_tokens, has_changed, load_data, load_unlabelled, pad,
     shuffled, to_bags)
@@ -560,6 +560,28 @@ def test_no_data_set_says_how_to_make_it(tmp_path, capsys):
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count('\n') == 1
     assert 'no data in' in error and 'prepare.py --source=... --name=nothing' in error
+
+
+def test_a_data_set_whose_replacement_was_killed_is_found(tmp_path, capsys):
+    """prepare.py was killed between its two renames, so there is no data/toy."""
+    make_data(tmp_path)
+    expected, _ = load_data(tmp_path / 'toy')
+    expected = expected['train'].tokens.tolist()
+    (tmp_path / '.toy.work').mkdir()
+    (tmp_path / 'toy').rename(tmp_path / '.toy.work/old')
+    make_data(tmp_path / '.toy.work/new')
+    with files.locked_folder(tmp_path / '.toy.work'), pytest.raises(SystemExit):  # it is alive
+        load_data(tmp_path / 'toy')
+    assert 'another process is at work in' in capsys.readouterr().err
+    splits, _ = load_data(tmp_path / 'toy')
+    assert splits['train'].tokens.tolist() == expected
+    assert [path.name for path in tmp_path.iterdir()] == ['toy']
+
+
+def test_data_are_read_while_they_are_replaced(tmp_path):
+    make_data(tmp_path)
+    with files.replacing_folder(tmp_path / 'toy'):
+        load_data(tmp_path / 'toy')
 
 
 def test_tokens_that_change_while_they_are_used(tmp_path):

@@ -1,5 +1,7 @@
 """export.py and the folders that it makes: against predict.py, without PyTorch, and damaged (40 s).
 """
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -218,3 +220,148 @@ def test_other_data_are_no_check(home, capsys, tmp_path):
     error = fails(capsys, home, 'out/bce', f'--to={tmp_path}/model', f'--data_dir={tmp_path}/data',
                   run=run_export)
     assert 'is not the data that the run was trained on' in error
+
+
+# Folders that were not made by export.py
+
+def rewritten(exported, tmp_path, run='out/windows', **files):
+    """A copy of an exported folder with some files replaced, by content or by a function of the
+    content, and with checksums that fit."""
+    folder = tmp_path / 'model'
+    shutil.copytree(exported[run], folder)
+    for name, content in files.items():
+        path = folder / name.replace('__', '.')
+        path.write_bytes(content(path.read_bytes()) if callable(content) else content)
+    sums = []
+    for line in (folder / 'SHA256SUMS').read_text().splitlines():
+        name = line.split()[1]
+        sums.append(f'{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n')
+    (folder / 'SHA256SUMS').write_text(''.join(sums))
+    return folder
+
+
+def refusal(folder):
+    with pytest.raises(ValueError) as error:
+        Exported(folder)
+    assert '\n' not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize('entry', [
+    '/etc/passwd', '../outside', 'inside/../../outside', '..', '.', 'inside/file', '\\\\host\\file',
+    'model.json', '', 'a b', 'link', 'pipe', 'inside', 'linked/outside'])
+def test_only_plain_files_of_the_folder_are_opened(exported, tmp_path, entry, monkeypatch):
+    """A pipe would never end, and a link could lead to a secret; nothing is hashed before that."""
+    folder = rewritten(exported, tmp_path)
+    (tmp_path / 'outside').write_text('a secret')
+    (folder / 'inside').mkdir()
+    (folder / 'inside/file').write_text('')
+    (folder / 'link').symlink_to('../outside')
+    (folder / 'linked').symlink_to('..')
+    os.mkfifo(folder / 'pipe')
+    with open(folder / 'SHA256SUMS', 'a') as file:
+        file.write(f'{hashlib.sha256(b"a secret").hexdigest()}  {entry}\n')
+    monkeypatch.setattr(hashlib, 'sha256', lambda content: pytest.fail('hashed'))
+    assert 'SHA256SUMS has no such entries' in refusal(folder) or 'is no file' in refusal(folder)
+
+
+def test_a_link_within_the_folder_is_one_of_its_files(exported, tmp_path):
+    folder = rewritten(exported, tmp_path)
+    (folder / 'model.onnx').rename(folder / 'weights')
+    (folder / 'model.onnx').symlink_to('weights')
+    (tmp_path / 'link').symlink_to(folder)
+    assert Exported(tmp_path / 'link').classes == ['neg', 'pos']
+
+
+def described(**changes):
+    """A function from the content of a model.json to one with other values."""
+    def change(content):
+        description = json.loads(content)
+        for name, value in changes.items():
+            part = description if name in description else description['texts']
+            part[name] = value
+        return json.dumps(description).encode()
+    return change
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'classes': ['neg', 'pos', 'neutral']}, 'model.json has 3 classes'),
+    ({'classes': ['neg']}, 'model.json has 1 classes'),
+    ({'classes': ['neg', 'neg']}, 'two classes have one name'),
+    ({'classes': []}, 'or there is none'),
+    ({'classes': 'np'}, 'no list of names'),
+    ({'classes': [1, 2]}, 'no list of names'),
+    ({'id': None}, 'id is no name'),
+    ({'block_size': 0}, 'block_size is 0'),
+    ({'block_size': '60'}, "block_size is '60'"),
+    ({'truncate': 'middle'}, "truncate is 'middle'"),
+    ({'ngrams': 'words'}, 'KeyError'),
+    ({'texts': {}}, 'KeyError'),
+])
+def test_a_description_of_another_model_is_refused(exported, tmp_path, changes, message):
+    folder = rewritten(exported, tmp_path, model__json=described(**changes))
+    assert message in refusal(folder)
+
+
+@pytest.mark.parametrize('run, column, change, message', [
+    ('out/windows', 'tokens', lambda known: np.append(known, known[-1] + 1), 'InvalidArgument'),
+    ('out/windows', 'ngrams', lambda known: np.append(known, known[-1] + 1), 'InvalidArgument'),
+    ('out/windows', 'ngrams', lambda known: known[:0], 'has the inputs tokens, counts, ngrams'),
+    ('out/windows', 'tokens', lambda known: known[::-1], 'do not ascend'),
+    ('out/windows', 'ngrams', lambda known: known[None], 'do not ascend'),
+    ('out/bce', 'ngrams', lambda known: np.arange(5, dtype=np.uint64), 'has the inputs tokens, co'),
+], ids=['token', 'n-gram', 'no n-grams', 'order', 'shape', 'n-grams'])
+def test_a_vocabulary_of_another_model_is_refused(
+        exported, tmp_path, run, column, change, message, capfd):
+    def changed(content):
+        with np.load(io.BytesIO(content)) as arrays:
+            arrays = dict(arrays)
+        arrays[column] = change(arrays[column])
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+    assert message in refusal(rewritten(exported, tmp_path, run, vocabulary__npz=changed))
+    assert capfd.readouterr().err == ''  # the line above is all that a user sees
+
+
+def onnx_file(outputs, inputs=('tokens', 'counts', 'ngrams')):
+    """A model.onnx that gives each text these numbers."""
+    from onnx import TensorProto, helper, numpy_helper
+    nodes = [
+        helper.make_node('Shape', [inputs[0]], ['rows'], start=0, end=1),
+        helper.make_node('Concat', ['rows', 'columns'], ['shape'], axis=0),
+        helper.make_node('Expand', ['numbers', 'shape'], ['probs']),
+    ]
+    constants = [numpy_helper.from_array(np.array([outputs], np.float32), 'numbers'),
+                 numpy_helper.from_array(np.array([len(outputs)]), 'columns')]
+    read = [helper.make_tensor_value_info(name, TensorProto.INT64, ['n', name]) for name in inputs]
+    written = [helper.make_tensor_value_info('probs', TensorProto.FLOAT, ['n', len(outputs)])]
+    graph = helper.make_graph(nodes, 'constant', read, written, constants)
+    opset = [helper.make_opsetid('', 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+@pytest.mark.parametrize('model, message', [
+    (([0.2, 0.8],), ''),
+    (([0.2, 0.7],), 'do not sum to 1'),
+    (([-0.5, 1.5],), 'does not answer probabilities'),
+    (([np.nan, np.nan],), 'does not answer probabilities'),
+    (([0.2, 0.3, 0.5],), 'answers an array [1, 3] to a text'),
+    (([1.0],), 'answers an array [1, 1] to a text'),
+    (([0.2, 0.8], ('tokens', 'counts')), 'has the inputs tokens, counts, not tokens, counts, ngr'),
+    (([0.2, 0.8], ('ids', 'counts', 'ngrams')), 'has the inputs ids'),
+], ids=['good', 'sum', 'negative', 'nan', 'three', 'one', 'no ngrams', 'names'])
+def test_a_model_that_answers_no_probabilities_is_refused(exported, tmp_path, model, message):
+    pytest.importorskip('onnx')
+    folder = rewritten(exported, tmp_path, model__onnx=onnx_file(*model))
+    if message:
+        assert message in refusal(folder)
+    else:
+        assert Exported(folder).probs(['a', 'b']) == pytest.approx(np.array([[0.2, 0.8]] * 2))
+
+
+def test_several_labels_need_not_sum_to_1(exported, tmp_path):
+    pytest.importorskip('onnx')
+    files = {'model__onnx': onnx_file([0.9, 0.8])}
+    description = described(multi_label=True)
+    assert Exported(rewritten(exported, tmp_path, model__json=description, **files)).multi_label

@@ -1,4 +1,4 @@
-"""Files that are complete or not there, locks, claims on a run's folder, checked loads (5 s)."""
+"""Atomic writes of files and folders, locks, claims on a run's folder, checked loads (5 s)."""
 import errno
 import json
 import os
@@ -136,7 +136,7 @@ def test_a_folder_is_replaced_when_it_is_complete(tmp_path, old):
         (folder / 'old').write_text('old')
     with files.replacing_folder(folder) as new:
         (new / 'new').write_text('new')
-        assert new.parent == folder.parent
+        assert new.parent == folder.parent / '.folder.work'
         assert folder.exists() == old
     assert names(folder) == ['new']
     assert names(folder.parent) == ['folder']
@@ -183,7 +183,7 @@ def test_if_the_new_folder_cannot_take_its_place_the_old_one_comes_back(
     rename = os.rename
 
     def refuse_the_new_one(source, target):
-        if '.tmp-' in str(source):
+        if source == tmp_path / '.folder.work/new':
             raise OSError(errno.EIO, 'Input/output error')
         rename(source, target)
     monkeypatch.setattr(files.os, 'rename', refuse_the_new_one)
@@ -194,6 +194,151 @@ def test_if_the_new_folder_cannot_take_its_place_the_old_one_comes_back(
     assert 'Input/output error' in fails(capsys, write)
     assert names(tmp_path) == ['folder']
     assert names(folder) == ['old']
+
+
+def replace(folder, content):
+    with files.replacing_folder(folder) as new:
+        (new / 'inside').mkdir()
+        (new / 'inside/file').write_text(content)
+
+
+def killed(monkeypatch, folder, step):
+    """Let a process end at the step-th call of the functions that change what is in a folder."""
+    calls = []
+
+    def patch(module, name):
+        function = getattr(module, name)
+
+        def count(target, *args, **kwargs):
+            # what other tests have left may be deleted at any moment
+            elsewhere = os.path.isabs(str(target)) and not str(target).startswith(str(folder))
+            if not elsewhere:
+                calls.append(name)
+            if len(calls) == step:
+                os._exit(9)
+            return function(target, *args, **kwargs)
+        monkeypatch.setattr(module, name, count)
+    for name in 'rename', 'rmdir', 'unlink', 'fsync', 'mkdir':
+        patch(os, name)
+
+
+@pytest.mark.parametrize('old', [False, True])
+def test_a_kill_at_every_step_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch, old):
+    """Every read after it finds one of them whole, and the next command leaves nothing over."""
+    for step in range(1, 100):
+        folder = tmp_path / f'{step}/folder'
+        folder.parent.mkdir()
+        if old:
+            replace(folder, 'old')
+        child = os.fork()
+        if not child:
+            killed(monkeypatch, folder.parent, step)
+            replace(folder, 'new')
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        files.mend_folder(folder)
+        found = (folder / 'inside/file').read_text() if folder.exists() else None
+        assert found in ('new', 'old' if old else None)
+        assert names(tmp_path / str(step)) == ['folder'] * (found is not None)
+        replace(folder, 'new')
+        assert names(tmp_path / str(step)) == ['folder']
+        if code == 0:
+            break
+        assert code == 9
+    assert step > (10 if old else 7)
+    assert found == 'new'
+
+
+def test_between_the_renames_there_is_no_folder(tmp_path, monkeypatch):
+    """The case that has to be mended is among those of the test above."""
+    folder = tmp_path / 'folder'
+    replace(folder, 'old')
+    rename = os.rename
+
+    def look(source, target):
+        rename(source, target)
+        if source == folder:
+            assert names(tmp_path) == ['.folder.work']
+            assert not list(tmp_path.glob('folder*'))
+            assert names(tmp_path / '.folder.work') == ['new', 'old']
+    monkeypatch.setattr(files.os, 'rename', look)
+    replace(folder, 'new')
+    assert (folder / 'inside/file').read_text() == 'new'
+
+
+def test_an_old_folder_that_is_half_deleted_does_not_come_back(tmp_path, monkeypatch):
+    folder = tmp_path / 'folder'
+    replace(folder, 'old')
+    rmtree = files.shutil.rmtree
+    child = os.fork()
+    if not child:
+        def delete_half(path):
+            (path / 'inside/file').unlink()
+            os._exit(9)
+        monkeypatch.setattr(files.shutil, 'rmtree', delete_half)
+        replace(folder, 'new')
+    os.waitpid(child, 0)
+    assert names(tmp_path / '.folder.work') == ['new']
+    rmtree(folder)  # the user deletes the new one
+    files.mend_folder(folder)
+    assert names(tmp_path) == []
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    replace(tmp_path / 'elsewhere/target', 'old')
+    (tmp_path / 'link').symlink_to('elsewhere/target')
+    replace(tmp_path / 'link', 'new')
+    assert (tmp_path / 'link').is_symlink()
+    assert (tmp_path / 'elsewhere/target/inside/file').read_text() == 'new'
+    assert names(tmp_path) == ['elsewhere', 'link']
+    assert names(tmp_path / 'elsewhere') == ['target']
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path, capsys):
+    (tmp_path / 'folder').write_text('a file')
+    error = fails(capsys, replace, tmp_path / 'folder', 'new')
+    assert f'{tmp_path}/folder: cannot be written: there is a file of this name' in error
+    assert names(tmp_path) == ['folder']
+    assert (tmp_path / 'folder').read_text() == 'a file'
+
+
+def test_two_processes_do_not_replace_one_folder_at_once(tmp_path, capsys):
+    folder = tmp_path / 'folder'
+    with files.replacing_folder(folder) as new:
+        (new / 'file').write_text('first')
+        for function, *args in (replace, folder, 'second'), (files.mend_folder, folder):
+            error = fails(capsys, function, *args)
+            assert f'another process is at work in {tmp_path}/.folder.work' in error
+        replace(tmp_path / 'other', 'other')
+    assert (folder / 'file').read_text() == 'first'
+    assert names(tmp_path) == ['folder', 'other']
+
+
+def test_the_lock_of_a_folder_that_was_deleted_is_worth_nothing(tmp_path, capsys, monkeypatch):
+    """The other process deletes it between the opening and the locking."""
+    flock = files.fcntl.flock
+
+    def delete_and_lock(opened, operation):
+        (tmp_path / 'folder').rmdir()
+        (tmp_path / 'folder').mkdir()
+        flock(opened, operation)
+    monkeypatch.setattr(files.fcntl, 'flock', delete_and_lock)
+    assert 'another process is at work' in fails(capsys, enter, tmp_path / 'folder')
+
+
+def test_a_new_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync = os.fsync
+    rename = os.rename
+    monkeypatch.setattr(files.os, 'fsync', lambda opened: (
+        events.append(os.readlink(f'/proc/self/fd/{opened}')), fsync(opened)))
+    monkeypatch.setattr(files.os, 'rename', lambda source, target: (
+        events.append('rename'), rename(source, target)))
+    replace(tmp_path / 'folder', 'new')
+    new = tmp_path / '.folder.work/new'
+    expected = {str(new), str(new / 'inside'), str(new / 'inside/file')}
+    assert set(events[:3]) == expected
+    assert events[3:] == ['rename', str(tmp_path)]
 
 
 # locked_folder
@@ -371,6 +516,30 @@ def test_overwrite_throws_away_what_is_there(tmp_path):
     claim(tmp_path, overwrite=True, epochs=4)
     assert names(tmp_path) == ['config.json']
     assert json.loads((tmp_path / 'config.json').read_text()) == CONFIG | {'epochs': 4}
+
+
+def test_a_kill_while_a_run_is_thrown_away_leaves_no_run_that_looks_complete(
+        tmp_path, monkeypatch):
+    """Nor a config of other settings than those of the files beside it."""
+    for step in range(1, 100):
+        folder = tmp_path / str(step)
+        begin(folder)
+        for name in 'a.pt', 'result.json', 'z.pt':
+            (folder / name).write_text('old')
+        child = os.fork()
+        if not child:
+            killed(monkeypatch, folder, step)
+            claim(folder, overwrite=True, epochs=4)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == 0:
+            break
+        assert json.loads((folder / 'config.json').read_text()) == CONFIG
+        left = {'ckpt.pt', 'a.pt', 'z.pt'} & set(names(folder))
+        assert step == 1 or not (folder / 'result.json').exists()
+        assert len(left) == 3 - max(0, step - 2) or step > 4
+    assert step > 4
+    assert json.loads((folder / 'config.json').read_text()) == CONFIG | {'epochs': 4}
 
 
 def test_the_second_process_of_a_run_throws_away_nothing(tmp_path, monkeypatch):

@@ -1,0 +1,176 @@
+"""A kill at every write of prepare.py, train.py, evaluate.py, baseline.py and export.py: the same
+command again, and all files are those of a command that was never killed (40 s)."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from helpers import CLOCK, ROOT, TINY
+
+TRAIN = [arg for arg in TINY if not arg.startswith(('--dataset', '--epochs'))]
+TRAIN = ['train.py', *TRAIN, '--dataset=my', '--epochs=1', '--eval_interval=3', '--out_dir=out']
+EXPORT = ['export.py', 'out', '--to=model']
+
+
+@pytest.fixture(scope='module')
+def ask():
+    """A function from a job to the answer of killing.py."""
+    pytest.importorskip('datasketch')
+    pytest.importorskip('onnxscript')
+    pytest.importorskip('onnxruntime')
+    process = subprocess.Popen(
+        [sys.executable, ROOT / 'tests/killing.py'], text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, env=os.environ | {'OMP_NUM_THREADS': '1'})
+
+    def ask(**job):
+        print(json.dumps(job), file=process.stdin, flush=True)
+        return json.loads(process.stdout.readline())
+    yield ask
+    process.stdin.close()
+    assert process.wait(20) == 0
+
+
+@pytest.fixture(scope='module')
+def run(ask):
+    """A function that runs a command in a folder to its good end."""
+    def run(folder, command, kept=None, **job):
+        answer, = ask(folders=[str(folder)], command=command, kept=kept, **job)
+        assert answer['code'] == 0, answer['said']
+    return run
+
+
+def without_clock(value):
+    """JSON without times."""
+    if isinstance(value, list):
+        return [without_clock(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_clock(item) for key, item in value.items() if key not in CLOCK}
+    return value
+
+
+def content_of(folder, bytes_only=False):
+    """{path: content of the file, without times unless bytes_only; None for a folder} of all that
+    is in a folder."""
+    content = {}
+    for path in sorted(folder.rglob('*')):
+        name = str(path.relative_to(folder))
+        if path.is_dir():
+            content[name] = None
+        elif path.suffix in ('.json', '.jsonl') and not bytes_only:
+            lines = [path.read_text()] if path.suffix == '.json' else path.read_text().splitlines()
+            content[name] = [without_clock(json.loads(line)) for line in lines]
+        else:
+            content[name] = path.read_bytes()
+    return content
+
+
+@pytest.fixture
+def survives(ask, run, tmp_path):
+    """A function that runs a command in a folder, and again in each state in which a kill would
+    have left it.
+
+    least: how many different states there are at least. done: what the second command may say, with
+    status 2, where the first one had done all but its last steps."""
+    def survives(folder, command, least, done=None, **job):
+        kept = tmp_path / 'kept'
+        run(folder, command, kept=str(kept), **job)
+        expected = content_of(folder)
+        states = []
+        folders = []
+        for n in range(len(os.listdir(kept))):
+            state = content_of(kept / str(n), bytes_only=True)
+            if state not in states:  # else nothing has changed between two writes
+                states.append(state)
+                folders.append(kept / str(n))
+        assert len(states) >= least
+
+        answers = ask(folders=list(map(str, folders)), command=command, kept=None, **job)
+        for folder, answer in zip(folders, answers, strict=True):
+            if answer['code'] != 2 or not done or done not in answer['said']:
+                assert answer['code'] == 0, (folder, answer['said'])
+            found = content_of(folder)
+            assert found.keys() == expected.keys(), folder
+            for name, content in expected.items():
+                assert found[name] == content, folder / name
+    return survives
+
+
+def write_reviews(path, n, words):
+    """A CSV of texts of two classes."""
+    lines = ['text,label']
+    for k in range(n):
+        lines.append(f'{words[k % 2]} number {k} of {words[k % 3]},{"ab"[k % 2]}')
+    path.write_text('\n'.join(lines) + '\n')
+
+
+@pytest.fixture(scope='module')
+def home(ask, run, tmp_path_factory):
+    """A folder with a file of texts, the data set made of it and a run."""
+    home = tmp_path_factory.mktemp('home')
+    write_reviews(home / 'my.csv', 60, ['good', 'bad', 'long'])
+    for command in (['prepare.py', '--source=my.csv'], TRAIN):
+        run(home, command)
+    ask(export=str(home / 'out'))
+    return home
+
+
+def copy_of(home, folder, *names):
+    """Some of what is in `home`, in another folder."""
+    folder.mkdir()
+    for name in names:
+        copy = shutil.copytree if (home / name).is_dir() else shutil.copy
+        copy(home / name, folder / name)
+    return folder
+
+
+def temporary_folder(folder):
+    """Where prepare.py may leave what it has read of files if it is killed: only the system knows
+    when nobody reads that any more."""
+    (folder / 'temporary').mkdir()
+    return str(folder / 'temporary')
+
+
+def test_prepare(home, survives, tmp_path):
+    start = copy_of(home, tmp_path / 'start', 'my.csv')
+    survives(start, ['prepare.py', '--source=my.csv'], 20, temporary=temporary_folder(tmp_path))
+
+
+def test_prepare_in_the_place_of_other_data(home, survives, tmp_path):
+    start = copy_of(home, tmp_path / 'start', 'my.csv', 'data')
+    write_reviews(start / 'my.csv', 50, ['new', 'other', 'words'])
+    survives(start, ['prepare.py', '--source=my.csv'], 30, temporary=temporary_folder(tmp_path))
+
+
+def test_train(home, survives, tmp_path):
+    survives(copy_of(home, tmp_path / 'start', 'data'), [*TRAIN, '--ckpt_secs=0'], 25)
+
+
+def test_train_in_the_place_of_another_run(home, survives, tmp_path):
+    start = copy_of(home, tmp_path / 'start', 'data', 'out')
+    survives(start, [*TRAIN, '--overwrite', '--learning_rate=1e-3'], 20)
+
+
+def test_evaluate(home, survives, tmp_path):
+    """Table, page and thresholds."""
+    start = copy_of(home, tmp_path / 'start', 'data', 'out')
+    survives(start, ['evaluate.py', 'out', '--page', '--thresholds=f1', '--out_dir=table'], 30)
+
+
+def test_baseline(home, survives, tmp_path):
+    start = copy_of(home, tmp_path / 'start', 'data')
+    command = ['baseline.py', '--dataset=my', '--kinds=nbsvm,tfidf_lr', '--c_values=1']
+    survives(start, command, 25)
+
+
+def test_export(home, survives, tmp_path):
+    start = copy_of(home, tmp_path / 'start', 'data', 'out')
+    survives(start, EXPORT, 15, done='model is there; give another --to')
+
+
+def test_export_in_the_place_of_another_model(home, survives, tmp_path, run):
+    start = copy_of(home, tmp_path / 'start', 'data', 'out')
+    run(start, EXPORT)
+    (start / 'model/README.md').write_text('a card')
+    survives(start, [*EXPORT, '--overwrite'], 25)
