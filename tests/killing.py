@@ -62,7 +62,7 @@ class Keeper:
 def run(job):
     """In the child: run the script as a command line does."""
     os.chdir(job['folder'])
-    tempfile.tempdir = job.get('temporary', job['folder'])  # in it, so that leftovers are seen
+    tempfile.tempdir = job['folder']  # so that leftovers are seen
     sys.argv = job['command']
     if job['kept']:
         sys.addaudithook(Keeper(job['folder'], job['kept']))

@@ -35,8 +35,8 @@ def ask():
 @pytest.fixture(scope='module')
 def run(ask):
     """A function that runs a command in a folder to its good end."""
-    def run(folder, command, kept=None, **job):
-        answer, = ask(folders=[str(folder)], command=command, kept=kept, **job)
+    def run(folder, command, kept=None):
+        answer, = ask(folders=[str(folder)], command=command, kept=kept)
         assert answer['code'] == 0, answer['said']
     return run
 
@@ -73,9 +73,9 @@ def survives(ask, run, tmp_path):
 
     least: how many different states there are at least. done: what the second command may say, with
     status 2, where the first one had done all but its last steps."""
-    def survives(folder, command, least, done=None, **job):
+    def survives(folder, command, least, done=None):
         kept = tmp_path / 'kept'
-        run(folder, command, kept=str(kept), **job)
+        run(folder, command, kept=str(kept))
         expected = content_of(folder)
         states = []
         folders = []
@@ -86,7 +86,7 @@ def survives(ask, run, tmp_path):
                 folders.append(kept / str(n))
         assert len(states) >= least
 
-        answers = ask(folders=list(map(str, folders)), command=command, kept=None, **job)
+        answers = ask(folders=list(map(str, folders)), command=command, kept=None)
         for folder, answer in zip(folders, answers, strict=True):
             if answer['code'] != 2 or not done or done not in answer['said']:
                 assert answer['code'] == 0, (folder, answer['said'])
@@ -125,22 +125,15 @@ def copy_of(home, folder, *names):
     return folder
 
 
-def temporary_folder(folder):
-    """Where prepare.py may leave what it has read of files if it is killed: only the system knows
-    when nobody reads that any more."""
-    (folder / 'temporary').mkdir()
-    return str(folder / 'temporary')
-
-
 def test_prepare(home, survives, tmp_path):
     start = copy_of(home, tmp_path / 'start', 'my.csv')
-    survives(start, ['prepare.py', '--source=my.csv'], 20, temporary=temporary_folder(tmp_path))
+    survives(start, ['prepare.py', '--source=my.csv'], 20)
 
 
 def test_prepare_in_the_place_of_other_data(home, survives, tmp_path):
     start = copy_of(home, tmp_path / 'start', 'my.csv', 'data')
     write_reviews(start / 'my.csv', 50, ['new', 'other', 'words'])
-    survives(start, ['prepare.py', '--source=my.csv'], 30, temporary=temporary_folder(tmp_path))
+    survives(start, ['prepare.py', '--source=my.csv'], 30)
 
 
 def test_train(home, survives, tmp_path):
