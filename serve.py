@@ -3,40 +3,36 @@
     python serve.py out/bce/seed0 --port=8000      or out/bce, the mean of its seeds
     python serve.py model                          what export.py made, without PyTorch
     curl -d '{"text": "a text"}' -H 'Content-Type: application/json' localhost:8000/predict
-    curl --data-binary @reviews.csv 'localhost:8000/batch?text=body'      a CSV in, a CSV out
 
-It needs requirements-serve.txt, and for a run requirements.txt as well. GET / is the page, /docs
-the API, /health tells that it lives, and /metrics counts what it does, in Prometheus' form.
+It needs requirements-serve.txt, and for a run requirements.txt, too. GET / is the page, /health
+says that it lives and which model answers, /metrics counts in Prometheus' form. predict.py --file
+answers a file of texts. TLS and access control are a reverse proxy's: tools/README.md.
 
 Notable:
-- Requests that come while the model computes are computed together next.
-- What is too large gets a 413 or 422, what comes too slowly a 408; when too many wait, a 503 that
-  says to come back. SIGTERM finishes what has been accepted, within half a minute.
-- With --token_file, who asks has to send what is in it, Authorization: Bearer ...; the page and
-  /health are open.
+- Requests that arrive while the model computes are computed together next. Explanations, of which
+  one can cost as much as a thousand answers, have a queue, a thread and limits of their own.
+- Too large a request gets a 413, 422 or 431, too slow a one a 408 or is cut off, and with too many
+  waiting the next gets a 503. If the client leaves, its request is dropped.
+- SIGTERM finishes the accepted requests within half a minute.
 """
 import asyncio
 import base64
-import csv
 import gc
 import hashlib
-import hmac
-import io
-import json
+import logging
+import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
+import threading
 import time
 from contextlib import asynccontextmanager
-from datetime import datetime, timezone
 from functools import partial
 from importlib.util import find_spec
-from itertools import count, islice
-from multiprocessing import get_context
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 from nanoloss.configure import configure, fail
 from nanoloss.escape import one_line
@@ -46,32 +42,42 @@ try:
     import uvicorn
     from fastapi import FastAPI, HTTPException, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+    from fastapi.responses import HTMLResponse, JSONResponse, Response
     from pydantic import BaseModel
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from uvicorn.supervisors import Multiprocess
+
+    from nanoloss.limits import BodyLimit, Protocol, TokenCheck
 except ImportError as error:
     fail(f'{error}; pip install -r requirements-serve.txt')
 
 # -----------------------------------------------------------------------------
-host = '127.0.0.1'  # who may ask: this machine alone; 0.0.0.0 for the network
+host = '127.0.0.1'  # address to listen at: this machine alone; 0.0.0.0 or :: for the network
 port = 8000
 which = 'last'  # of a run: the weights of the last epoch, or of the best on val (best)
-min_confidence = 0.0  # an answer that is less sure is "unsure"; evaluate.py shows what that costs
-token_file = ''  # the token that requests must bring is in this file; '': whoever asks is answered
-access_log = False  # a line of JSON for each request on standard output
+thresholds = True  # use those that evaluate.py has chosen, if any; they are of the last weights
+min_confidence = 0.0  # an answer that is less sure is "unsure"; evaluate.py reports the cost
+token_file = ''  # requests must carry the token in this file; '': everybody is answered
+allowed_hosts = ''  # names for a request's Host, as a.org,b.org; '': at 127.0.0.1 or ::1 localhost
+examples = ''  # a file of texts to try on the page, one per line; '': three of nanoloss
+access_log = False  # a line on stdout for each request
 workers = 1  # processes, each with the model in its memory
 threads = 0  # CPU threads of each; 0: the cores, divided by the workers
-thresholds = True  # use those that evaluate.py has chosen, if any; they are of the last weights
 max_bytes = 2 ** 20  # of a request's body
-max_batch_bytes = 2 ** 30  # of a CSV; it lies in a temporary file while it is answered
 max_texts = 256  # of a request
 max_chars = 50_000  # of a text
-max_secs = 10.0  # until the next piece of a body comes
-max_waiting = 256  # requests that wait for the model; the next one is sent away
+max_explained_chars = 10_000  # of a text to explain
+max_waiting = 256  # requests that wait for the model; the next one gets a 503
+max_explanations = 16  # requests that wait for an explanation
+max_secs = 15.0  # until a request's head has arrived, and then its body
 # -----------------------------------------------------------------------------
-TEXTS_AT_ONCE = 64  # computed together, as soon as so many wait
-BATCHES = 4  # CSVs that are answered at the same time
-PATHS = '/', '/predict', '/batch', '/health', '/metrics', '/docs', '/openapi.json'
-OPEN_PATHS = '/', '/health'  # without a token
+TEXTS_AT_ONCE = 64  # texts computed together
+PATHS = '/', '/predict', '/health', '/metrics', '/openapi.json'
+OPEN_PATHS = '/', '/health'  # need no token
+EXAMPLES = ['A wonderful film: funny, moving and never dull.',
+            'I waited for two weeks, and then it broke on the first day.',
+            'How do I change the address on my account?']
+PAGE = (Path(__file__).parent / 'nanoloss/serve.html').read_text('utf-8')
 
 
 # The API
@@ -100,176 +106,17 @@ class AnswerToOne(BaseModel):
     explanation: tuple[str, list[tuple[str, float]]] | None = None
 
 
-# The queue
-
-class Job(NamedTuple):
-    """A request that waits for the model."""
-    texts: list
-    explain: bool
-    result: asyncio.Future  # of what `compute` returns for it
-
-
-class JobQueue:
-    """Requests in the order in which they came, but first those that are soon answered: neither
-    parts of a table nor explanations, one of which can cost as much as a thousand answers. Those
-    that wait are computed together: a batch of many texts costs less than many batches of one."""
-
-    def __init__(self, classifier):
-        self.classifier = classifier
-        self.jobs = asyncio.PriorityQueue(max_waiting)  # of (explain or patient, number, Job)
-        self.numbers = count()
-
-    async def result(self, texts, explain=False, patient=False):
-        """Wait for the model -> (probabilities, explanations). Raises asyncio.QueueFull, unless
-        patient: then it waits for a place, too."""
-        job = Job(texts, explain, asyncio.get_running_loop().create_future())
-        place = explain or patient, next(self.numbers), job
-        if patient:
-            await self.jobs.put(place)
-        else:
-            self.jobs.put_nowait(place)
-        return await job.result
-
-    async def take_waiting(self):
-        """Wait for a job -> it and, up to about TEXTS_AT_ONCE, those that wait behind it; one for
-        an explanation comes alone."""
-        *_, job = await self.jobs.get()
-        jobs = [job]
-        n_texts = len(job.texts)
-        while not job.explain and n_texts < TEXTS_AT_ONCE and not self.jobs.empty():
-            place = self.jobs.get_nowait()
-            *_, another = place
-            if another.explain:  # its turn comes next
-                self.jobs.put_nowait(place)
-                break
-            jobs.append(another)
-            n_texts += len(another.texts)
-        return jobs
-
-    async def work(self):
-        """Compute, for ever; in a thread, so that requests come in meanwhile."""
-        while True:
-            jobs = await self.take_waiting()
-            try:
-                results = await asyncio.to_thread(compute, self.classifier, jobs)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # such as a panic of the tokenizer, which is Rust
-                failure = RuntimeError(f'{type(error).__name__}: {error}')
-                failure.__cause__ = error
-                for job in jobs:
-                    if not job.result.done():
-                        job.result.set_exception(failure)
-                continue
-            for job, result in zip(jobs, results):
-                if not job.result.done():  # whoever asked may have gone
-                    job.result.set_result(result)
-
-
-def compute(classifier, jobs):
-    """Jobs -> for each its probabilities [texts, classes] and its explanations.
-
-    The texts to be explained come one by one, all others together."""
-    together = []
-    for job in jobs:
-        if not job.explain:
-            together += job.texts
-    rows = iter(classifier.probs(together))
-
-    results = []
-    for job in jobs:
-        probs = []
-        explanations = []
-        for text in job.texts:
-            if job.explain:
-                p, name, pieces = classifier.explain(text)
-                explanations.append((name, pieces))
-            else:
-                p = next(rows)
-            probs.append(p)
-        results.append((probs, explanations))
-    return results
-
-
-# What is refused
-
-class BodyLimit:
-    """ASGI: a 413 for a body that is, or turns out to be, too large, before it is read; a 408 where
-    the rest of it does not come."""
-
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        limit = max_batch_bytes if scope.get('path') == '/batch' else max_bytes
-        headers = dict(scope.get('headers', ()))
-        announced = headers.get(b'content-length', b'0')
-        refusal = f'the body is larger than {limit} bytes'
-        if announced.isdigit() and int(announced) > limit:
-            reply = JSONResponse({'detail': refusal}, 413)
-            await reply(scope, receive, send)
-            return
-
-        received = 0
-        complete = False
-
-        async def receive_limited():
-            nonlocal received, complete
-            if complete:  # only the end of the connection is still to come
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), max_secs)
-            except asyncio.TimeoutError:
-                raise HTTPException(408, 'the rest of the body did not come') from None
-            received += len(message.get('body', b''))
-            complete = not message.get('more_body', False)
-            if received > limit:
-                raise HTTPException(413, refusal)
-            return message
-
-        await self.app(scope, receive_limited, send)
-
-
-class TokenCheck:
-    """ASGI: a 401 for those who do not bring the token."""
-
-    def __init__(self, app, token):
-        self.app = app
-        self.expected = b'Bearer ' + token
-
-    async def __call__(self, scope, receive, send):
-        if scope['type'] == 'http' and scope['path'] not in OPEN_PATHS:
-            found = dict(scope['headers']).get(b'authorization', b'')
-            if not hmac.compare_digest(found, self.expected):  # takes as long wherever they differ
-                reply = JSONResponse({'detail': 'a token is wanted, Authorization: Bearer ...'},
-                                     401, {'WWW-Authenticate': 'Bearer'})
-                await reply(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
-
-
-def read_token():
-    """The token in token_file, bytes; None where no token is wanted."""
-    if not token_file:
-        return None
-    try:
-        token = Path(token_file).read_bytes().strip()
-    except OSError as error:
-        fail(f'token_file: {token_file} cannot be read ({error.strerror})')
-    if not token or len(token.split()) > 1:
-        fail(f'token_file: {token_file} must hold a token, one word')
-    return token
-
-
-def texts_of(body):
-    """The texts of a `Texts`. Raises HTTPException for none or too many, or too long ones."""
+def texts_of(body, config):
+    """The texts of a `Texts`. Raises HTTPException for none, too many or too long ones."""
     if (body.text is None) == (body.texts is None):
         raise HTTPException(422, 'give text or texts')
     texts = body.texts if body.text is None else [body.text]
-    if not 1 <= len(texts) <= (1 if body.explain else max_texts):
-        raise HTTPException(422, f'give 1 to {max_texts} texts, or 1 to explain')
-    if max(map(len, texts)) > max_chars:
-        raise HTTPException(422, f'a text is longer than {max_chars} characters')
+    if not 1 <= len(texts) <= (1 if body.explain else config.max_texts):
+        raise HTTPException(422, f'give 1 to {config.max_texts} texts, or 1 to explain')
+    limit = config.max_explained_chars if body.explain else config.max_chars
+    if max(map(len, texts)) > limit:
+        what = ' to explain' if body.explain else ''
+        raise HTTPException(422, f'a text{what} has more than {limit} characters')
     return texts
 
 
@@ -281,94 +128,94 @@ async def refuse(request, error):
     return JSONResponse({'detail': detail.encode('ascii', 'replace').decode()}, 422)
 
 
-# A CSV in, a CSV out
+# The queue
 
-class Table:
-    """A CSV in a temporary file, which goes with it, and its column of texts; it is read once to
-    check it, and again to answer it."""
+class ClientLeft(Exception):
+    """Nobody waits for the answer."""
 
-    def __init__(self, column):
-        self.column = column
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115
 
-    async def receive(self, request):
-        async for piece in request.stream():
-            self.file.write(piece)
+class JobQueue:
+    """Requests that wait for the model, in the order of their arrival.
 
-    def rows(self):
-        """Yield the cells of each row, the header first. Bytes that are no text become marks of
-        that, as where predict.py reads standard input."""
-        self.file.seek(0)
-        text = io.TextIOWrapper(self.file, 'utf-8-sig', errors='replace', newline='')
+    compute: a list of texts -> a list of answers, in a thread. max_waiting: requests that may wait.
+    texts_at_once: requests are computed together until they have this many texts.
+    """
+
+    def __init__(self, compute, max_waiting, texts_at_once):
+        self.compute = compute
+        self.max_waiting = max_waiting
+        self.texts_at_once = texts_at_once
+        self.waiting = {}  # {future of the answers: texts}
+        self.arrived = asyncio.Event()
+
+    async def answers(self, texts, client_left):
+        """Wait for the model -> its answers to the texts. client_left: a task that is done when
+        nobody waits any more. Raises asyncio.QueueFull, or ClientLeft."""
+        if len(self.waiting) >= self.max_waiting:
+            raise asyncio.QueueFull
+        found = asyncio.get_running_loop().create_future()
+        self.waiting[found] = texts
+        self.arrived.set()
         try:
-            yield from (row for row in csv.reader(text) if row)  # an empty line is none
+            await asyncio.wait([found, client_left], return_when=asyncio.FIRST_COMPLETED)
+            if not found.done():
+                raise ClientLeft
+            return found.result()
         finally:
-            text.detach()  # the file stays open
+            self.waiting.pop(found, None)
+            found.cancel()
 
-    def check(self):
-        """Raises ValueError, saying what is wrong where, before anything has been answered."""
-        rows = self.rows()
-        try:
-            header = next(rows, [])
-            if self.column not in header:
-                shown = ', '.join(header[:10])[:200]
-                raise ValueError(f'there is no column {self.column!r}, but {shown}')
-            self.place = header.index(self.column)
-            for number, row in enumerate(rows, 1):
-                if len(row) <= self.place:
-                    raise ValueError(f'row {number} has no column {self.column!r}')
-                if len(row[self.place]) > max_chars:
-                    raise ValueError(f'the text of row {number} is longer than {max_chars} '
-                                     'characters')
-        except csv.Error as error:
-            raise ValueError(f'it is no CSV: {error}') from None
+    def take(self):
+        """The next requests to be computed together: {future: texts}."""
+        taken = {}
+        n_texts = 0
+        while self.waiting and n_texts < self.texts_at_once:
+            found = next(iter(self.waiting))
+            taken[found] = self.waiting.pop(found)
+            n_texts += len(taken[found])
+        return taken
 
-    def texts(self):
-        """Yield the texts, TEXTS_AT_ONCE of them at a time."""
-        rows = self.rows()
-        next(rows)
-        texts = (row[self.place] for row in rows)
-        chunk = list(islice(texts, TEXTS_AT_ONCE))
-        while chunk:
-            yield chunk
-            chunk = list(islice(texts, TEXTS_AT_ONCE))
-
-
-def csv_lines(rows):
-    """Rows of cells -> the lines of a CSV, as one string."""
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator='\n').writerows(rows)
-    return lines.getvalue()
-
-
-async def answer_table(table, classifier, queue, metrics):
-    """Yield the lines of predict.py's CSV for a checked table: label, probabilities, text."""
-    yield csv_lines([['label', *(f'p_{name}' for name in classifier.classes), 'text']])
-    for texts in table.texts():
-        probs, _ = await queue.result(texts, patient=True)
-        rows = []
-        labels = []
-        for text, p in zip(texts, probs):
-            label = classifier.label(p)
-            labels.append(label)
-            joined = ';'.join(label) if classifier.multi_label else label
-            rows.append([joined, *(f'{probability:.4f}' for probability in p), text])
-        metrics.count_labels(labels)
-        yield csv_lines(rows)
+    async def work(self):
+        """Compute, for ever; in a thread, so that requests arrive meanwhile."""
+        while True:
+            await self.arrived.wait()
+            taken = self.take()
+            if not taken:
+                self.arrived.clear()
+                continue
+            try:
+                answers = await asyncio.to_thread(self.compute, sum(taken.values(), []))
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # such as a panic of the tokenizer, which is Rust
+                failure = RuntimeError(f'{type(error).__name__}: {error}')
+                for found in taken:
+                    if not found.done():
+                        found.set_exception(failure)
+                continue
+            for found, texts in taken.items():
+                if not found.done():  # else the client has left
+                    found.set_result(answers[:len(texts)])
+                answers = answers[len(texts):]
 
 
-# What is counted, and written down
+async def until_left(request):
+    """Wait until the client of a request is gone."""
+    while (await request.receive())['type'] != 'http.disconnect':
+        pass
+
+
+# What is counted
 
 class Metrics:
-    """The counters of GET /metrics. Of several workers, those of all are added up: their files lie
-    in PROMETHEUS_MULTIPROC_DIR, which prometheus_client looks for when it is imported."""
+    """The counters of GET /metrics. Those of several workers are added up: their files lie in
+    PROMETHEUS_MULTIPROC_DIR, which prometheus_client looks for when it is imported."""
 
-    def __init__(self, queue):
+    def __init__(self):
         import prometheus_client
         self.library = prometheus_client
         self.requests = prometheus_client.Counter(
-            'nanoloss_requests', 'Requests, by what they asked for and how it ended',
-            ['path', 'status'])
+            'nanoloss_requests', 'Requests, by path and status', ['path', 'status'])
         self.seconds = prometheus_client.Histogram(
             'nanoloss_request_seconds', 'From a request to the end of its answer', ['path'],
             buckets=(.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10))
@@ -376,10 +223,9 @@ class Metrics:
             'nanoloss_labels', 'Texts, by the label that they got', ['label'])
         self.waiting = prometheus_client.Gauge(
             'nanoloss_waiting', 'Requests that wait for the model', multiprocess_mode='livesum')
-        self.queue = queue
 
     def count_labels(self, labels):
-        """labels: a label, or list of labels, a text."""
+        """labels: a label, or list of labels, per text."""
         for label in labels:
             for name in [label] if isinstance(label, str) else label:
                 self.labels.labels(name).inc()
@@ -389,9 +235,9 @@ class Metrics:
         self.requests.labels(path, status).inc()
         self.seconds.labels(path).observe(seconds)
 
-    def text(self):
+    def text(self, n_waiting):
         """All of them in Prometheus' text form, bytes."""
-        self.waiting.set(self.queue.jobs.qsize())
+        self.waiting.set(n_waiting)
         registry = self.library.REGISTRY
         if 'PROMETHEUS_MULTIPROC_DIR' in os.environ:
             from prometheus_client.multiprocess import MultiProcessCollector
@@ -400,9 +246,26 @@ class Metrics:
         return self.library.generate_latest(registry)
 
 
+def inline_hash(tag):
+    """The name of the page's own style or script in a content policy."""
+    content = PAGE.split(f'<{tag}>')[1].split(f'</{tag}>')[0]
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+HEADERS = [
+    (b'x-content-type-options', b'nosniff'),
+    (b'referrer-policy', b'no-referrer'),
+    (b'cache-control', b'no-store'),
+    (b'content-security-policy', (
+        f"default-src 'none'; script-src {inline_hash('script')}; style-src {inline_hash('style')};"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ).encode()),
+]
+
+
 class Observer:
-    """ASGI: counts each request and how long it took, writes it down if asked to, and gives each
-    answer the headers that keep a browser from doing more with it than it should."""
+    """ASGI: counts each request and its seconds, and gives each answer the headers that keep a
+    browser from doing more with it than it should."""
 
     def __init__(self, app, metrics):
         self.app = app
@@ -413,46 +276,27 @@ class Observer:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        path = scope['path']
-        policy = DOCS_POLICY if path == '/docs' else PAGE_POLICY
-        status = 0  # of one who left before the answer
+        status = 0  # if the client left before the answer
 
         async def send_observed(message):
             nonlocal status
             if message['type'] == 'http.response.start':
                 status = message['status']
-                message['headers'] = [
-                    *message['headers'], *HEADERS, (b'content-security-policy', policy.encode())]
+                message['headers'] = [*message['headers'], *HEADERS]
             await send(message)
 
         try:
             await self.app(scope, receive, send_observed)
         finally:
-            seconds = time.perf_counter() - started
-            self.metrics.count_request(path, status, seconds)
-            if access_log:
-                write_access(scope, status, seconds)
-
-
-def write_access(scope, status, seconds):
-    """A line of JSON on a request; what it asked is nobody's business."""
-    client = scope.get('client') or ('', 0)
-    print(json.dumps({
-        'time': datetime.now(timezone.utc).isoformat(timespec='milliseconds'),
-        'client': client[0],
-        'method': scope['method'],
-        'path': scope['path'][:200],
-        'status': status,
-        'ms': round(1000 * seconds, 1),
-    }), flush=True)
+            self.metrics.count_request(scope['path'], status, time.perf_counter() - started)
 
 
 # The application
 
 def answer_as_json(body, classifier, labels, probs, explanations):
-    """What the classifier says of the texts of a request: an `Answer` or an `AnswerToOne`.
+    """The classifier's answer to a request: an `Answer` or an `AnswerToOne`.
 
-    It goes out as it is, for to check its types would take as long as to write it."""
+    It goes out without a check of its types, which would take as long as to write it."""
     probabilities = [dict(zip(classifier.classes, p.tolist())) for p in probs]
     if body.text is None:
         return JSONResponse({
@@ -469,57 +313,52 @@ def answer_as_json(body, classifier, labels, probs, explanations):
     })
 
 
-def make_app(classifier, token=None):
+def make_app(classifier, config, token=None, texts_to_try=()):
     """The FastAPI application around a `Classifier` of predict.py or nanoloss/reader.py.
 
-    token: bytes that requests have to bring; None: none."""
-    queue = JobQueue(classifier)
-    metrics = Metrics(queue)
-    tables = asyncio.Semaphore(BATCHES)
+    token: bytes that requests must carry; None: none. texts_to_try: examples for the page."""
+    answering = JobQueue(lambda texts: list(classifier.probs(texts)), config.max_waiting,
+                         TEXTS_AT_ONCE)
+    explaining = JobQueue(lambda texts: [classifier.explain(text) for text in texts],
+                          config.max_explanations, 1)
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app):
-        worker = asyncio.create_task(queue.work())
+        tasks = [asyncio.create_task(queue.work()) for queue in (answering, explaining)]
         yield
-        worker.cancel()
+        for task in tasks:
+            task.cancel()
 
-    app = FastAPI(title='nanoloss', lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title='nanoloss', lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_exception_handler(RequestValidationError, refuse)
-    app.add_middleware(BodyLimit)  # the last one added is asked first
+    # the one added last is asked first
+    app.add_middleware(BodyLimit, max_bytes=config.max_bytes, max_secs=config.max_secs)
     if token is not None:
-        app.add_middleware(TokenCheck, token=token)
+        app.add_middleware(TokenCheck, token=token, open_paths=OPEN_PATHS)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts_of(config), www_redirect=False)
     app.add_middleware(Observer, metrics=metrics)
 
     @app.post('/predict', response_model=Answer | AnswerToOne)
-    async def predict(body: Texts):
-        texts = texts_of(body)
+    async def predict(body: Texts, request: Request):
+        texts = texts_of(body, config)
+        queue = explaining if body.explain else answering
+        client_left = asyncio.create_task(until_left(request))
         try:
-            probs, explanations = await queue.result(texts, body.explain)
+            answers = await queue.answers(texts, client_left)
         except asyncio.QueueFull:
             raise HTTPException(503, 'too many requests wait', {'Retry-After': '1'}) from None
-        labels = [classifier.label(p) for p in probs]
+        except ClientLeft:
+            return Response(status_code=499)  # nginx' status for it; nobody reads this
+        finally:
+            client_left.cancel()
+        explanations = []
+        if body.explain:
+            explanations = [(name, pieces) for _, name, pieces in answers]
+            answers = [p for p, _, _ in answers]
+        labels = [classifier.label(p) for p in answers]
         metrics.count_labels(labels)
-        return answer_as_json(body, classifier, labels, probs, explanations)
-
-    @app.post('/batch', response_class=StreamingResponse)
-    async def batch(request: Request, text: str = 'text'):
-        """A CSV with a column of texts -> a CSV of label, p_CLASS for each class, and text."""
-        if tables.locked():
-            raise HTTPException(503, 'too many tables are being answered', {'Retry-After': '10'})
-        table = Table(text)
-        async with tables:
-            await table.receive(request)
-            try:
-                await asyncio.to_thread(table.check)
-            except ValueError as error:
-                raise HTTPException(422, str(error)) from None
-
-        async def lines():
-            async with tables:
-                async for some in answer_table(table, classifier, queue, metrics):
-                    yield some
-
-        return StreamingResponse(lines(), media_type='text/csv; charset=utf-8')
+        return answer_as_json(body, classifier, labels, answers, explanations)
 
     @app.get('/health')
     async def health() -> dict:
@@ -527,12 +366,15 @@ def make_app(classifier, token=None):
             'status': 'ok',
             'model': classifier.id,
             'classes': classifier.classes,
-            'waiting': queue.jobs.qsize(),
+            'examples': list(texts_to_try),
+            'waiting': len(answering.waiting) + len(explaining.waiting),
         }
 
     @app.get('/metrics', include_in_schema=False)
     async def counts():
-        return Response(metrics.text(), media_type='text/plain; version=0.0.4; charset=utf-8')
+        n_waiting = len(answering.waiting) + len(explaining.waiting)
+        return Response(metrics.text(n_waiting),
+                        media_type='text/plain; version=0.0.4; charset=utf-8')
 
     @app.get('/', response_class=HTMLResponse, include_in_schema=False)
     async def page():
@@ -541,116 +383,58 @@ def make_app(classifier, token=None):
     return app
 
 
-PAGE = '''<!doctype html>
-<html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>nanoloss</title>
-<style>
-:root { color-scheme: light dark }
-body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 44rem; margin: 1rem auto;
-       padding: 0 1rem }
-textarea, input { width: 100%; box-sizing: border-box; font: inherit; padding: .5rem }
-textarea { min-height: 9rem }
-button { font: inherit; padding: .5rem 1.2rem; margin: .5rem 0 }
-meter { width: 8rem; margin-right: .5rem } mark { color: inherit; border-radius: .2rem }
-p { overflow-wrap: anywhere; white-space: pre-wrap }
-</style>
-<h1>nanoloss</h1>
-<form><label for="text">A text</label>
-<textarea id="text" autofocus required></textarea>
-<label id="token" hidden>Token <input type="password" autocomplete="off"></label>
-<button>Classify (Ctrl+Enter)</button></form>
-<div id="answer" role="status" aria-live="polite"></div>
-<script>
-const form = document.forms[0]
-const text = document.getElementById('text')
-const token = document.getElementById('token')
-const answer = document.getElementById('answer')
-const add = (parent, tag, content) => {
-  const e = document.createElement(tag)
-  e.textContent = content
-  parent.append(e)
-  return e
-}
-text.onkeydown = e => {
-  if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) { e.preventDefault(); form.requestSubmit() }
-}
-form.onsubmit = async e => {
-  e.preventDefault()
-  answer.textContent = '...'
-  try {
-    const headers = {'Content-Type': 'application/json'}
-    if (!token.hidden) headers.Authorization = 'Bearer ' + token.firstElementChild.value
-    const reply = await fetch('predict', {
-      method: 'POST',
-      headers,
-      body: JSON.stringify({text: text.value, explain: true}),
-    })
-    const found = await reply.json()
-    answer.textContent = ''
-    if (reply.status === 401) { token.hidden = false; token.firstElementChild.focus() }
-    if (!reply.ok) { add(answer, 'p', found.detail); return }
-    add(answer, 'h2', [found.label].flat().join(', ') || 'no label')
-    for (const [name, p] of Object.entries(found.probabilities).sort((a, b) => b[1] - a[1])) {
-      const row = add(answer, 'div', ''), bar = add(row, 'meter', '')
-      bar.value = p
-      bar.setAttribute('aria-hidden', 'true')
-      add(row, 'span', name + ' ' + (100 * p).toFixed(1) + ' %')
-    }
-    const [name, pieces] = found.explanation
-    const most = Math.max(...pieces.map(x => Math.abs(x[1])), 1e-9)
-    const words = add(answer, 'p', '')
-    for (const [piece, worth] of pieces) {
-      const mark = add(words, 'mark', piece)
-      const strength = (0.6 * Math.abs(worth) / most).toFixed(2)
-      mark.style.background = `rgba(${worth > 0 ? '0,150,80' : '220,60,0'},${strength})`
-      mark.title = worth.toFixed(2)
-    }
-    add(answer, 'small', 'Green speaks for ' + name + ', orange against it.')
-  } catch (error) { answer.textContent = 'There was no answer: ' + error.message }
-}
-</script></html>
-'''
-
-
-def inline_hash(tag):
-    """What a content policy calls the page's own style or script by."""
-    content = PAGE.split(f'<{tag}>')[1].split(f'</{tag}>')[0]
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-PAGE_POLICY = (
-    f"default-src 'none'; script-src {inline_hash('script')}; style-src {inline_hash('style')}; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-# FastAPI's page on the API is made by scripts of another host
-DOCS_POLICY = (
-    "default-src 'none'; connect-src 'self'; img-src https://fastapi.tiangolo.com data:; "
-    "script-src https://cdn.jsdelivr.net 'unsafe-inline'; "
-    "style-src https://cdn.jsdelivr.net 'unsafe-inline'; frame-ancestors 'none'")
-HEADERS = [
-    (b'x-content-type-options', b'nosniff'),
-    (b'referrer-policy', b'no-referrer'),
-    (b'cache-control', b'no-store'),
-]
-
-
 # The server
 
+def hosts_of(config):
+    """The names that a request's Host header may have. A page of another site can send requests to
+    a service on the reader's machine under its own name (DNS rebinding)."""
+    if config.allowed_hosts:
+        return [name.strip() for name in config.allowed_hosts.split(',')]
+    if config.host in ('127.0.0.1', 'localhost', '::1'):
+        return ['127.0.0.1', 'localhost', '::1', '[::1]']
+    return ['*']
+
+
+def read_token(path):
+    """The token in a file, bytes; None if no file is named."""
+    if not path:
+        return None
+    try:
+        token = Path(path).read_bytes().strip()
+    except OSError as error:
+        fail(f'token_file: {path} cannot be read ({error.strerror})')
+    if not token or len(token.split()) > 1:
+        fail(f'token_file: {path} must hold a token, one word')
+    return token
+
+
+def read_examples(path):
+    """The lines of a file of examples; those of nanoloss if no file is named."""
+    if not path:
+        return EXAMPLES
+    try:
+        lines = Path(path).read_text('utf-8-sig').splitlines()
+    except (OSError, ValueError) as error:
+        fail(f'examples: {path} cannot be read ({error})')
+    return [line for line in lines if line.strip()][:10]
+
+
 def require(package):
-    """Fail where a package is missing that is imported later."""
+    """Fail if a package is missing that is imported later."""
     if find_spec(package) is None:
         fail(f'{package} is missing; pip install -r requirements-serve.txt')
 
 
-def load_classifier(folder, n_threads):
-    """A run, a group of runs or an exported folder -> its `Classifier`. Fails where it is none."""
+def load_classifier(folder, config):
+    """A run, a group of runs or an exported folder -> its `Classifier`. Fails if it is none."""
+    n_threads = config.threads or max(1, (os.cpu_count() or 1) // config.workers)
     if not Path(folder).exists():
         mend_folder(Path(folder))  # export.py may have been killed while it replaced the folder
     try:
         if (Path(folder) / 'model.onnx').exists():
             require('onnxruntime')
             from nanoloss.reader import Classifier
-            return Classifier(folder, min_confidence, thresholds, n_threads)
+            return Classifier(folder, config.min_confidence, config.thresholds, n_threads)
         try:
             import torch
             from predict import Classifier
@@ -658,95 +442,116 @@ def load_classifier(folder, n_threads):
             fail(f'{folder} is no exported model, and a run needs what is in requirements.txt '
                  f'({error})')
         torch.set_num_threads(n_threads)
-        return Classifier(folder, which, min_confidence, thresholds)
+        return Classifier(folder, config.which, config.min_confidence, config.thresholds)
     except ValueError as error:
         fail(error)
 
 
-def announce(name, listener):
-    print(f'{one_line(name)} at http://{host}:{listener.getsockname()[1]}', flush=True)
+def make_complete_app(classifier, config):
+    """The application with the token and the examples that its files hold."""
+    Protocol.max_secs = config.max_secs
+    logging.raiseExceptions = False  # if nobody reads the log, it is lost, without a word
+    app = make_app(classifier, config, read_token(config.token_file),
+                   read_examples(config.examples))
+    gc.freeze()  # the model stays: to look through it again and again would stop all answers
+    return app
 
 
-def serve(folder, listener, token, when_ready):
-    """Answer what comes to the listening socket, until a signal.
+def stop_with_parent():
+    """End this worker when the process that started it is gone, however it ended."""
+    parent = multiprocessing.parent_process()
 
-    when_ready: is called with the model's id as soon as it is loaded."""
-    n_threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    classifier = load_classifier(folder, n_threads)
-    app = make_app(classifier, token)
-    gc.freeze()  # what is here now stays: to look through it again and again would stop all answers
-    when_ready(classifier.id)
-    config = uvicorn.Config(app, log_level='warning', access_log=False,
-                            timeout_graceful_shutdown=30)
-    uvicorn.Server(config).run(sockets=[listener])
+    def wait():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=wait, daemon=True).start()
 
 
-def serve_by_workers(folder, listener, token):
-    """The same by several processes, which take what comes to the socket in turn. When one ends, so
-    do the others, so that whoever started them sees it."""
-    def stop(signum, frame):
-        raise SystemExit(0)
+def load_app(folder, config):
+    """The first thing that a worker does: load the model -> its application."""
+    stop_with_parent()
+    try:
+        return make_complete_app(load_classifier(folder, config), config)
+    except SystemExit:
+        sys.exit(3)  # uvicorn's status for an application that no new worker could load, either
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    context = get_context('fork')  # before any of them has threads
-    receiver, sender = context.Pipe(duplex=False)
-    processes = []
 
-    def work():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        serve(folder, listener, token, sender.send)
+def open_socket(config):
+    """A socket that listens at the host and port. Fails if that is not possible."""
+    family = socket.AF_INET6 if ':' in config.host else socket.AF_INET
+    try:
+        listener = socket.create_server((config.host, config.port), family=family, backlog=1024)
+    except (OSError, OverflowError, UnicodeError) as error:
+        fail(f'cannot listen at {config.host}:{config.port}: {error}')
+    # else a reply waits 40 ms for the client's acknowledgement of its first packet
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
-    def start():
-        process = context.Process(target=work)
-        process.start()
-        processes.append(process)
 
+def allow_many_connections():
+    """Raise the number of open files to the most that the system allows this process."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def announce(classifier, config, listener):
+    shown = f'[{config.host}]' if ':' in config.host else config.host
+    try:
+        print(f'{one_line(classifier.id)} at http://{shown}:{listener.getsockname()[1]}', flush=True)
+    except OSError as error:
+        fail(f'cannot write to stdout: {error}')
+
+
+def run_server(folder, config, listener):
+    """Answer the requests at a listening socket, until a signal."""
+    options = {
+        'http': Protocol,
+        'access_log': config.access_log,
+        'log_level': 'info' if config.access_log else 'error',
+        'timeout_graceful_shutdown': 30,
+    }
+    # also for several workers: a folder that cannot be used is one mistake, not one for each
+    classifier = load_classifier(folder, config)
+    if config.workers == 1:
+        app = make_complete_app(classifier, config)
+        announce(classifier, config, listener)
+        uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
+        return
+    announce(classifier, config, listener)
+    del classifier
     with tempfile.TemporaryDirectory() as counts:
         os.environ['PROMETHEUS_MULTIPROC_DIR'] = counts
-        try:
-            start()
-            # a folder that cannot be used is one mistake, and not one for each worker
-            if receiver not in wait([receiver, processes[0].sentinel]):
-                processes[0].join()
-                raise SystemExit(processes[0].exitcode or 1)
-            announce(receiver.recv(), listener)
-            for _ in range(workers - 1):
-                start()
-            wait([process.sentinel for process in processes])
-            raise SystemExit(1)
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join()
+        load = partial(load_app, folder, config)
+        workers = uvicorn.Config(load, factory=True, workers=config.workers, **options)
+        Multiprocess(workers, sockets=[listener]).run()
 
 
-def main(folders):
+def main(folders, config):
     if len(folders) != 1:
         fail('name one run, one group of runs or an exported model: '
              'python serve.py out/bce/seed0')
     require('prometheus_client')
-    limits = max_bytes, max_batch_bytes, max_texts, max_chars, max_waiting, workers
-    if which not in ('last', 'best') or min(limits) < 1 or threads < 0 or max_secs <= 0:
-        fail("which is 'last' or 'best', and workers and the limits are at least 1")
-    if workers > 1 and not hasattr(os, 'fork'):
-        fail('this system has no fork; workers has to be 1')
-    token = read_token()
-    try:
-        listener = socket.create_server((host, port), backlog=1024)
-    except (OSError, OverflowError) as error:
-        fail(f'cannot listen at {host}:{port}: {error}')
-    # else a reply waits 40 ms for the client's acknowledgement of its first packet
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if workers > 1:
-        serve_by_workers(folders[0], listener, token)
-    else:
-        serve(folders[0], listener, token, partial(announce, listener=listener))
+    limits = (config.max_bytes, config.max_texts, config.max_chars, config.max_explained_chars,
+              config.max_waiting, config.max_explanations, config.workers)
+    if config.which not in ('last', 'best'):
+        fail(f"which is 'last' or 'best', not {config.which!r}")
+    if min(limits) < 1 or config.threads < 0 or config.max_secs <= 0:
+        fail('workers and the limits must be at least 1')
+    read_token(config.token_file)  # a mistake ends the command before the model is loaded
+    read_examples(config.examples)
+    allow_many_connections()
+    run_server(folders[0], config, open_socket(config))
 
 
 if __name__ == '__main__':
     folders = []
-    configure(globals(), positional=folders)
-    main(folders)
+    config = SimpleNamespace(**configure(globals(), positional=folders))
+    try:
+        main(folders, config)
+    except KeyboardInterrupt:
+        print('serve.py: stopped', file=sys.stderr)
+        sys.exit(130)

@@ -23,13 +23,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from nanoloss.configure import fail  # noqa: E402
+from nanoloss.configure import configure, fail  # noqa: E402
 from nanoloss.data import load_data  # noqa: E402
 from nanoloss.devices import hardware_name  # noqa: E402
 from nanoloss.files import write_file  # noqa: E402
@@ -125,9 +126,9 @@ BAGS = {'TF-IDF, scikit-learn': Tfidf, 'fastText': FastText}
 def serve_bag(name):
     """serve.py with a bag in the place of a run."""
     import serve
-    serve.load_classifier = lambda folder, n_threads: BAGS[name]()
-    serve.port = 0
-    serve.main([name])
+    serve.load_classifier = lambda folder, config: BAGS[name]()
+    config = SimpleNamespace(**configure(vars(serve), argv=['--port=0']))
+    serve.main([name], config)
 
 
 # Measuring

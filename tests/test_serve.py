@@ -1,26 +1,24 @@
-"""serve.py over HTTP, by PyTorch and without: against predict.py's answers, with bodies that are
-wrong, under load, and in a browser (60 s)."""
+"""serve.py over HTTP, by PyTorch and without: against predict.py's answers, with requests that are
+wrong, slow or abandoned, under load, and in a browser (60 s)."""
 import asyncio
 import collections
 import concurrent.futures
 import contextlib
-import csv
 import http.client
-import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import AWKWARD, JSON, ROOT, ask, call, start_server
-
-CSV = {'Content-Type': 'text/csv'}
-
 
 def test_answers_are_those_of_predict(server, Classifier):
     classifier = Classifier('out/bce')
@@ -147,120 +145,278 @@ def test_a_full_queue_and_a_stop_in_flight(home):
             assert headers['retry-after'] == '1'
 
 
-def table(texts, column='body'):
-    """A CSV of texts and of a column beside them."""
-    file = io.StringIO()
-    csv.writer(file).writerows([['id', column], *enumerate(texts)])
-    return file.getvalue()
-
-
-def test_a_table_is_answered_as_predict_answers_it(server, home, tmp_path):
-    """Row by row, quotes and lines in a cell among them."""
-    texts = AWKWARD + [f'{i} wonderful, "boring" films' * (i % 9) for i in range(300)]
-    (tmp_path / 'a.csv').write_text(table(texts), 'utf-8')
-    expected = call(home, 'predict.py', 'out/bce', f'--file={tmp_path}/a.csv', '--text=body')
-    body = b'\xef\xbb\xbf' + table(texts).encode()  # as a spreadsheet begins it
-    status, headers, found = ask(server, body, path='/batch?text=body', headers=CSV)
-    assert status == 200
-    assert headers['content-type'].startswith('text/csv')
-    found = list(csv.reader(io.StringIO(found)))
-    expected = list(csv.reader(io.StringIO(expected)))
-    assert len(found) == len(texts) + 1
-    assert found[0] == expected[0] == ['label', 'p_neg', 'p_pos', 'text']
-    for row, wanted in zip(found[1:], expected[1:]):
-        assert (row[0], row[3]) == (wanted[0], wanted[3])
-        assert float(row[1]) == pytest.approx(float(wanted[1]), abs=2e-4)
-
-
-def test_empty_lines_of_a_table_are_none(server):
-    body = b'text,label\nhello,a\n\nworld,b\n\n'
-    status, _, found = ask(server, body, path='/batch', headers=CSV)
-    assert status == 200
-    assert [row[-1] for row in csv.reader(io.StringIO(found))] == ['text', 'hello', 'world']
-
-
 class Panic(BaseException):
     """As a library in Rust raises it."""
 
 
-@pytest.fixture
-def queue(monkeypatch):
-    """A JobQueue whose classifier panics at one text."""
-    import serve
-
-    class Stub:
-        def probs(self, texts):
-            if 'panic' in texts:
-                raise Panic('overflow')
-            return [[0.5, 0.5]] * len(texts)
-
-        def explain(self, text):
-            return [0.5, 0.5], 'neg', []
-
-    monkeypatch.setattr(serve, 'max_waiting', 10)
-    return serve.JobQueue(Stub())
+@contextlib.contextmanager
+def serving(home, *argv, **kwargs):
+    """A server's process and port. It must end without a word on stderr."""
+    process, port = start_server(home, *argv, **kwargs)
+    try:
+        yield process, port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        output, error = process.communicate(timeout=40)
+    assert error == ''
 
 
-def test_what_takes_long_waits_for_what_does_not(queue):
-    """Explanations and parts of tables, in their order, for other answers."""
-    answered = []
+# The queue
 
-    async def ask_all():
-        waiting = []
-        for text, explain, patient in [('a', True, False), ('b', False, False), ('c', False, True),
-                                       ('d', True, False), ('e', False, False)]:
-            task = asyncio.create_task(queue.result([text], explain, patient))
-            task.add_done_callback(lambda task, text=text: answered.append(text))
-            waiting.append(task)
+def compute(texts):
+    """A model that panics at one text."""
+    if 'panic' in texts:
+        raise Panic('overflow')
+    return [text.upper() for text in texts]
+
+
+def run_queue(ask_all, **kwargs):
+    """Run ask_all(queue) beside the worker of a JobQueue."""
+    from serve import JobQueue
+
+    async def run():
+        queue = JobQueue(compute, **{'max_waiting': 10, 'texts_at_once': 3, **kwargs})
+        found = await ask_all(queue)
+        assert not queue.waiting
+        return found
+    return asyncio.run(run())
+
+
+async def never():
+    await asyncio.Event().wait()
+
+
+def test_requests_that_wait_are_computed_together():
+    async def ask_all(queue):
+        taken = []
+
+        def compute_and_note(texts):
+            taken.append(texts)
+            return compute(texts)
+        queue.compute = compute_and_note
+        left = asyncio.create_task(never())
+        waiting = [asyncio.create_task(queue.answers(texts, left))
+                   for texts in (['a'], ['b', 'c'], ['d'], ['e', 'f', 'g', 'h'], ['i'])]
         await asyncio.sleep(0)  # all wait before any is computed
         worker = asyncio.create_task(queue.work())
-        await asyncio.gather(*waiting)
-        await asyncio.sleep(0)
+        found = await asyncio.gather(*waiting)
         worker.cancel()
-    asyncio.run(ask_all())
-    assert answered == ['b', 'e', 'a', 'c', 'd']
+        left.cancel()
+        return found, taken
+    found, taken = run_queue(ask_all)
+    assert found == [['A'], ['B', 'C'], ['D'], ['E', 'F', 'G', 'H'], ['I']]
+    assert taken == [['a', 'b', 'c'], ['d', 'e', 'f', 'g', 'h'], ['i']]
 
 
-def test_a_panic_of_the_tokenizer_ends_one_request(queue):
-    async def ask_both():
+def test_a_panic_of_the_tokenizer_ends_one_request():
+    async def ask_both(queue):
+        left = asyncio.create_task(never())
         worker = asyncio.create_task(queue.work())
         with pytest.raises(RuntimeError, match='Panic: overflow'):
-            await queue.result(['panic'])
-        found = await asyncio.wait_for(queue.result(['a']), 10)
+            await queue.answers(['panic'], left)
+        found = await asyncio.wait_for(queue.answers(['a'], left), 10)
         worker.cancel()
+        left.cancel()
         return found
-    assert asyncio.run(ask_both()) == ([[0.5, 0.5]], [])
+    assert run_queue(ask_both) == ['A']
 
 
-@pytest.mark.parametrize('body, message', [
-    (b'', "no column 'text'"),
-    (b'id,body\n1,a\n', "no column 'text', but id, body"),
-    (b'id,text\n1,a\n2\n', "row 2 has no column 'text'"),
-    (b'text\n' + b'a' * 50_001, 'the text of row 1 is longer than 50000 characters'),
-    (b'text\n"' + b'a' * 200_000, 'it is no CSV'),
-], ids=['nothing', 'column', 'row', 'long', 'quote'])
-def test_a_table_that_is_wrong_is_not_answered_in_part(server, body, message):
-    status, _, answer = ask(server, body, path='/batch', headers=CSV)
-    assert status == 422
-    assert message in answer['detail']
+def test_a_request_whose_client_has_left_gives_up_its_place():
+    from serve import ClientLeft
+
+    async def ask_all(queue):
+        async def leave():
+            await asyncio.sleep(0.01)
+        lefts = [asyncio.create_task(leave()) for _ in range(2)]
+        waiting = [asyncio.create_task(queue.answers([text], left))
+                   for text, left in zip('ab', lefts)]
+        await asyncio.sleep(0)
+        with pytest.raises(asyncio.QueueFull):
+            await queue.answers(['c'], lefts[0])
+        assert len(queue.waiting) == 2
+        for task in waiting:
+            with pytest.raises(ClientLeft):
+                await task
+        left = asyncio.create_task(never())
+        again = asyncio.create_task(queue.answers(['d'], left))
+        worker = asyncio.create_task(queue.work())
+        found = await again
+        worker.cancel()
+        left.cancel()
+        return found
+    assert run_queue(ask_all, max_waiting=2) == ['D']
+
+
+# Explanations
+
+LONG = ' '.join(f'word{i}' for i in range(900))  # some 1,800 tokens; an explanation takes a second
+
+
+def send(port, body):
+    """Send a request and do not wait for the answer -> the connection."""
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+    connection.request('POST', '/predict', json.dumps(body).encode(), JSON)
+    return connection
+
+
+def waiting(port):
+    return ask(port, None, 'GET', '/health')[2]['waiting']
+
+
+def test_explanations_have_limits_of_their_own(home, exported):
+    """In number and in length; meanwhile other requests are answered, and those whose clients have
+    left are dropped."""
+    folder = exported['out/bce']
+    with serving(home, folder, '--max_explanations=3', '--max_explained_chars=8000') as (_, port):
+        status, _, answer = ask(port, {'text': 'a' * 8001, 'explain': True})
+        assert status == 422
+        assert answer['detail'] == 'a text to explain has more than 8000 characters'
+        assert ask(port, {'text': 'a' * 8001})[0] == 200
+
+        connections = [send(port, {'text': LONG, 'explain': True}) for _ in range(30)]
+        assert waiting(port) == 3
+        assert ask(port, {'text': 'a film'})[0] == 200
+        statuses = [connection.getresponse().status for connection in connections]
+        assert set(statuses) == {200, 503}
+        assert statuses.count(200) >= 4
+
+        # all leave: soon nothing waits, and the next explanation is computed
+        connections = [send(port, {'text': LONG, 'explain': True}) for _ in range(4)]
+        for connection in connections:
+            connection.close()
+        deadline = time.monotonic() + 20
+        while waiting(port) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert time.monotonic() < deadline
+        assert ask(port, {'text': 'a good film', 'explain': True})[0] == 200
+
+
+def test_a_stop_with_abandoned_explanations(home, exported):
+    """It takes no longer than the one that is being computed."""
+    with serving(home, exported['out/bce'], '--max_explanations=200') as (_, port):
+        for _ in range(100):
+            send(port, {'text': LONG, 'explain': True}).close()
+        started = time.monotonic()
+    assert time.monotonic() - started < 15
+
+
+# Connections
+
+def test_silent_connections_and_slow_heads_are_closed(home, exported):
+    with serving(home, exported['out/bce'], '--max_secs=1') as (_, port):
+        address = '127.0.0.1', port
+        with socket.create_connection(address, timeout=10) as silent:
+            started = time.monotonic()
+            assert silent.recv(10) == b''
+            assert 0.5 < time.monotonic() - started < 5
+        # a first request in time, then a second head that trickles
+        with socket.create_connection(address, timeout=10) as slow:
+            slow.sendall(b'GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n')
+            assert b' 200 ' in slow.recv(10_000)
+            slow.sendall(b'GET /health HTTP/1.1\r\nHost: localhost\r\n')
+            started = time.monotonic()
+            with pytest.raises(OSError):
+                while time.monotonic() - started < 10:
+                    slow.sendall(b'X: y\r\n')
+                    time.sleep(0.05)
+            assert time.monotonic() - started < 5
+
+
+def limit_files():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+
+
+def test_more_silent_connections_than_the_system_allows(home, exported):
+    """They lock others out for no longer than max_secs."""
+    folder = exported['out/bce']
+    with (serving(home, folder, '--max_secs=1', preexec_fn=limit_files) as (_, port),
+          contextlib.ExitStack() as stack):
+        for _ in range(300):
+            connection = socket.create_connection(('127.0.0.1', port), timeout=10)
+            stack.enter_context(connection)
+        started = time.monotonic()
+        status = None
+        while status != 200 and time.monotonic() - started < 10:
+            with contextlib.suppress(OSError):  # refused, as long as there is no place
+                status = ask(port, {'text': 'a film'})[0]
+        assert status == 200
+
+
+@pytest.mark.parametrize('head', [b'X: ' + b'a' * 70_000 + b'\r\n\r\n',
+                                  b'X: y\r\n' * 15_000 + b'\r\n', b'X: ' + b'a' * 10_000_000],
+                         ids=['one', 'many', 'endless'])
+def test_a_head_that_is_too_large(server, head):
+    with socket.create_connection(('127.0.0.1', server), timeout=10) as connection:
+        with contextlib.suppress(OSError):  # it does not read all of it
+            connection.sendall(b'GET /health HTTP/1.1\r\nHost: localhost\r\n' + head)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1000).startswith(b'HTTP/1.1 431 ')
+    assert ask(server, None, 'GET', '/health')[0] == 200
+
+
+def test_pipelined_requests(server):
+    """Their bodies do not count as heads."""
+    body = json.dumps({'text': 'film ' * 8000}).encode()
+    request = (b'POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
+               b'Content-Length: %d\r\n\r\n%s' % (len(body), body))
+    found = b''
+    with socket.create_connection(('127.0.0.1', server), timeout=20) as connection:
+        connection.sendall(6 * request)
+        while found.count(b'"explanation":null}') < 6:
+            received = connection.recv(2 ** 16)
+            assert received, found
+            found += received
+    assert found.count(b'HTTP/1.1 200 ') == 6
+
+
+@pytest.mark.parametrize('argv, host, status', [
+    ([], 'localhost:8000', 200), ([], '127.0.0.1', 200), ([], 'rebound.example', 400),
+    ([], '[::1]:80', 200), (['--allowed_hosts=a.org, *.b.org'], 'a.org', 200),
+    (['--allowed_hosts=a.org, *.b.org'], 'x.b.org:8000', 200),
+    (['--allowed_hosts=a.org, *.b.org'], 'localhost', 400)])
+def test_the_hosts_that_a_request_may_name(argv, host, status, monkeypatch):
+    """A page of another site can reach a service on this machine, but only under a name of its
+    own."""
+    serve = pytest.importorskip('serve')
+    from starlette.testclient import TestClient
+    settings = serve.configure(dict(vars(serve)), argv=argv)
+
+    class Stub:
+        id = 'stub'
+        classes = ['a', 'b']
+    # its counters exist once per process
+    monkeypatch.setattr(serve, 'Metrics', lambda: SimpleNamespace(count_request=lambda *_: None))
+    client = TestClient(serve.make_app(Stub(), SimpleNamespace(**settings)))
+    assert client.get('/health', headers={'Host': host}).status_code == status
+
+
+def test_the_loopback_address_of_ipv6(home, exported):
+    command = [sys.executable, ROOT / 'serve.py', exported['out/bce'], '--host=::1', '--port=0']
+    process = subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    line = process.stdout.readline()
+    if not line and 'Cannot assign requested address' in process.stderr.read():
+        pytest.skip('this machine has no IPv6')
+    try:
+        assert ' at http://[::1]:' in line
+        connection = http.client.HTTPConnection('::1', int(line.rsplit(':', 1)[1]), timeout=20)
+        connection.request('POST', '/predict', b'{"text": "a"}', JSON)
+        assert connection.getresponse().status == 200
+    finally:
+        process.send_signal(signal.SIGINT)  # Ctrl-C
+        _, error = process.communicate(timeout=20)
+    assert (error, process.returncode) == ('serve.py: stopped\n', 130)
 
 
 def test_what_has_been_done_is_counted(home, exported):
-    process, port = start_server(home, exported['out/bce'], '--access_log')
     labels = collections.Counter()
-    try:
+    with serving(home, exported['out/bce']) as (_, port):
         for i in range(7):
             answer = ask(port, {'texts': [f'a good film {i}', f'{i} bad films']})[2]
             labels.update(answer['labels'])
         ask(port, {'texts': []})
-        ask(port, table(['good', 'bad']).encode(), path='/batch?text=body', headers=CSV)
         ask(port, None, 'GET', '/a-secret-path')
         _, headers, counts = ask(port, None, 'GET', '/metrics')
-        labels.update(ask(port, {'texts': ['good', 'bad']})[2]['labels'])
-    finally:
-        process.send_signal(signal.SIGTERM)
-        output, error = process.communicate(timeout=20)
-    assert error == ''
     assert headers['content-type'].startswith('text/plain; version=0.0.4')
     found = {}
     for line in counts.splitlines():
@@ -269,24 +425,37 @@ def test_what_has_been_done_is_counted(home, exported):
             found[name] = float(value)
     assert found['nanoloss_requests_total{path="/predict",status="200"}'] == 7
     assert found['nanoloss_requests_total{path="/predict",status="422"}'] == 1
-    assert found['nanoloss_requests_total{path="/batch",status="200"}'] == 1
     assert found['nanoloss_requests_total{path="other",status="404"}'] == 1
     assert found['nanoloss_request_seconds_count{path="/predict"}'] == 8
     assert found['nanoloss_waiting'] == 0
     for label, n in labels.items():
         assert found[f'nanoloss_labels_total{{label="{label}"}}'] == n
 
-    lines = [json.loads(line) for line in output.splitlines()]
-    assert [line['status'] for line in lines] == [200] * 7 + [422, 200, 404, 200, 200]
-    assert {line['client'] for line in lines} == {'127.0.0.1'}
-    assert 'film' not in output  # what was asked
+
+def test_the_access_log(home, exported):
+    """A line per request without its text; if nobody reads it any more, requests are answered all
+    the same."""
+    process, port = start_server(home, exported['out/bce'], '--access_log')
+    try:
+        ask(port, {'text': 'a secret film'})
+        line = process.stdout.readline()
+        assert '"POST /predict HTTP/1.1" 200' in line and '127.0.0.1' in line
+        process.stdout.close()
+        for _ in range(5):
+            assert ask(port, {'text': 'a secret film'})[0] == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+        error = process.stderr.read()
+        process.wait(timeout=20)
+    assert 'secret' not in line + error
+    assert 'Traceback' not in error
 
 
 def test_a_token(home, exported, tmp_path):
     (tmp_path / 'token').write_text('secret\n')
     process, port = start_server(home, exported['out/bce'], f'--token_file={tmp_path}/token')
     try:
-        for path, method in ('/predict', 'POST'), ('/metrics', 'GET'), ('/docs', 'GET'):
+        for path, method in ('/predict', 'POST'), ('/metrics', 'GET'), ('/openapi.json', 'GET'):
             for authorization in (None, 'Bearer', 'Bearer secre', 'Bearer secrets', 'secret'):
                 headers = {**JSON, 'Authorization': authorization} if authorization else JSON
                 status, headers, _ = ask(port, b'{"text": "a"}', method, path, headers)
@@ -295,6 +464,15 @@ def test_a_token(home, exported, tmp_path):
         headers = {**JSON, 'Authorization': 'Bearer secret'}
         assert ask(port, {'text': 'a'}, headers=headers)[0] == 200
         assert ask(port, None, 'GET', '/metrics', headers)[0] == 200
+        for scheme in 'bearer', 'BEARER':
+            headers['Authorization'] = f'{scheme}  secret'
+            assert ask(port, {'text': 'a'}, headers=headers)[0] == 200
+        connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+        connection.putrequest('GET', '/metrics')
+        connection.putheader('Authorization', 'Bearer secret')
+        connection.putheader('Authorization', 'Bearer secret')
+        connection.endheaders()
+        assert connection.getresponse().status == 400
         assert ask(port, None, 'GET', '/')[0] == ask(port, None, 'GET', '/health')[0] == 200
     finally:
         process.send_signal(signal.SIGTERM)
@@ -317,80 +495,93 @@ def test_what_a_browser_may_do_with_it(server):
         assert 'unsafe' not in headers['content-security-policy']
 
 
-def wait_for_children(process, n):
-    """The pids of the n processes that a process has started; skips where the system does not tell.
-    """
+def workers_of(process, n=2):
+    """The pids of the n workers that a server has started; skips if the system does not tell."""
     path = f'/proc/{process.pid}/task/{process.pid}/children'
     if not os.path.exists(path):
         process.terminate()
         pytest.skip('this system does not tell the processes of a process')
+    deadline = time.monotonic() + 60
     pids = []
-    deadline = time.monotonic() + 20
-    while len(pids) < n and time.monotonic() < deadline:
+    while len(pids) != n and time.monotonic() < deadline:
         with open(path) as file:
-            pids = file.read().split()
+            pids = [pid for pid in file.read().split() if 'spawn_main' in command_of(pid)]
     assert len(pids) == n
     return pids
 
 
+def command_of(pid):
+    try:
+        with open(f'/proc/{pid}/cmdline') as file:
+            return file.read()
+    except FileNotFoundError:
+        return ''
+
+
+def has_ended(pid):
+    """Whether a process is gone, or is only still listed."""
+    try:
+        with open(f'/proc/{pid}/stat') as file:
+            return file.read().rsplit(') ', 1)[1][0] == 'Z'
+    except FileNotFoundError:
+        return True
+
+
+def all_end(pids, seconds=10):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if all(map(has_ended, pids)):
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_several_workers(home, exported):
-    """All answer, their counts are added up, and all of them stop."""
+    """All answer, their counts are added up; one that is killed is replaced; all of them stop."""
     process, port = start_server(home, exported['out/bce'], '--workers=2')
     try:
-        pids = wait_for_children(process, 2)
+        pids = workers_of(process)
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda i: ask(port, {'text': f'film {i}'}), range(60)))
         assert {status for status, _, _ in answers} == {200}
         counts = ask(port, None, 'GET', '/metrics')[2]
         assert 'nanoloss_requests_total{path="/predict",status="200"} 60.0' in counts
+        os.kill(int(pids[1]), signal.SIGKILL)
+        assert all_end(pids[1:])
+        now = workers_of(process)
+        assert pids[1] not in now
+        assert ask(port, {'text': 'a film'})[0] == 200
     finally:
         process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=40)
     assert error == ''
-    assert not [pid for pid in pids if os.path.exists(f'/proc/{pid}')]
+    assert all_end(now)
     error = call(home, 'serve.py', 'out/none', '--workers=2', '--port=0', code=2)
     assert error.count('\n') == 1
 
 
-def test_a_worker_that_takes_its_time_to_end():
-    """Its end of the pipe is closed some time before the process is gone."""
-    pytest.importorskip('uvicorn')
-    script = '''
-import os, time
-import serve
-def load_classifier(folder, n_threads):
-    os.closerange(3, 256)
-    time.sleep(0.5)
-    os._exit(2)
-serve.load_classifier = load_classifier
-serve.workers = 2
-serve.port = 0
-serve.main(['folder'])
-'''
-    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, timeout=60)
-    assert done.returncode == 2, done.stderr
+def test_workers_end_with_their_parent(home, exported):
+    """Also if it is killed: else they would keep the port."""
+    process, port = start_server(home, exported['out/bce'], '--workers=2')
+    pids = workers_of(process)
+    assert ask(port, {'text': 'a film'})[0] == 200
+    process.kill()
+    process.communicate(timeout=20)
+    assert all_end(pids)
+    with pytest.raises(OSError):
+        socket.create_connection(('127.0.0.1', port), timeout=5)
 
 
 @pytest.mark.parametrize('package', ['prometheus_client', 'onnxruntime'])
 def test_a_missing_package(exported, package):
-    script = f'import sys; sys.modules[{package!r}] = None; import serve; serve.main(sys.argv[1:])'
+    script = (f'import sys; sys.modules[{package!r}] = None; import serve\n'
+              'from types import SimpleNamespace\n'
+              'config = SimpleNamespace(**serve.configure(vars(serve), argv=["--port=0"]))\n'
+              'serve.main(sys.argv[1:], config)')
     done = subprocess.run([sys.executable, '-c', script, exported['out/bce']], cwd=ROOT,
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == f'-c: {package} is missing; pip install -r requirements-serve.txt\n'
-
-
-def test_a_worker_that_dies_takes_the_others_with_it(home, exported):
-    process, _ = start_server(home, exported['out/bce'], '--workers=2')
-    try:
-        pids = wait_for_children(process, 2)
-        os.kill(int(pids[1]), signal.SIGKILL)
-        _, error = process.communicate(timeout=20)
-    finally:
-        process.kill()
-    assert process.returncode == 1
-    assert error == ''
-    assert not os.path.exists(f'/proc/{pids[0]}')
 
 
 def test_a_body_that_stops_half_way(home, exported):
@@ -440,13 +631,24 @@ def test_a_server_that_cannot_start(home, server):
         (['out/none'], 'no finished run'),
         (['out/bce', f'--port={server}'], 'cannot listen'),
         (['out/bce', '--port=99999'], 'cannot listen'),
-        (['out/bce', '--max_bytes=0'], 'the limits are at least 1'),
-        (['out/bce', '--workers=0'], 'workers and the limits are at least 1'),
+        (['out/bce', '--host=no.such.host'], 'cannot listen'),
+        (['out/bce', '--max_bytes=0'], 'the limits must be at least 1'),
+        (['out/bce', '--workers=0'], 'workers and the limits must be at least 1'),
+        (['out/bce', '--examples=none.txt'], 'examples: none.txt cannot be read'),
         ([], 'name one run'),
     ]:
         error = call(home, 'serve.py', *argv, code=2)
         assert message in error
         assert error.count('\n') == 1
+
+
+def test_a_full_stdout(home, exported):
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([sys.executable, ROOT / 'serve.py', exported['out/bce'], '--port=0'],
+                              cwd=home, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1
+    assert 'cannot write to stdout' in done.stderr
 
 
 @pytest.fixture
@@ -472,6 +674,8 @@ def test_the_page_in_a_browser(server, browser):
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
     browser.get(f'http://127.0.0.1:{server}/')
+    model = browser.find_element('id', 'model')
+    WebDriverWait(browser, 20).until(lambda _: 'knows 2 classes: neg, pos.' in model.text)
     text = 'A wonderful film <script>alert(1)</script> & a boring plot'
     browser.switch_to.active_element.send_keys(text, Keys.TAB, Keys.ENTER)  # the button is next
     answer = browser.find_element('id', 'answer')
@@ -481,6 +685,11 @@ def test_the_page_in_a_browser(server, browser):
     marks = answer.find_elements('tag name', 'mark')
     assert len(marks) > 8
     assert len({mark.value_of_css_property('background-color') for mark in marks}) > 2
+    # an example is a button
+    examples = browser.find_elements('css selector', '#examples button')
+    assert len(examples) == 3
+    examples[0].send_keys(Keys.ENTER)
+    WebDriverWait(browser, 20).until(lambda _: examples[0].text in answer.text)
     width, page_width = browser.execute_script(
         'return [window.innerWidth, document.documentElement.scrollWidth]')
     assert page_width <= width
