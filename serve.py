@@ -500,8 +500,9 @@ def allow_many_connections():
 
 def announce(classifier, config, listener):
     shown = f'[{config.host}]' if ':' in config.host else config.host
+    address = f'http://{shown}:{listener.getsockname()[1]}'
     try:
-        print(f'{one_line(classifier.id)} at http://{shown}:{listener.getsockname()[1]}', flush=True)
+        print(f'{one_line(classifier.id)} at {address}', flush=True)
     except OSError as error:
         fail(f'cannot write to stdout: {error}')
 

@@ -145,7 +145,7 @@ def test_metrics():
     prometheus_client = pytest.importorskip('prometheus_client')
     pytest.importorskip('fastapi')
     from prometheus_client.parser import text_string_to_metric_families
-    metrics = script('serve').Metrics(None)
+    metrics = script('serve').Metrics()
     names = [name for name in NAMES if name.isprintable() or '\n' in name]
     try:
         metrics.count_labels([*names, 'say "x"'])

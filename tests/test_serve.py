@@ -28,7 +28,7 @@ def test_answers_are_those_of_predict(server, Classifier):
     assert answer['model'] == classifier.id
     assert answer['labels'] == [('neg', 'pos')[row.argmax()] for row in p]
     positive = [row['pos'] for row in answer['probabilities']]
-    assert positive == pytest.approx(p[:, 1].tolist(), abs=1e-6)
+    assert positive == pytest.approx(p[:, 1].tolist(), abs=1e-5)  # ONNX rounds a little otherwise
 
     _, _, answer = ask(server, {'texts': [AWKWARD[0]], 'explain': True})
     (name, pieces), = answer['explanations']
