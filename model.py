@@ -533,7 +533,9 @@ def cross_entropy_and_gradient(logits, labels):
     """Sum of -log p_y, and its gradient, p - y: see `Head.loss_and_gradient`."""
     own = labels[:, None]
     p = logits.softmax(1)
-    loss = -p.gather(1, own).clamp(min=torch.finfo(p.dtype).tiny).log().sum()
+    # p_y can underflow to 0, but not the highest p, of which log p differs as the logits do
+    distance = logits.amax(1, keepdim=True) - logits.gather(1, own)
+    loss = (distance - p.amax(1, keepdim=True).log()).sum()
     return loss, p.scatter_add_(1, own, torch.full_like(own, -1.0, dtype=p.dtype))
 
 
