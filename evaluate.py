@@ -66,7 +66,7 @@ from nanoloss.stats import (
     values_by_text,
     variance_of_mean,
 )
-from nanoloss.thresholds import choose_thresholds, flags, judge
+from nanoloss.thresholds import choose_thresholds, flags, judge, with_another_val
 from nanoloss.tokenizer import decode, tokenizer
 from predict import WEIGHTS, Classifier
 
@@ -1050,6 +1050,12 @@ def threshold_columns(names):
     return columns
 
 
+def another_val_text(values):
+    """The middle 95 % of what `with_another_val` says of one figure, as the end of a sentence."""
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return f'{low:.1f} to {high:.1f} for other seeds and another val'
+
+
 def judge_f1(group, subject):
     """What thresholds for the best F1 are worth on test, in a sentence."""
     gains = {}
@@ -1059,8 +1065,11 @@ def judge_f1(group, subject):
             before = judged.mean_over_classes(judged.without[split], 'F1')
             values.append(judged.mean_over_classes(judged.used[split], 'F1') - before)
         gains[split] = mean_text(values, 2)
+    classes = group.judged[0].rarest(None)
+    others = with_another_val(group.judged, 'F1', gain=True)[:, classes].mean(1)
     return (f'{subject}: F1 with thresholds minus F1 without is {gains["val"]} points on val, for '
-            f'which they were chosen, and **{gains["test"]} on test**.')
+            f'which they were chosen, and **{gains["test"]} on test** '
+            f'({another_val_text(others)}).')
 
 
 def judge_goal(group, subject):
@@ -1071,18 +1080,22 @@ def judge_goal(group, subject):
     for split in SPLITS:
         values = [one.mean_over_classes(one.used[split], rule) for one in group.judged]
         means[split] = mean_text(values, 2)
+    others = with_another_val(group.judged, rule)
+    over_classes = np.nanmean(others[:, first.rarest(None)], 1)
     text = (f'{subject}: chosen for a {rule} of {100 * first.thresholds.goal:g} % on val, where it '
-            f'is {means["val"]}, it is **{means["test"]} on test**')
+            f'is {means["val"]}, it is **{means["test"]} on test** '
+            f'({another_val_text(over_classes)})')
 
     # of several classes, a mean can hide one that is far from the goal
     by_class = {}
     for c in first.rarest(None):
         values = np.array([one.used['test'][rule][c] for one in group.judged])
         if not np.isnan(values).any():
-            by_class[group.runs[0].config['classes'][c]] = values
+            by_class[c] = values
     if len(by_class) > 1:
-        least = min(by_class, key=lambda name: by_class[name].mean())
-        text += f'; lowest there: {least}, {mean_text(by_class[least], 2)}'
+        least = min(by_class, key=lambda c: by_class[c].mean())
+        text += (f'; lowest there: {group.runs[0].config["classes"][least]}, '
+                 f'{mean_text(by_class[least], 2)} ({another_val_text(others[:, least])})')
     return text + '.'
 
 
