@@ -118,6 +118,8 @@ def measure_decisions(probs, labels, classes):
     multi_label = labels.ndim == 2
     decisions = probs > 0.5 if multi_label else probs.argmax(1)
     present, = np.nonzero(flags(labels, len(classes)).any(0))
+    if not len(present):  # no text has any label
+        present = np.arange(len(classes))
     options = {'labels': present, 'zero_division': 0}
 
     measures = {'macro F1': 100 * metrics.f1_score(labels, decisions, average='macro', **options)}
@@ -1051,7 +1053,7 @@ def threshold_columns(names):
 
 
 def another_val_text(values):
-    """The middle 95 % of what `with_another_val` says of one figure, as the end of a sentence."""
+    """The middle 95 % of a figure's values of `with_another_val`, as the end of a sentence."""
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return f'{low:.1f} to {high:.1f} for other seeds and another val'
 
@@ -1177,7 +1179,7 @@ def report_many(pairs, verdict):
         ('p', lambda pair: f'{pair.comparisons["test"].gap["p"]:.2g}'),
         ('Holm', holm_cell('accuracy')),
     ]
-    for name in list(pairs[0].holm)[1:]:
+    for name in list(pairs[0].holm)[1:]:  # all but accuracy
         columns.append((name, difference_cell(name)))
         columns.append(('Holm', holm_cell(name)))
     return [

@@ -290,20 +290,23 @@ def confident_classes(probs, labels):
 
 
 def each_decision(probs, labels):
-    """Several labels a review as decisions between no and yes: probs [N, classes] and labels
-    [N, classes] -> [N * classes, 2], int [N * classes]. One label a review is left as it is."""
+    """Make each of several labels a decision between no and yes: probs [N, classes] and labels
+    [N, classes] -> probs [N * classes, 2], labels int [N * classes]. Data with one label a review
+    stay as they are."""
     if labels.ndim == 1:
         return probs, labels
     return np.stack([1 - probs.ravel(), probs.ravel()], 1), labels.ravel()
 
 
 def values_by_text(probs, labels):
-    """Macro F1 in %, NLL and ECE in %, each as numbers of the texts whose mean it is, so that
-    `interval` can say how it varies with the texts: {name: [N]}.
+    """Macro F1 in %, NLL and ECE in %, each split into a number for each text: {name: [N]}.
 
-    probs [N, classes], temperature-scaled; labels int [N] or, of several labels a text, 0 and 1
-    [N, classes]. F1 and ECE are no means; their numbers are first-order (the influence of a text:
-    how much a further one like it would move them).
+    The mean of the numbers is the measure, and `interval` of them says how it varies with the
+    texts. F1 and ECE are not means over texts, so their numbers are first-order: a text's is larger
+    the more a further text like it would raise the measure (its influence function).
+
+    probs [N, classes], temperature-scaled; labels int [N] or, if texts have several labels, 0 and 1
+    [N, classes].
     """
     if labels.ndim == 2:
         given = probs > 0.5
@@ -313,11 +316,12 @@ def values_by_text(probs, labels):
         truth = labels[:, None] == np.arange(probs.shape[1])
 
     # F1 = 2 right / size, of the classes that occur
+    n = len(labels)
     present = truth.any(0)
     right = 2.0 * (given & truth)[:, present]
     size = (given.astype(int) + truth)[:, present]
     f1 = right.sum(0) / size.sum(0)
-    of_f1 = f1 + len(labels) * (right - f1 * size) / size.sum(0)
+    of_f1 = f1 + n * (right - f1 * size) / size.sum(0)
 
     # ECE counts a bin's surplus of right answers as positive, whatever its sign
     probs, labels = each_decision(probs, labels)
@@ -326,9 +330,8 @@ def values_by_text(probs, labels):
     bins = bin_of(confidence)
     surplus = (probs.argmax(1) == labels) - confidence
     of_ece = np.sign(np.bincount(bins, surplus, BINS))[bins] * surplus
-    n = len(of_f1)
     return {
-        'macro F1': 100 * of_f1.mean(1),
+        'macro F1': 100 * of_f1.sum(1) / max(1, present.sum()),
         'NLL, scaled': -np.log(of_label.clip(np.finfo(float).tiny)).reshape(n, -1).mean(1),
         'ECE, scaled': 100 * of_ece.reshape(n, -1).mean(1),
     }

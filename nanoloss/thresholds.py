@@ -122,7 +122,7 @@ def figures_of(answers, truth):
         'precision': 100 * counts.precision(),
         'recall': 100 * counts.recall(),
         'F1': 100 * counts.f1(),
-        'macro F1': 100 * counts.f1()[counts.true > 0].mean(),
+        'macro F1': 100 * counts.f1()[counts.true > 0].sum() / max(1, (counts.true > 0).sum()),
         'micro F1': 100 * in_all.f1(),
         'unsure': 100 * unsure,
     }
@@ -183,14 +183,14 @@ def judge(thresholds, probs, labels):
 
 
 def with_another_val(several, name, gain=False):
-    """What thresholds chosen on other vals would be worth on test: float [RESAMPLES, classes].
+    """Figures on test with thresholds chosen on other vals: float [RESAMPLES, classes].
 
-    several: a `Judged` a run, all on the same texts. name: a figure of `figures_of`, [classes];
-    with gain, that of the answers with thresholds minus that of those without.
+    several: a `Judged` for each run, all on the same texts. name: a figure of `figures_of` that
+    each class has. gain: subtract the figure of the answers without thresholds.
 
-    Texts of val are drawn with replacement, the same for all runs, and one run less than there are
-    (stats.resampled_means says why). The middle 95 % are an interval for other seeds and another
-    val.
+    A resample draws texts of val with replacement, the same for all runs, and one run less than
+    there are (`stats.resampled_means` says why). The middle 95 % of the resamples are an interval
+    for other seeds and another val.
     """
     first = several[0]
     classes = first.rarest(None)

@@ -181,9 +181,9 @@ def test_effective_groups_by_hand():
     assert variance == pytest.approx(10 / 7 * (sums ** 2).sum() / 100)
 
 
-@pytest.mark.parametrize('n_clusters, power', [(3, 0), (5, 1), (10, 1), (10, 1.5), (40, 1)])
+@pytest.mark.parametrize('n_clusters, power', [(5, 1), (10, 1), (10, 1.5)])
 def test_the_interval_of_few_or_unequal_clusters_covers_the_truth(n_clusters, power):
-    """Sizes by Zipf's law; those of power 0 are equal. By their mere number it is 75 to 88 %."""
+    """Sizes by Zipf's law. By the mere number of clusters the coverage is 77 to 88 %."""
     rng = np.random.default_rng(n_clusters)
     sizes = (200 / np.arange(1, n_clusters + 1) ** power).astype(int)
     clusters = np.repeat(np.arange(n_clusters), sizes)
@@ -427,6 +427,8 @@ def test_values_by_text_are_the_measures_and_scatter_as_they_do(multi_label):
             stats.calibration_error(stats.confidence_bins(p, y)),
         ]
 
+    nothing = stats.values_by_text(probs, np.zeros((n, 4), int))  # no text has any label
+    assert nothing['macro F1'].mean() == 0
     values = stats.values_by_text(probs, labels)
     assert list(values) == ['macro F1', 'NLL, scaled', 'ECE, scaled']
     means = [value.mean() for value in values.values()]
