@@ -15,7 +15,9 @@ Notable:
   its own result.json is named and left out.
 - Temperature scaling (Guo 2017): logits divided by the T that is best on val, then judged on test.
 - Two 95 % intervals: for other seeds, judged on the same reviews (Student's t), and for other seeds
-  and other reviews, which alone speaks of the heads in general.
+  and other reviews. A difference is shown if its p for other seeds and other reviews is at most
+  .05, with several groups after Holm's correction. Groups of the same seeds are compared seed by
+  seed.
 - Thresholds are chosen on val and judged on test. Only then, or when they are taken away, something
   is written into the runs, into their result.json.
 """
@@ -50,7 +52,10 @@ from nanoloss.stats import (
     as_two_runs,
     brier_score,
     calibration_error,
+    calibration_floor,
     confidence_bins,
+    each_decision,
+    effective_groups,
     fit_temperature,
     half_interval,
     holm,
@@ -59,9 +64,10 @@ from nanoloss.stats import (
     permutation_test,
     pooled_sd,
     seeds_needed,
+    values_by_text,
     variance_of_mean,
 )
-from nanoloss.thresholds import choose_thresholds, flags, judge
+from nanoloss.thresholds import choose_thresholds, flags, judge, with_another_val
 from nanoloss.tokenizer import decode, tokenizer
 from predict import WEIGHTS, Classifier
 
@@ -90,11 +96,12 @@ MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckp
               'tensorboard', 'commit'}
 # measures of the probabilities as the report orders them; all others are of the decisions
 PROBABILITY_MEASURES = [
-    'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE, scaled', 'temperature']
+    'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE floor', 'ECE, scaled',
+    'ECE floor, scaled', 'temperature']
 CONFIDENCES = 0.6, 0.7, 0.8, 0.9, 0.95, 0.99  # at least so sure an answer is to be
 SHOWN_CLASSES = 10  # of those with a threshold
 FEW_TEXTS = 20  # of val; if all of them are right, a precision is 83 to 100 % (Clopper-Pearson)
-COMPARED_MEASURES = ['macro F1', 'NLL, scaled', 'ECE, scaled']  # beside accuracy, of many groups
+FEW_GROUPS = 20  # of reviews; with fewer, 95 % intervals for other reviews cover about 90 %
 # for the page, texts are computed once for each of their tokens: so many variants at once, and so
 # many tokens in all; IMDB's val has 181 million, of windows 12 minutes of a core
 VARIANTS = 4096
@@ -107,11 +114,14 @@ def measure_decisions(probs, labels, classes):
     """F1, recall and AUROC in %: {name: value or None}.
 
     probs [N, classes]; labels int [N] or, of several labels a review, 0 and 1 [N, classes].
+    Macro F1 and the lowest recall are over the classes that occur; one that does not has no recall.
     """
     multi_label = labels.ndim == 2
     decisions = probs > 0.5 if multi_label else probs.argmax(1)
-    kinds = None if multi_label else range(len(classes))  # also those that do not occur
-    options = {'labels': kinds, 'zero_division': 0}
+    present, = np.nonzero(flags(labels, len(classes)).any(0))
+    if not len(present):  # no text has any label
+        present = np.arange(len(classes))
+    options = {'labels': present, 'zero_division': 0}
 
     measures = {'macro F1': 100 * metrics.f1_score(labels, decisions, average='macro', **options)}
     if multi_label:
@@ -120,8 +130,9 @@ def measure_decisions(probs, labels, classes):
     # a recall for each of a few classes, the lowest of many
     recalls = metrics.recall_score(labels, decisions, average=None, **options)
     if len(classes) <= 4:
-        for name, recall in zip(classes, recalls):
-            measures[f'recall of {name}'] = 100 * recall
+        by_class = dict(zip(present, 100 * recalls))
+        for c, name in enumerate(classes):
+            measures[f'recall of {name}'] = by_class.get(c)
     else:
         measures['lowest recall'] = 100 * recalls.min()
     if len(classes) == 2 and not multi_label:
@@ -133,14 +144,13 @@ def measure_decisions(probs, labels, classes):
 
 def measure_probabilities(probs, labels):
     """probs, labels as in `measure_decisions` -> {name: value}, and the bins of confidence."""
-    if labels.ndim == 2:  # each label is a decision of its own: no or yes
-        probs = np.stack([1 - probs.ravel(), probs.ravel()], 1)
-        labels = labels.ravel()
+    probs, labels = each_decision(probs, labels)
     bins = confidence_bins(probs, labels)
     measures = {
         'NLL': float(negative_log_likelihood(probs, labels)),
         'Brier': float(brier_score(probs, labels)),
         'ECE': float(calibration_error(bins)),
+        'ECE floor': float(calibration_floor(bins)),
     }
     return measures, bins
 
@@ -152,7 +162,7 @@ def measure(head, logits, labels, classes):
     labels: by split, int [N] or, of several labels a review, 0 and 1 [N, classes]; then the
         probabilities are judged label by label
     Returns {name: value or None}; the bins of the reliability diagram before and after temperature
-    scaling, [2, bins, 3], see `confidence_bins`; and how sure each answer is after it, [N].
+    scaling, [2, bins, 3], see `confidence_bins`; and the probabilities after it, [N, classes].
     """
     test_logits = logits['test'].double()
     probs = head.probs(test_logits).numpy()
@@ -170,8 +180,7 @@ def measure(head, logits, labels, classes):
     scaled_values, scaled_bins = measure_probabilities(scaled_probs, labels['test'])
     for name, value in scaled_values.items():
         measures[f'{name}, scaled'] = value
-    confidence = confidence_of(scaled_probs, multi_label=labels['test'].ndim == 2)
-    return measures, np.stack([bins, scaled_bins]), confidence
+    return measures, np.stack([bins, scaled_bins]), scaled_probs
 
 
 def measure_training(log, train, test_accuracy):
@@ -216,7 +225,8 @@ class Run:
     best: dict              # by split: accuracy after the best epoch on val
     measures: dict          # {name: value or None}, of the last epoch on test, see `measure`
     bins: np.ndarray        # [2, bins, 3], see `measure`
-    confidence: np.ndarray  # [reviews of test], see `measure`
+    confidence: np.ndarray  # [reviews of test], after temperature scaling
+    by_text: dict           # {measure: [reviews of test]}, see `values_by_text`
     probs: dict             # by split: [reviews, classes], temperature-scaled as predict.py does it
     labels: dict            # by split: int [reviews], or 0 and 1 [reviews, classes]
     groups: dict            # by split: [reviews], or None, see `Split`
@@ -258,7 +268,7 @@ def read_finished_run(folder):
             check_count(split, logits[split], correct[split], result['last'][split])
 
     last = {split: 100 * correct[split].mean() for split in SPLITS}
-    measures, bins, confidence = measure(head, logits, labels, config['classes'])
+    measures, bins, scaled_probs = measure(head, logits, labels, config['classes'])
     measures |= measure_training(log, result['last'].get('train'), last['test'])
     # baselines, and runs of the first versions, do not say it
     temperature = result['last'].get('temperature', measures['temperature'])
@@ -280,7 +290,8 @@ def read_finished_run(folder):
         best={split: 100 * result['best'][split]['accuracy'] for split in SPLITS},
         measures=measures,
         bins=bins,
-        confidence=confidence,
+        confidence=confidence_of(scaled_probs, multi_label=labels['test'].ndim == 2),
+        by_text=values_by_text(scaled_probs, labels['test']),
         probs={split: p.numpy() for split, p in scaled.items()},
         labels=labels,
         groups=groups,
@@ -443,6 +454,10 @@ def clusters_of(runs):
             clusters[split] = None
             notes.append(f'All reviews of {split} are of one group; intervals for other reviews '
                          'are for others of that group')
+        elif known and effective_groups(known[0]) < FEW_GROUPS:
+            notes.append(f'The groups of {split} say as much as '
+                         f'{effective_groups(known[0]):.1f} of one size: with fewer than '
+                         f'{FEW_GROUPS}, 95 % intervals for other reviews cover about 90 %')
     return clusters, notes
 
 
@@ -620,6 +635,17 @@ def differing_settings(groups):
     return notes
 
 
+def note_absent_classes(run):
+    """A note on the classes that no text of test has; all runs have the same test."""
+    classes = run.config['classes']
+    present = flags(run.labels['test'], len(classes)).any(0)
+    absent = [name for name, is_there in zip(classes, present) if not is_there]
+    if not absent:
+        return []
+    return [f'Test has no text of {first_three(absent)}: no recall is known of it, and macro F1 is '
+            'the mean of the other classes']
+
+
 def note_differences(groups):
     """A note on whatever else but the head the runs differ in."""
     notes = differing_settings(groups)
@@ -633,17 +659,17 @@ def note_differences(groups):
     return notes
 
 
-def note_small_groups(pairs):
-    """A note if so few runs are compared so often that no p can survive Holm's correction."""
-    for pair in pairs:
-        n = len(pair.a.runs)
-        m = len(pair.b.runs)
-        # the lowest p there is: of one split and, where the groups are of a size, its mirror image
-        extreme_splits = 2 if n == m else 1
-        if extreme_splits / math.comb(n + m, n) * len(pairs) > 0.05:
-            return [f'With {n} and {m} runs and {len(pairs)} comparisons, '
-                    'no p can survive the correction']
-    return []
+def note_small_groups(pair):
+    """A note if a pair's permutation tests can find nothing, for lack of runs."""
+    n = len(pair.a.runs)
+    m = len(pair.b.runs)
+    # the lowest p there is: of one split and, where the groups are of a size, its mirror image
+    extreme_splits = 2 if n == m else 1
+    lowest = extreme_splits / math.comb(n + m, n)
+    if lowest <= 0.05:
+        return []
+    return [f'With {n} and {m} runs no permutation test has p below {lowest:.2g}, so it can find '
+            'nothing; with 4 and 4 it could']
 
 
 # Comparing two groups
@@ -655,10 +681,16 @@ class Comparison:
     b: Group
     split: str
     gap: dict           # accuracy of a minus that of b in points, see `interval`
+    paired: bool        # whether both have the same seeds; then it is that of pairs
     means: dict         # the permutation test of the means, see `permutation_test`
     spread: dict        # the same of the max-min distances
     sd: list            # of the runs of one head, in points, see `pooled_sd`
     seeds_needed: list  # runs a head to find `effect`, at each of these standard deviations
+
+
+def same_seeds(a, b):
+    """Whether two groups have runs of the same seeds, which are in order."""
+    return [run.seed for run in a.runs] == [run.seed for run in b.runs]
 
 
 def compare(a, b, split):
@@ -668,9 +700,11 @@ def compare(a, b, split):
     # the tests are of whole numbers of correct answers, of which ties are exact
     counts = correct_a.sum(1), correct_b.sum(1)
     sd = pooled_sd(correct_a, correct_b)
+    paired = same_seeds(a, b)
     return Comparison(
         a, b, split,
-        gap=interval(correct_a, correct_b, clusters=a.clusters[split]),
+        gap=interval(correct_a, correct_b, clusters=a.clusters[split], paired=paired),
+        paired=paired,
         means=permutation_test(*counts),
         spread=permutation_test(*counts, spread=True),
         sd=sd,
@@ -689,8 +723,10 @@ class Pair:
 
 def reference_group(groups):
     """The group that all others are tested against, as the setting ref says."""
-    # by the folder's name or, where no folder has that name, by the label
+    # by the folder's name or, where no folder has that name, by the label as printed or in lower
+    # case
     by_name = {group.label.lower(): group for group in groups}
+    by_name |= {group.label: group for group in groups}
     by_name |= {group.path.name: group for group in groups}
     if ref and ref not in by_name:
         names = ', '.join(group.path.name for group in groups)
@@ -699,14 +735,18 @@ def reference_group(groups):
 
 
 def correct_for_number(pairs):
-    """Give each of several pairs its p of the means on test, corrected for the number of pairs."""
-    p_values = {'accuracy': [pair.comparisons['test'].means['p'] for pair in pairs]}
-    for name in COMPARED_MEASURES:
+    """Give each of several pairs its p of every compared measure on test, for other seeds and other
+    reviews, corrected for the number of pairs."""
+    p_values = {'accuracy': [pair.comparisons['test'].gap['p'] for pair in pairs]}
+    for name in pairs[0].a.runs[0].by_text:
         p_values[name] = []
         for pair in pairs:
-            a = np.array(pair.a.measures[name])
-            b = np.array(pair.b.measures[name])
-            p_values[name].append(permutation_test(a, b)['p'])
+            values = []
+            for group in (pair.a, pair.b):
+                values.append(np.stack([run.by_text[name] for run in group.runs]))
+            found = interval(*values, clusters=pair.a.clusters['test'],
+                             paired=pair.comparisons['test'].paired)
+            p_values[name].append(found['p'])
     corrected = {name: holm(p) for name, p in p_values.items()}
     for i, pair in enumerate(pairs):
         pair.holm = {name: p[i] for name, p in corrected.items()}
@@ -747,59 +787,50 @@ def higher_and_lower(comparison):
     return comparison.b.label, comparison.a.label
 
 
-def excludes_0(comparison):
-    """Whether 0 is outside of the interval of the difference for other seeds and reviews."""
-    low, high = comparison.gap['both']
-    return low * high > 0
-
-
 def verdict_on(comparison):
-    """One sentence: a difference is shown if the test finds it and the interval excludes 0."""
+    """One sentence: a difference is shown if it is there for other seeds and other reviews."""
     higher, lower = higher_and_lower(comparison)
-    names = f'{comparison.a.label} and {comparison.b.label}'
-    found = comparison.means['p'] <= 0.05
-    excluded = excludes_0(comparison)
-    if found and excluded:
+    if comparison.gap['p'] <= 0.05:
         verdict = f'{higher} is more accurate than {lower}'
-    elif found or excluded:
-        verdict = f'interval and test disagree on whether {names} differ'
     else:
+        names = f'{comparison.a.label} and {comparison.b.label}'
         verdict = f'no difference in accuracy between {names} is shown'
     return f'On {comparison.split}, {verdict}'
 
 
 def verdict_on_all(pairs):
-    """What all pairs together show on test; of several pairs by the corrected p and the interval,
-    which has to exclude 0 as in `verdict_on`."""
+    """What all pairs together show on test; of several pairs by the corrected p."""
     if not pairs:
         return ''
     if len(pairs) == 1:
         return verdict_on(pairs[0].comparisons['test'])
     reference = pairs[0].b.label
-    found = []
-    unclear = []
-    for pair in pairs:
-        if pair.holm['accuracy'] > 0.05:
-            continue
-        if excludes_0(pair.comparisons['test']):
-            found.append(pair.a.label)
-        else:
-            unclear.append(pair.a.label)
-    verdict = f'No difference in accuracy on test from {reference} is shown'
-    if found:
-        verb = 'differs' if len(found) == 1 else 'differ'
-        verdict = f'In accuracy on test, {" and ".join(found)} {verb} from {reference}'
-    if unclear:
-        verdict += f'; on {" and ".join(unclear)}, interval and test disagree'
-    return verdict
+    found = [pair.a.label for pair in pairs if pair.holm['accuracy'] <= 0.05]
+    if not found:
+        return f'No difference in accuracy on test from {reference} is shown'
+    verb = 'differs' if len(found) == 1 else 'differ'
+    return f'In accuracy on test, {" and ".join(found)} {verb} from {reference}'
+
+
+def settings_that_differ(a, b):
+    """The settings in which the runs of two groups differ, as 'head and learning_rate'."""
+    config_a = a.runs[0].config
+    names = []
+    # the head first
+    for name in ['head', *sorted(config_a.keys() - MAY_DIFFER)]:
+        values = []
+        for group in (a, b):
+            values.append({json.dumps(run.config.get(name)) for run in group.runs})
+        if name in b.runs[0].config and values[0] != values[1]:
+            names.append(name)
+    return ' and '.join(names) or 'group'
 
 
 def describe_test(test, n, m):
     """A permutation test of n runs against m, as the end of a sentence."""
     kind = 'possible' if test['exact'] else 'random'
-    significant = 'significant' if test['p'] <= 0.05 else 'not significant'
     return (f'{test["hits"]:,} of the {test["splits"]:,} {kind} splits of these runs into '
-            f'{n} and {m}: p = {test["p"]:.2g}, {significant}')
+            f'{n} and {m}: p = {test["p"]:.2g}')
 
 
 def describe(comparison):
@@ -812,6 +843,8 @@ def describe(comparison):
     b_name = markdown(b.label)
     gap = comparison.gap
     low, high = gap['both']
+    pairs = ', seed by seed' if comparison.paired else ''
+    differing = settings_that_differ(a, b)
     means = describe_test(comparison.means, len(a.runs), len(b.runs))
     spread = describe_test(comparison.spread, len(a.runs), len(b.runs))
     sd, sd_low, sd_high = comparison.sd
@@ -826,17 +859,17 @@ def describe(comparison):
     return (
         f'**{markdown(verdict_on(comparison))}.**\n\n'
         f'- Mean: {higher} is {abs(gap["estimate"]):.2f} points above {lower}. 95 % interval of '
-        f'{a_name} minus {b_name} for other seeds and other reviews: '
-        f'{low:+.2f} to {high:+.2f} points.\n'
-        f'- Chance: were the head without effect, the means would be at least this far apart in '
-        f'{means}.\n'
+        f'{a_name} minus {b_name} for other seeds and other reviews{pairs}: '
+        f'{low:+.2f} to {high:+.2f} points, p = {gap["p"]:.2g}.\n'
+        f'- Chance: if the choice of {differing} had no effect, the means on these reviews would '
+        f'be at least this far apart in {means}.\n'
         f'- Spread: from worst to best run, {a_name} {a.accuracy[split]["max-min"]:.2f}, '
-        f'{b_name} {b.accuracy[split]["max-min"]:.2f} points; were the head without effect, '
-        f'these would differ at least as much in {spread}.\n'
-        f'- Seeds: runs of one head scatter with a standard deviation of {sd:.2f} points '
-        f'(95 % interval {sd_low:.2f} to {sd_high:.2f}). So it takes {runs:,} runs per head '
+        f'{b_name} {b.accuracy[split]["max-min"]:.2f} points; if the choice of {differing} '
+        f'had no effect, these would differ at least as much in {spread}.\n'
+        f'- Seeds: runs of one group scatter with a standard deviation of {sd:.2f} points '
+        f'(95 % interval {sd_low:.2f} to {sd_high:.2f}). So it takes {runs:,} runs per group '
         f'({runs_low:,} to {runs_high:,}) to find a difference of {effect:g} points with 80 % '
-        'power.\n'
+        'power by a t test that does not pair the seeds.\n'
         f'- Reviews: {100 * share:.1f} % on {reviews:,} reviews is uncertain by +-{of_reviews:.2f} '
         'points through the choice of the reviews alone, and the difference by an estimated '
         f'+-{gap["reviews"]:.2f}, however many the seeds; {effect:g} points are '
@@ -945,6 +978,8 @@ def measure_column(name):
         'gradient, first': 'd loss / d z, first',
         'gradient': 'last',
         'ECE': 'ECE, %',
+        'ECE floor': 'its floor',
+        'ECE floor, scaled': 'its floor',
     }
     if name == 'steps':
         digits = 0
@@ -967,8 +1002,9 @@ def report_measures(groups):
     blocks.append(
         'F1, recall and AUROC in %. Train: as many training reviews as val has, without token '
         'dropout. d loss / d z: its mean norm over val at the first and the last evaluation. '
-        'Brier: summed over the classes. ECE: 15 bins. Scaled: logits divided by the temperature '
-        'that is best on val.')
+        'Brier: summed over the classes. ECE: 15 bins; its floor is what perfect calibration would '
+        'have on average on so many reviews. Scaled: logits divided by the temperature that is '
+        'best on val.')
     return blocks
 
 
@@ -1022,6 +1058,12 @@ def threshold_columns(names):
     return columns
 
 
+def another_val_text(values):
+    """The middle 95 % of a figure's values of `with_another_val`, as the end of a sentence."""
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return f'{low:.1f} to {high:.1f} for other seeds and another val'
+
+
 def judge_f1(group, subject):
     """What thresholds for the best F1 are worth on test, in a sentence."""
     gains = {}
@@ -1031,8 +1073,11 @@ def judge_f1(group, subject):
             before = judged.mean_over_classes(judged.without[split], 'F1')
             values.append(judged.mean_over_classes(judged.used[split], 'F1') - before)
         gains[split] = mean_text(values, 2)
+    classes = group.judged[0].rarest(None)
+    others = with_another_val(group.judged, 'F1', gain=True)[:, classes].mean(1)
     return (f'{subject}: F1 with thresholds minus F1 without is {gains["val"]} points on val, for '
-            f'which they were chosen, and **{gains["test"]} on test**.')
+            f'which they were chosen, and **{gains["test"]} on test** '
+            f'({another_val_text(others)}).')
 
 
 def judge_goal(group, subject):
@@ -1043,18 +1088,23 @@ def judge_goal(group, subject):
     for split in SPLITS:
         values = [one.mean_over_classes(one.used[split], rule) for one in group.judged]
         means[split] = mean_text(values, 2)
+    others = with_another_val(group.judged, rule)
+    over_classes = np.nanmean(others[:, first.rarest(None)], 1)
     text = (f'{subject}: chosen for a {rule} of {100 * first.thresholds.goal:g} % on val, where it '
-            f'is {means["val"]}, it is **{means["test"]} on test**')
+            f'is {means["val"]}, it is **{means["test"]} on test** '
+            f'({another_val_text(over_classes)})')
 
     # of several classes, a mean can hide one that is far from the goal
     by_class = {}
     for c in first.rarest(None):
         values = np.array([one.used['test'][rule][c] for one in group.judged])
         if not np.isnan(values).any():
-            by_class[group.runs[0].config['classes'][c]] = values
+            by_class[c] = values
     if len(by_class) > 1:
-        least = min(by_class, key=lambda name: by_class[name].mean())
-        text += f'; lowest there: {markdown_name(str(least))}, {mean_text(by_class[least], 2)}'
+        least = min(by_class, key=lambda c: by_class[c].mean())
+        name = markdown_name(str(group.runs[0].config['classes'][least]))
+        text += (f'; lowest there: {name}, {mean_text(by_class[least], 2)} '
+                 f'({another_val_text(others[:, least])})')
     return text + '.'
 
 
@@ -1133,18 +1183,19 @@ def report_many(pairs, verdict):
         ('', lambda pair: pair.a.label),
         ('accuracy, points', lambda pair: f'{pair.comparisons["test"].gap["estimate"]:+.2f}'),
         ('other seeds and reviews', gap_cell),
-        ('p', lambda pair: f'{pair.comparisons["test"].means["p"]:.2g}'),
+        ('p', lambda pair: f'{pair.comparisons["test"].gap["p"]:.2g}'),
         ('Holm', holm_cell('accuracy')),
     ]
-    for name in COMPARED_MEASURES:
+    for name in list(pairs[0].holm)[1:]:  # all but accuracy
         columns.append((name, difference_cell(name)))
         columns.append(('Holm', holm_cell(name)))
     return [
         f'## Against {markdown(pairs[0].b.label)}, on test',
         f'**{markdown(verdict)}.**',
         grid(columns, pairs),
-        'Differences of the means, with p of the permutation test and, corrected for the number of '
-        "groups, Holm's; of the other measures Holm's alone.",
+        'Differences of the means, with p for other seeds and other reviews (the interval excludes '
+        "0 if it is at most .05) and, corrected for the number of groups, Holm's; of the other "
+        "measures Holm's alone. Groups of the same seeds are compared seed by seed.",
     ]
 
 
@@ -1465,9 +1516,10 @@ def main():
     groups, notes = read_groups(paths, read_published(published))
     notes += judge_thresholds(groups)
     notes += note_differences(groups)
+    notes += note_absent_classes(groups[0].runs[0])
     pairs = compare_groups(groups, reference_group(groups))
-    if len(pairs) > 1:
-        notes += note_small_groups(pairs)
+    if len(pairs) == 1:
+        notes += note_small_groups(pairs[0])
     gaps = compare_baselines(groups)
     verdict = verdict_on_all(pairs)
     page_files = draw_page(groups[0]) if page else {}

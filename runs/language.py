@@ -115,12 +115,19 @@ def rates(folder):
 # 2. The runs
 
 def bits_of_texts(runs, key):
-    """Of each run and text of test, so that the mean over texts is the bits per byte of all of
-    them: [runs, texts]."""
+    """Bits per byte of test, r = sum d / sum b with d the bits and b the bytes of a text, as a mean
+    over the texts: [runs, texts].
+
+    A text counts as r + (d - r b) / mean b, by the residual of the ratio (Cochran 1977): a long
+    text has many bits, but differs from the others only if it has more of them a byte.
+    """
     rows = []
     for run in runs:
         preds = np.load(run / 'preds.npz')
-        rows.append(preds[key] / math.log(2) / preds['test_bytes'].mean())
+        bits = preds[key] / math.log(2)
+        n_bytes = preds['test_bytes']
+        ratio = bits.sum() / n_bytes.sum()
+        rows.append(ratio + (bits - ratio * n_bytes) / n_bytes.mean())
     return np.array(rows, float)
 
 

@@ -48,7 +48,7 @@ losses() {  # SET: all of its runs, then its tables
 
     # is it the loss, or the n-grams' rate? The first loss again, at the rates of squentropy, unless
     # these are among those that it was tried at
-    local control=$folder/control lower
+    local control=$folder/control lower ngram_rate
     rate=$(sed -n 's/^squentropy //p' "$folder/best_rates.txt")
     lower=$(ngram_rate "$1" squentropy "$rate")
     if [ "$lower" != "$(ngram_rate "$1" "${losses[0]}" "$rate")" ]; then
@@ -56,6 +56,19 @@ losses() {  # SET: all of its runs, then its tables
             --out_dir="$control/${losses[0]}"
         python evaluate.py "$control/${losses[0]}" "$folder/squentropy" --out_dir="$control"
     fi
+
+    # or its tuning, for squares had other n-grams' rates to choose from? The first loss at three of
+    # them, chosen on val by seeds that are not reported
+    local tuned=$folder/tuned
+    for ngram_rate in 5 15 50; do
+        train "$1" "${losses[0]}" 0.005 --ngram_rate=$ngram_rate --seed=10 --n_runs=2 \
+            --out_dir="$tuned/sweep/${losses[0]}/$ngram_rate"
+    done
+    python runs/sweep.py "$tuned"
+    ngram_rate=$(sed -n "s/^${losses[0]} //p" "$tuned/best_rates.txt")
+    train "$1" "${losses[0]}" 0.005 --ngram_rate="$ngram_rate" --n_runs=6 \
+        --out_dir="$tuned/${losses[0]}"
+    python evaluate.py "$tuned/${losses[0]}" "$folder/squentropy" --out_dir="$tuned"
 }
 
 # side by side: faster than one after the other on all of the cores

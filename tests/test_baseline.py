@@ -150,7 +150,8 @@ def test_the_kinds_are_good_on_the_sample(fitted):
 
 
 def test_beside_networks(sample, fitted, capsys):
-    """evaluate.py counts as result.json does, and nothing is said to differ but numbers of runs."""
+    """evaluate.py counts as result.json does, and nothing is said to differ but numbers of runs;
+    the films of val are few."""
     train(sample[0], fitted / 'ce', '--dataset=sample', '--head=ce', '--n_runs=2', '--epochs=1',
           '--block_size=10', '--batch_size=100')
     summary = evaluate(fitted, 'ce', *KINDS)
@@ -171,8 +172,9 @@ def test_beside_networks(sample, fitted, capsys):
         assert 0 < measures['NLL, scaled'] < 0.4
 
     sizes = {'CE': 2} | dict.fromkeys(KINDS, 1)
-    note, = summary['notes']
+    *few_films, note = summary['notes']
     assert note.endswith(str(sizes))
+    assert [text[:32] for text in few_films] == ['The groups of val say as much as']
     assert not summary['pairs']
     # the sample's reviews of a film are taken together
     out = capsys.readouterr().out

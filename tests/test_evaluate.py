@@ -17,7 +17,7 @@ import evaluate
 from helpers import make_run
 from model import make_head
 from nanoloss.configure import configure
-from nanoloss.stats import permutation_test
+from nanoloss.stats import interval
 
 ROOT = Path(__file__).parents[1]
 BCE = [(340, 170), (344, 172), (350, 176), (352, 168), (346, 174)]  # correct on (test, val)
@@ -81,8 +81,8 @@ def test_table_summary_and_figures(out, capsys):
     assert 'Beware' not in text
     assert '**On test, BCE is more accurate than CE.**' in text
     assert 'Mean: BCE is 3.40 points above CE.' in text
-    assert ('2 of the 252 possible splits of these runs into 5 and 5: p = 0.0079, significant'
-            in text)
+    assert 'if the choice of head had no effect' in text
+    assert '2 of the 252 possible splits of these runs into 5 and 5: p = 0.0079.' in text
     assert '0.26 points are 1.0 reviews' in text
 
     summary = json.loads((out / 'summary.json').read_text())
@@ -129,8 +129,8 @@ def test_summary_holds_these_figures_and_no_others(out, capsys):
     pair = summary['pairs'][0]
     assert list(pair) == ['a', 'b', 'test', 'val']
     assert list(pair['test']) == [
-        'verdict', 'estimate', 'seeds', 'both', 'reviews', 'means', 'spread', 'sd', 'seeds_needed',
-        'text']
+        'verdict', 'estimate', 'seeds', 'both', 'reviews', 'p', 'means', 'spread', 'sd',
+        'seeds_needed', 'text']
 
 
 @pytest.fixture
@@ -239,7 +239,8 @@ def test_best_val_epoch_is_told_apart(tmp_path, capsys):
 
 
 def test_any_number_of_groups(tmp_path, capsys):
-    """Three and more: one table against ref, Holm's p in it, brute force beside it."""
+    """Three and more: one table against ref, whose p are for other seeds and other reviews, Holm's
+    correction of them by hand beside it."""
     counts = {'a': [340, 344, 348, 352], 'b': [320, 324, 326, 330],
               'ce': [339, 345, 347, 352], 'd': [330, 331, 332, 333]}
     for name, column in counts.items():
@@ -251,18 +252,22 @@ def test_any_number_of_groups(tmp_path, capsys):
     rows = table_rows(text.split('## Against CE')[1])
 
     p = {}
+    intervals = {}
     for name in 'abd':
-        p[name] = permutation_test(np.array(counts[name]), np.array(counts['ce']))['p']
-    assert p['b'] == p['d'] == 2 / 70
-    assert p['a'] > 0.5
-    corrected = {'a': p['a'], 'b': 6 / 70, 'd': 6 / 70}
+        # make_run's runs are right about the first so many
+        a, b = [np.arange(400) < np.array(counts[group])[:, None] for group in (name, 'ce')]
+        found = interval(a, b, paired=True)
+        p[name] = found['p']
+        intervals[name] = '{:+.2f} to {:+.2f}'.format(*found['both'])
+    assert p['a'] > 0.5 > 0.05 > p['d'] > p['b']
+    corrected = {'a': p['a'], 'b': 3 * p['b'], 'd': 2 * p['d']}
     assert [row[0] for row in rows[2:]] == ['a', 'b', 'd']
     for name, row in zip('abd', rows[2:]):
         difference = np.mean(counts[name]) / 4 - 345.75 / 4
-        assert row[1] == f'{difference:+.2f}'
-        assert row[3:5] == [f'{p[name]:.2g}', f'{corrected[name]:.2g}']
-    assert 'No difference in accuracy on test from CE is shown' in text
-    assert 'With 4 and 4 runs and 3 comparisons, no p can survive' in text  # 2 / 70 * 3 > .05
+        assert row[1:5] == [f'{difference:+.2f}', intervals[name], f'{p[name]:.2g}',
+                            f'{corrected[name]:.2g}']
+    assert corrected['d'] < 0.05
+    assert '**In accuracy on test, b and d differ from CE.**' in text
     summary = json.loads((tmp_path / 'summary.json').read_text())
     for name, pair in zip('abd', summary['pairs']):
         assert (pair['a'], pair['b']) == (name, 'CE')
@@ -272,35 +277,79 @@ def test_any_number_of_groups(tmp_path, capsys):
     run(*three, '--ref=b')
     text = capsys.readouterr().out
     assert '## Against b' in text
-    assert 'In accuracy on test, a differs from b' not in text
-    for seed in range(4, 6):
-        for name in 'abd':
-            make_run(tmp_path / name / f'seed{seed}', (counts[name][3] + seed, 170))
-    run(*three, '--ref=b')
-    text = capsys.readouterr().out
-    assert 'In accuracy on test, a differs from b' in text
+    assert 'In accuracy on test, a and d differ from b' in text
     assert 'Beware' not in text
     with pytest.raises(SystemExit):
         run(*three, '--ref=ce')
     assert "there is no group 'ce'; there are a, b, d" in capsys.readouterr().err
 
 
+def test_ref_takes_a_label_as_it_is_printed(out, capsys):
+    make_run(out / 'd/seed0', (340, 170))
+    make_run(out / 'd/seed1', (340, 170))
+    for ref in ('BCE', 'bce'):
+        run(out / 'd', out / 'ce', out / 'bce', f'--ref={ref}')
+        assert '## Against BCE' in capsys.readouterr().out
+
+
+def test_seeds_are_paired_where_both_groups_have_them(out, capsys):
+    """Of runs whose seeds move up and down together, the difference is known far better."""
+    for seed in range(5):
+        make_run(out / f'x/seed{seed}', (BCE[seed][0] - 5 - seed % 2, 170))
+    run(out / 'bce', out / 'x')
+    text = capsys.readouterr().out
+    assert 'for other seeds and other reviews, seed by seed: ' in text
+    low, high = json.loads((out / 'summary.json').read_text())['pairs'][0]['test']['seeds']
+    # differences of 5, 6, 5, 6, 5 of 400: mean 1.35 points; t(0.975, 4) from the printed tables
+    half = 2.7764451 * np.std([5, 6, 5, 6, 5], ddof=1) / 4 / 5 ** 0.5
+    assert (low, high) == pytest.approx((-1.35 - half, -1.35 + half))
+
+    (out / 'x/seed4').rename(out / 'x/seed7')
+    edit(out / 'x/seed7/config.json', seed=7)
+    run(out / 'bce', out / 'x')
+    assert 'seed by seed' not in capsys.readouterr().out
+    low, high = json.loads((out / 'summary.json').read_text())['pairs'][0]['test']['seeds']
+    assert high - low > 5 * half
+
+
+def test_a_comparison_names_what_differs(tmp_path, capsys):
+    for name, config in (('a', {}), ('b', {'truncate': 'tail', 'gamma': 2.0}), ('c', {})):
+        for seed in range(4):
+            make_run(tmp_path / name / f'seed{seed}', (340 + seed, 170),
+                     **({'truncate': 'head'} | config))
+    run(tmp_path / 'a', tmp_path / 'b')
+    text = capsys.readouterr().out
+    assert 'if the choice of truncate had no effect' in text
+    assert 'of one group scatter' in text
+    assert 'head had no effect' not in text
+    run(tmp_path / 'a', tmp_path / 'c')
+    assert 'if the choice of group had no effect' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('n, m, lowest', [(3, 3, '0.1'), (2, 4, '0.067'), (4, 4, None),
+                                          (2, 5, None)])
+def test_too_few_runs_for_a_permutation_test_are_named(n, m, lowest, tmp_path, capsys):
+    for name, n_runs, correct in (('a', n, 350), ('b', m, 300)):
+        for seed in range(n_runs):
+            make_run(tmp_path / name / f'seed{seed}', (correct + seed, 170))
+    run(tmp_path / 'a', tmp_path / 'b')
+    text = capsys.readouterr().out
+    note = (f'With {m} and {n} runs no permutation test has p below {lowest}, so it can find '
+            'nothing; with 4 and 4 it could')
+    assert (note in text) == (lowest is not None)
+    assert 'can find nothing' in text or lowest is None
+
+
 @pytest.mark.parametrize('of_a, of_b, verdict', [
-    ((0.04, 1), (0.05, 2), 'In accuracy on test, a and b differ from CE'),
-    ((0.04, 1), (0.04, -1), 'In accuracy on test, a differs from CE; on b, interval and test '
-                            'disagree'),
-    ((0.04, -1), (0.2, 1), 'No difference in accuracy on test from CE is shown; on a, interval and '
-                           'test disagree'),
-    ((0.06, 1), (1, -1), 'No difference in accuracy on test from CE is shown'),
+    (0.04, 0.05, 'In accuracy on test, a and b differ from CE'),
+    (0.04, 0.06, 'In accuracy on test, a differs from CE'),
+    (0.06, 1, 'No difference in accuracy on test from CE is shown'),
 ])
-def test_a_difference_of_many_needs_both_test_and_interval(of_a, of_b, verdict):
-    """Each is a corrected p and the lower end of an interval up to 2."""
+def test_a_difference_of_many_is_shown_by_its_corrected_p(of_a, of_b, verdict):
     pairs = []
-    for label, (p, low) in (('a', of_a), ('b', of_b)):
-        comparison = SimpleNamespace(gap={'both': (low, 2)})
-        pairs.append(SimpleNamespace(
-            a=SimpleNamespace(label=label), b=SimpleNamespace(label='CE'), holm={'accuracy': p},
-            comparisons={'test': comparison}))
+    for label, p in (('a', of_a), ('b', of_b)):
+        pairs.append(SimpleNamespace(a=SimpleNamespace(label=label), b=SimpleNamespace(label='CE'),
+                                     holm={'accuracy': p}))
     assert evaluate.verdict_on_all(pairs) == verdict
 
 
@@ -320,7 +369,9 @@ def test_groups_that_one_run_knows_are_those_of_all(out, capsys):
     for seed in range(5):
         add_groups(out / f'ce/seed{seed}', 8)
     run(out / 'bce', out / 'ce')
-    assert 'those of a group, such as a movie, are taken together' in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert 'those of a group, such as a movie, are taken together' in text
+    assert 'The groups of test say as much as 8.0 of one size: with fewer than 20' in text
     after = json.loads((out / 'summary.json').read_text())
     for old, new in zip(before['groups'], after['groups']):
         assert new['test']['seeds'] == old['test']['seeds']
@@ -402,7 +453,7 @@ def test_measures_against_brute_force(n_class):
         logits[split], labels[split] = logits_of(n, n_class, 2.5, rng)
     classes = 'abc'[:n_class]
     head = make_head('ce', 1, n_class)
-    values, bins, confidence = evaluate.measure(head, logits, labels, classes)
+    values, bins, scaled_probs = evaluate.measure(head, logits, labels, classes)
     assert values['temperature'] == pytest.approx(2.5, rel=0.05)
     y = labels['test']
     for suffix, divisor in (('', 1), (', scaled', values['temperature'])):
@@ -410,7 +461,7 @@ def test_measures_against_brute_force(n_class):
         p = exp / exp.sum(1, keepdims=True)
         nll, brier, ece = probabilities_by_brute_force(p, y)
         if suffix:
-            assert confidence == pytest.approx(p.max(1))
+            assert scaled_probs == pytest.approx(p)
         assert values['NLL' + suffix] == pytest.approx(nll)
         assert values['Brier' + suffix] == pytest.approx(brier)
         assert values['ECE' + suffix] == pytest.approx(ece)
@@ -470,9 +521,35 @@ def test_measures_of_many_classes_and_of_one_that_does_not_occur():
     recalls = [np.mean(decided[labels == c] == c) for c in range(6)]
     assert values['lowest recall'] == pytest.approx(100 * min(recalls))
     assert list(values) == ['macro F1', 'lowest recall']
-    values = evaluate.measure_decisions(probs[:, :2], np.zeros(300, int), 'ab')
-    assert values['AUROC'] is None
-    assert values['recall of b'] == 0
+
+
+def test_a_class_that_no_text_has(tmp_path, capsys):
+    """It has no recall, and does not halve macro F1."""
+    probs = np.array([[0.9, 0.1]] * 9 + [[0.2, 0.8]])
+    values = evaluate.measure_decisions(probs, np.zeros(10, int), 'ab')
+    assert values['AUROC'] is values['recall of b'] is None
+    assert values['recall of a'] == pytest.approx(90)
+    assert values['macro F1'] == pytest.approx(100 * 18 / 19)  # of a: 9 right, 9 given, 10 true
+    several = np.tile([1, 0], (10, 1))
+    values = evaluate.measure_decisions(probs, several, 'ab')
+    assert values['macro F1'] == pytest.approx(100 * 18 / 19)
+    assert values['recall of b'] is None
+    values = evaluate.measure_decisions(np.tile(np.eye(6)[0], (10, 1)), np.zeros(10, int), 'abcdef')
+    assert values['lowest recall'] == values['macro F1'] == 100
+
+    folder = tmp_path / 'a/seed0'
+    make_run(folder, (400, 170))
+    preds = dict(np.load(folder / 'preds.npz'))
+    preds['test_labels'][:] = 0
+    preds['test_logits'][:] = -1
+    np.savez(folder / 'preds.npz', **preds)
+    run(tmp_path / 'a')
+    text = capsys.readouterr().out
+    assert 'Test has no text of pos: no recall is known of it' in text
+    head, _, row = table_rows(text.split('## The decisions')[1])[:3]
+    row = dict(zip(head, row))
+    assert row['recall of pos'] == '-'
+    assert row['macro F1'] == '100.00'
 
 
 # Runs that do not count
@@ -636,6 +713,7 @@ def test_a_run_of_which_nothing_is_drawn_has_an_interval_over_reviews():
     correct = np.arange(400)[None] % 8 != 0
     summary = evaluate.summarize_accuracy(correct, drawn=False)
     assert summary['seeds'] == (87.5, 87.5)
-    half = 196 * (0.875 * 0.125 / 399) ** 0.5
-    assert summary['both'] == pytest.approx((87.5 - half, 87.5 + half), abs=1e-3)
+    share = 352 / 404  # with two more that are right and two that are not
+    half = 196 * (share * (1 - share) / 403) ** 0.5
+    assert summary['both'] == pytest.approx((100 * share - half, 100 * share + half), abs=1e-3)
     assert evaluate.summarize_accuracy(correct)['both'] is None

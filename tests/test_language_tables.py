@@ -72,6 +72,27 @@ def test_the_distance_of_single_runs_is_that_of_pairs():
     assert [low, high] == pytest.approx([pairs.low, pairs.high], abs=1e-3)
 
 
+def test_the_interval_of_bits_per_byte_is_that_of_a_ratio(tmp_path):
+    """Long texts have more bits, but not more a byte: the interval of a distance is that of the
+    ratio over resampled texts, where the bits of each by the mean length vary with the length."""
+    rng = np.random.default_rng(1)
+    n_bytes = rng.integers(100, 5000, 300)
+    bits = {}
+    for loss, level in (('ce', 1.9), ('squentropy', 2.0)):
+        rate = level + 0.05 * rng.normal(size=300)  # of each text, a byte
+        bits[loss] = rate * n_bytes
+        write_run(tmp_path / loss / 'seed0', bits[loss] * math.log(2), n_bytes // 4, n_bytes)
+    rows = [language.bits_of_texts(language.finished(tmp_path / loss), 'test_nll') for loss in bits]
+    for row, values in zip(rows, bits.values()):
+        assert row.mean() == pytest.approx(values.sum() / n_bytes.sum())
+    estimate, low, high = language.distance(rows[1], rows[0])
+    difference = bits['squentropy'] - bits['ce']
+    assert estimate == pytest.approx(difference.sum() / n_bytes.sum())
+    draws = rng.integers(0, 300, (4000, 300))
+    resampled = difference[draws].sum(1) / n_bytes[draws].sum(1)
+    assert high - low == pytest.approx(2 * 1.96 * resampled.std(), rel=0.06)
+
+
 def test_the_tables(tmp_path):
     rng = np.random.default_rng(0)
     tokens = rng.integers(20, 90, 40)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import optimize
 from scipy import stats as scipy_stats
+from sklearn import metrics
 
 from nanoloss import stats
 
@@ -92,6 +93,106 @@ def test_interval_over_seeds_and_reviews_covers_the_true_difference(seed_sd, rev
     assert 0.92 <= covered / repeats <= 0.985
     if review_sd:
         assert covered_seeds / repeats < 0.9  # what the interval over seeds alone would claim
+
+
+@pytest.mark.parametrize('accuracy, n', [(0.995, 150), (0.98, 50), (0.9, 100)])
+def test_the_interval_of_few_wrong_answers_covers_the_truth(accuracy, n):
+    """Three seeds, which are mostly wrong about the same reviews. The interval of these answers
+    alone covers 63 and 75 % at the first two accuracies: often none is wrong."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        p = rng.beta(accuracy / 4, (1 - accuracy) / 4, n)  # of a review: seeds correlate at .8
+        low, high = stats.interval(rng.random((3, n)) < p)['both']
+        covered += low <= 100 * accuracy <= high
+        assert 0 <= low < high <= 100
+    assert 0.94 <= covered / 1000 <= 0.995
+
+
+@pytest.mark.parametrize('taste', [0.0, 0.6])
+@pytest.mark.parametrize('shared', [0.0, 0.9])
+def test_paired_seeds_cover_the_true_difference(taste, shared):
+    """Runs as reviews' difficulty + heads' tastes + seeds, of which both heads' share a part +
+    noise; the true difference is 0. p is at most .05 in the cases that are not covered."""
+    rng = np.random.default_rng(3)
+    n = 400
+    covered = np.zeros(2)
+    widths = np.zeros(2)
+    for _ in range(400):
+        difficulty = rng.normal(2, 1.5, n)
+        of_both = rng.normal(0, 0.2, (5, 1)) * shared ** 0.5
+        groups = []
+        for _ in 'ab':
+            seeds = of_both + rng.normal(0, 0.2, (5, 1)) * (1 - shared) ** 0.5
+            noise = rng.normal(0, 0.5, (5, n))
+            groups.append(difficulty + rng.normal(0, taste, n) + seeds + noise > 0)
+        for i, paired in enumerate([False, True]):
+            found = stats.interval(*groups, paired=paired)
+            low, high = found['both']
+            covered[i] += low <= 0 <= high
+            widths[i] += high - low
+            assert (found['p'] <= 0.05) == (not low <= 0 <= high)
+    # 0.95; three standard deviations of 400 draws are 0.033
+    assert 0.915 <= covered[1] / 400 <= 0.985
+    if shared and not taste:
+        assert widths[1] < 0.7 * widths[0]
+        assert covered[0] >= 396  # taken as independent, the interval is needlessly wide
+
+
+def test_paired_seeds_are_students_t_of_the_differences():
+    a = matrix([850, 860, 870, 880, 890], 1000)
+    b = matrix([845, 858, 866, 870, 889], 1000)
+    t_test = scipy_stats.ttest_rel(100 * a.mean(1), 100 * b.mean(1))
+    low, high = t_test.confidence_interval()
+    assert stats.interval(a, b, paired=True)['seeds'] == pytest.approx((low, high))
+
+
+def test_p_is_for_other_reviews_too():
+    """Two heads that differ in taste alone, not in accuracy: seeds tell them apart on these reviews
+    by chance, so that a test of the seeds finds a difference in most cases."""
+    rng = np.random.default_rng(7)
+    wrong = 0
+    wrong_by_seeds = 0
+    for _ in range(300):
+        difficulty = rng.normal(2, 1, 200)
+        groups = []
+        for _ in 'ab':
+            taste = rng.normal(0, 1, 200)
+            groups.append(difficulty + taste + rng.normal(0, 0.2, (5, 200)) > 0)
+        wrong += stats.interval(*groups)['p'] <= 0.05
+        counts = [group.sum(1) for group in groups]
+        wrong_by_seeds += scipy_stats.ttest_ind(*counts).pvalue <= 0.05
+    assert 0.02 < wrong / 300 < 0.09
+    assert wrong_by_seeds / 300 > 0.4
+    same = matrix([5, 5], 9)
+    assert stats.interval(same, same)['p'] == 1
+    assert stats.interval(same, matrix([4, 4], 9))['p'] > 0.1
+
+
+def test_effective_groups_by_hand():
+    assert stats.effective_groups(np.repeat(np.arange(7), 5)) == pytest.approx(7)
+    # 10^2 / (4^2 + 3^2 + 2^2 + 1)
+    clusters = np.array(list('aaaabbbccd'))
+    assert stats.effective_groups(clusters) == pytest.approx(100 / 30)
+    values = np.arange(10.0)
+    sums = np.array([0 + 1 + 2 + 3, 4 + 5 + 6, 7 + 8, 9]) - 4.5 * np.array([4, 3, 2, 1])
+    variance, df = stats.variance_of_mean(values, clusters)
+    assert df == pytest.approx(7 / 3)
+    assert variance == pytest.approx(10 / 7 * (sums ** 2).sum() / 100)
+
+
+@pytest.mark.parametrize('n_clusters, power', [(5, 1), (10, 1), (10, 1.5)])
+def test_the_interval_of_few_or_unequal_clusters_covers_the_truth(n_clusters, power):
+    """Sizes by Zipf's law. By the mere number of clusters the coverage is 77 to 88 %."""
+    rng = np.random.default_rng(n_clusters)
+    sizes = (200 / np.arange(1, n_clusters + 1) ** power).astype(int)
+    clusters = np.repeat(np.arange(n_clusters), sizes)
+    covered = 0
+    for _ in range(400):
+        p = rng.beta(20, 5, n_clusters)[clusters]
+        low, high = stats.interval(rng.random((5, len(p))) < p, clusters=clusters)['both']
+        covered += low < 80 < high
+    assert covered / 400 > 0.885
 
 
 def test_the_variance_of_clusters():
@@ -291,6 +392,50 @@ def test_confidence_bins_and_calibration_error_by_hand():
     expected[14] = [1, 1, 1]  # a confidence of 1 belongs to the last bin
     assert bins == pytest.approx(expected)
     assert stats.calibration_error(bins) == pytest.approx(100 * (0.38 + 0.1) / 4)
+
+
+@pytest.mark.parametrize('n', [60, 2000])
+def test_the_floor_of_the_calibration_error_is_that_of_perfect_calibration(n):
+    rng = np.random.default_rng(9)
+    probs = rng.dirichlet(np.full(3, 0.4), n)
+    found = []
+    for _ in range(400):
+        labels = (rng.random((n, 1)) > probs.cumsum(1)).sum(1)
+        found.append(stats.calibration_error(stats.confidence_bins(probs, labels)))
+    floor = stats.calibration_floor(stats.confidence_bins(probs, labels))
+    assert floor == pytest.approx(np.mean(found), rel=0.05)
+    # nothing is uncertain
+    assert stats.calibration_floor(stats.confidence_bins(np.eye(3), np.arange(3))) == 0
+
+
+@pytest.mark.parametrize('multi_label', [False, True])
+def test_values_by_text_are_the_measures_and_scatter_as_they_do(multi_label):
+    """Their mean is the measure, and its standard error is that over resampled texts."""
+    rng = np.random.default_rng(11)
+    n = 1500
+    probs = rng.dirichlet([1.5, 1, 0.5, 0.2], n)
+    labels = (rng.random((n, 1)) > (0.3 / 4 + 0.7 * probs).cumsum(1)).sum(1)  # too sure
+    if multi_label:
+        labels = (rng.random((n, 4)) < 0.1 + 0.8 * probs).astype(int)
+
+    def measures(rows):
+        decisions = probs[rows] > 0.5 if multi_label else probs[rows].argmax(1)
+        p, y = stats.each_decision(probs[rows], labels[rows])
+        return [
+            100 * metrics.f1_score(labels[rows], decisions, average='macro', zero_division=0),
+            stats.negative_log_likelihood(p, y),
+            stats.calibration_error(stats.confidence_bins(p, y)),
+        ]
+
+    nothing = stats.values_by_text(probs, np.zeros((n, 4), int))  # no text has any label
+    assert nothing['macro F1'].mean() == 0
+    values = stats.values_by_text(probs, labels)
+    assert list(values) == ['macro F1', 'NLL, scaled', 'ECE, scaled']
+    means = [value.mean() for value in values.values()]
+    assert means == pytest.approx(measures(np.arange(n)))
+    draws = [measures(rng.integers(0, n, n)) for _ in range(150)]
+    errors = [value.std() / n ** 0.5 for value in values.values()]
+    assert errors == pytest.approx(np.std(draws, 0), rel=0.25)
 
 
 def test_negative_log_likelihood_and_brier_score_by_hand():

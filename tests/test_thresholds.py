@@ -15,9 +15,19 @@ from sklearn import metrics
 
 from conftest import call
 from helpers import fails, script
+from nanoloss import thresholds
 from nanoloss.labels import NO_ANSWER, Thresholds, decide
+from nanoloss.stats import half_interval
 from nanoloss.thresholds import (
-    NEUTRAL, choose_threshold, choose_thresholds, figures_of, flags, threshold_curve)
+    NEUTRAL,
+    choose_threshold,
+    choose_thresholds,
+    figures_of,
+    flags,
+    judge,
+    threshold_curve,
+    with_another_val,
+)
 
 
 # Choosing
@@ -199,6 +209,58 @@ def probs_of(run, split):
     if preds[f'{split}_labels'].ndim == 2:
         return 1 / (1 + np.exp(-z))
     return np.exp(z) / np.exp(z).sum(1, keepdims=True)
+
+
+def test_the_interval_for_another_val_covers_what_other_vals_choose(monkeypatch):
+    """Val after val from one distribution, three runs that hardly differ: the precision on test is
+    as far from its mean over all vals as the interval says, and much farther than seeds are."""
+    monkeypatch.setattr(thresholds, 'RESAMPLES', 80)
+    rng = np.random.default_rng(0)
+
+    def draw(n):
+        """Labels and what three runs make of them, calibrated but for their noise."""
+        z = rng.normal(0, 1.5, n)
+        labels = (rng.random(n) < 1 / (1 + np.exp(-z))).astype(int)
+        p = 1 / (1 + np.exp(-z - rng.normal(0, 0.05, (3, n))))
+        return labels, np.stack([1 - p, p], 2)
+
+    test_labels, test_probs = draw(2000)
+    found = []
+    intervals = []
+    for _ in range(30):
+        val_labels, val_probs = draw(400)
+        several = []
+        for of_val, of_test in zip(val_probs, test_probs):
+            kept = choose_thresholds('precision', 0.9, of_val, flags(val_labels, 2), only=1)
+            several.append(judge(kept, {'val': of_val, 'test': of_test},
+                                 {'val': val_labels, 'test': test_labels}))
+        found.append([judged.used['test']['precision'][1] for judged in several])
+        others = with_another_val(several, 'precision')
+        assert others.shape == (80, 2)
+        intervals.append(np.percentile(others[:, 1], [2.5, 97.5]))
+    truth = np.mean(found)
+    low, high = np.transpose(intervals)
+    assert np.mean((low <= truth) & (truth <= high)) >= 0.83  # 0.95; at least 25 of 30
+    half = [half_interval(values) for values in found]
+    assert np.mean(np.abs(np.mean(found, 1) - truth) <= half) < 0.5
+    width = np.mean(high - low)
+    assert width == pytest.approx(2 * 1.96 * np.mean(found, 1).std(), rel=0.3)
+
+
+def test_a_gain_for_another_val_is_that_over_no_thresholds():
+    rng = np.random.default_rng(0)
+    labels = {split: rng.integers(0, 3, 300) for split in ('val', 'test')}
+    probs = {split: rng.dirichlet(np.ones(3), 300) for split in labels}
+    kept = choose_thresholds('f1', None, probs['val'], flags(labels['val'], 3))
+    judged = judge(kept, probs, labels)
+    gain = with_another_val([judged, judged], 'F1', gain=True)
+    plain = with_another_val([judged, judged], 'F1')
+    assert np.allclose(plain - gain, judged.without['test']['F1'])
+
+
+def test_macro_f1_is_of_the_classes_that_texts_have():
+    figures = figures_of(np.array([0, 0, 1]), flags(np.array([0, 0, 0]), 3))
+    assert figures['macro F1'] == pytest.approx(80)  # of class 0: 2 right of 2, of 3
 
 
 @pytest.mark.parametrize('argv, rule, goal', [
