@@ -339,10 +339,11 @@ def write_jsonl(classifier, review, p, name, pieces):
 def write_text(classifier, review, p, name, pieces):
     beginning = printable(' '.join(review.split()))[:100]
     probability = p[classifier.explained_class(p)]
-    print(f'{joined_label(classifier, p) or "-"}  {probability:.3f}  {beginning}')
+    label = printable(joined_label(classifier, p))
+    print(f'{label or "-"}  {probability:.3f}  {beginning}')
     if explain:
         shown = highlighted(pieces) if sys.stdout.isatty() else strongest(pieces)
-        print(f'  for {name}:\n{shown}')
+        print(f'  for {printable(name)}:\n{shown}')
 
 
 WRITERS = {'text': write_text, 'csv': write_csv, 'jsonl': write_jsonl}

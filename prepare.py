@@ -33,6 +33,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from nanoloss.configure import configure, fail
+from nanoloss.escape import one_line
 from nanoloss.files import replacing_folder, write_json
 from nanoloss.rows import TextStore, in_batches, read_source, unlabelled_rows
 from nanoloss.sources import default_name, kind_of_source
@@ -349,7 +350,7 @@ def write_data_set(folder, config, rows, store, facts, unlabelled=None):
 
 def print_table(folder, config, meta, columns, group_word):
     """group_word: a word for the source's groups, in the plural."""
-    classes = ', '.join(meta['classes'][:20]) or 'no classes'
+    classes = one_line(', '.join(meta['classes'][:20])) or 'no classes'
     if len(meta['classes']) > 20:
         classes += f', ... ({len(meta["classes"]):,} classes)'
     print(f'{folder}: {classes}; tokens of {config.tokenizer}')
@@ -413,9 +414,6 @@ if __name__ == '__main__':
         main(config)
     except MemoryError:
         fail('out of memory; nothing was written')
-    except ImportError as error:
-        fail(f'cannot load a package: {error}; too little memory, or pip install -r '
-             'requirements.txt')
     except KeyboardInterrupt:
         print('\nstopped; nothing was written', file=sys.stderr)
         sys.exit(130)

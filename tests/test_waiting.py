@@ -4,8 +4,10 @@ import errno
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from helpers import ROOT, make_data, make_run, script
@@ -111,6 +113,25 @@ def test_memory_that_torch_does_not_fit_in(tmp_path, name):
                           capture_output=True, text=True, preexec_fn=limit_memory)
     assert done.returncode == 2
     assert done.stderr == f'{name}: out of memory\n'
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
+def test_memory_for_prepare(tmp_path):
+    """With less and less of it, the data set is whole, or there is none and a line says why."""
+    rows = ''.join(f'kettle number {i},{"ab"[i % 2]}\n' for i in range(60))
+    (tmp_path / 'my.csv').write_text('text,label\n' + rows)
+    environment = {**os.environ, 'OPENBLAS_NUM_THREADS': '1'}
+    codes = []
+    for megabytes in 700, 400, 300, 200:
+        limit = partial(resource.setrlimit, resource.RLIMIT_AS, (megabytes * 2 ** 20,) * 2)
+        done = subprocess.run([sys.executable, ROOT / 'prepare.py', '--source=my.csv'],
+                              cwd=tmp_path, env=environment, capture_output=True, text=True,
+                              preexec_fn=limit)
+        codes.append(done.returncode)
+        assert done.stderr.count('\n') == (done.returncode != 0), done.stderr
+        assert (tmp_path / 'data').exists() == (done.returncode == 0)
+        shutil.rmtree(tmp_path / 'data', ignore_errors=True)
+    assert codes[0] == 0 and codes[-1] == 2 and set(codes) == {0, 2}
 
 
 def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
