@@ -4,12 +4,12 @@
     python evaluate.py out/imdb/nbsvm out/bce out/ce --out_dir=out      beside networks
 
 A table of networks should have the line that says whether it was worth training one. The kinds, all
-of them on words and pairs of words; the SVMs decide one class against the rest:
+of them on words and pairs of words; the SVMs are one-vs-rest:
 - tfidf_lr: TF-IDF, logistic regression
 - tfidf_svm: TF-IDF, linear SVM
 - nbsvm: naive Bayes' weights, linear SVM (Wang and Manning 2012)
-- tfidf_chars_svm: TF-IDF of words and, beside it, of n-grams of 2 to 5 characters within words,
-  linear SVM; it also reads scripts that put no spaces between words
+- tfidf_chars_svm: TF-IDF of words, concatenated with that of n-grams of 2 to 5 characters within
+  words, linear SVM; it also suits scripts without spaces between words
 
 Notable:
 - Texts are decoded from the data set's own tokens, so split and dropped texts are the networks'.
@@ -25,7 +25,7 @@ import time
 import warnings
 from pathlib import Path
 
-from nanoloss import is_out_of_memory  # before torch, whose threads it tells how to wait
+from nanoloss import is_out_of_memory  # before torch: it sets how OpenMP threads wait
 import numpy as np
 import scipy.linalg
 import scipy.sparse
@@ -60,7 +60,7 @@ GRIDS = {  # of C, for each kind
     'tfidf_lr': [1, 3, 10, 30, 100, 300, 1000],
     'tfidf_svm': [0.03, 0.1, 0.3, 1, 3, 10],
     'nbsvm': [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3],
-    'tfidf_chars_svm': [0.03, 0.1, 0.3, 1, 3],  # 10 is no better on val, and takes half of all time
+    'tfidf_chars_svm': [0.03, 0.1, 0.3, 1, 3],  # 10 is no better on val, and takes half of the time
 }
 # of nbsvm: the SVM alone, and the paper's interpolation between it and naive Bayes
 BETAS = [1, 0.25]
@@ -112,11 +112,11 @@ def read_texts(data, meta):
 
 
 def count_terms(texts, **settings):
-    """Texts -> {split: sparse counts [reviews, terms]}, of the terms that train has.
+    """Texts -> {split: sparse counts [reviews, terms]} of the terms that occur in train.
 
-    settings: of `CountVectorizer`, what a term is. Raises ValueError where train has none."""
-    # The terms of a single review are most of a large vocabulary, and say little. Few reviews have
-    # too few terms to lose any.
+    settings: of `CountVectorizer`, which define a term. Raises ValueError if train has none."""
+    # Terms that occur in one review only are most of a large vocabulary and say little. With few
+    # reviews, there are too few terms to lose any.
     min_df = 2 if len(texts['train']) >= 5000 else 1
     vectorizer = CountVectorizer(min_df=min_df, **settings)
     counts = {'train': vectorizer.fit_transform(texts['train'])}
@@ -126,7 +126,7 @@ def count_terms(texts, **settings):
 
 
 def count_words(texts):
-    """Words and pairs of words, see `count_terms`."""
+    """Counts of words and pairs of words, see `count_terms`."""
     try:
         counts = count_terms(texts, ngram_range=(1, 2))
     except ValueError as error:
@@ -137,18 +137,18 @@ def count_words(texts):
 
 
 def weigh(counts):
-    """Counts -> TF-IDF, {split: sparse [reviews, terms]}; a review's has length 1."""
+    """Counts -> TF-IDF, {split: sparse [reviews, terms]}; each row has norm 1."""
     tfidf = TfidfTransformer(sublinear_tf=True).fit(counts['train'])
     return {name: tfidf.transform(split) for name, split in counts.items()}
 
 
 def make_features(kind, texts, counts):
-    """Texts, and counts of their words -> the features of a kind, {split: sparse [reviews,
+    """Texts and counts of their words -> the features of a kind, {split: sparse [reviews,
     features]}."""
     if kind == 'nbsvm':  # a word is in a review or not
         return {name: (split > 0).astype(float) for name, split in counts.items()}
     features = weigh(counts)
-    if kind == 'tfidf_chars_svm':  # in float32, for long texts have thousands of these n-grams
+    if kind == 'tfidf_chars_svm':  # in float32, since long texts have thousands of n-grams
         chars = weigh(count_terms(texts, analyzer='char_wb', ngram_range=(2, 5), dtype=np.float32))
         for name in SPLITS:
             both = features[name], chars[name]
@@ -179,8 +179,8 @@ def fit_output(kind, x, target, C, beta=1):
     if kind == 'tfidf_lr':
         model = LogisticRegression(C=C, max_iter=1000).fit(x, target)
         return model.coef_[0], model.intercept_[0]
-    # liblinear copies x, at 16 bytes a number, and crashes where memory is too little for that, so
-    # that NumPy tries first
+    # liblinear copies x, at 16 bytes a number, and crashes if memory is short, so try with NumPy
+    # first, which raises MemoryError
     np.empty(2 ** 24 + 32 * x.nnz, np.uint8)
     svm = LinearSVC(C=C, dual='auto', random_state=0)
     if kind != 'nbsvm':
@@ -351,10 +351,10 @@ def describe(settings, meta):
 
 
 def reserve_blas_buffer():
-    """Let SciPy's OpenBLAS, which L-BFGS calls, allocate its buffer of 32 MB, which it keeps.
+    """Make SciPy's OpenBLAS, which L-BFGS calls, allocate its buffer of 32 MB, which it keeps.
 
-    Later there may be too little memory, and OpenBLAS 0.3.30 then tries again without end. So NumPy
-    tries first. Raises MemoryError."""
+    Later, memory may be short, and OpenBLAS 0.3.30 then retries forever. NumPy allocates 64 MB
+    first, and raises MemoryError if there is too little."""
     np.empty(2 ** 26, np.uint8)
     scipy.linalg.cholesky(np.eye(3))
 

@@ -15,8 +15,8 @@ Notable:
   its own result.json is named and left out.
 - Temperature scaling (Guo 2017): logits divided by the T that is best on val, then judged on test.
 - Two 95 % intervals: for other seeds, judged on the same reviews (Student's t), and for other seeds
-  and other reviews. A difference is shown if its p for other seeds and other reviews is at most
-  .05, with several groups after Holm's correction. Groups of the same seeds are compared seed by
+  and other reviews. A difference is called shown if its p for the latter is at most .05, after
+  Holm's correction if there are several groups. Groups with the same seeds are compared seed by
   seed.
 - Thresholds are chosen on val and judged on test. Only then, or when they are taken away, something
   is written into the runs, into their result.json.
@@ -26,7 +26,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanoloss import is_out_of_memory  # before torch, whose threads it tells how to wait
+from nanoloss import is_out_of_memory  # before torch: it sets how OpenMP threads wait
 import numpy as np
 import torch
 from sklearn import metrics
@@ -114,7 +114,7 @@ def measure_decisions(probs, labels, classes):
     """F1, recall and AUROC in %: {name: value or None}.
 
     probs [N, classes]; labels int [N] or, of several labels a review, 0 and 1 [N, classes].
-    Macro F1 and the lowest recall are over the classes that occur; one that does not has no recall.
+    Macro F1 and the lowest recall are over the classes that occur; the recall of another is None.
     """
     multi_label = labels.ndim == 2
     decisions = probs > 0.5 if multi_label else probs.argmax(1)
@@ -455,8 +455,8 @@ def clusters_of(runs):
             notes.append(f'All reviews of {split} are of one group; intervals for other reviews '
                          'are for others of that group')
         elif known and effective_groups(known[0]) < FEW_GROUPS:
-            notes.append(f'The groups of {split} say as much as '
-                         f'{effective_groups(known[0]):.1f} of one size: with fewer than '
+            notes.append(f'The groups of {split} carry the information of '
+                         f'{effective_groups(known[0]):.1f} of equal size: with fewer than '
                          f'{FEW_GROUPS}, 95 % intervals for other reviews cover about 90 %')
     return clusters, notes
 
@@ -636,14 +636,14 @@ def differing_settings(groups):
 
 
 def note_absent_classes(run):
-    """A note on the classes that no text of test has; all runs have the same test."""
+    """A note on the classes without a text in test, which is the same for all runs."""
     classes = run.config['classes']
     present = flags(run.labels['test'], len(classes)).any(0)
     absent = [name for name, is_there in zip(classes, present) if not is_there]
     if not absent:
         return []
-    return [f'Test has no text of {first_three(absent)}: no recall is known of it, and macro F1 is '
-            'the mean of the other classes']
+    return [f'Test has no text of {first_three(absent)}: recall is undefined there, and macro F1 '
+            'is the mean over the other classes']
 
 
 def note_differences(groups):
@@ -660,10 +660,10 @@ def note_differences(groups):
 
 
 def note_small_groups(pair):
-    """A note if a pair's permutation tests can find nothing, for lack of runs."""
+    """A note if a pair has too few runs for its permutation tests to find anything."""
     n = len(pair.a.runs)
     m = len(pair.b.runs)
-    # the lowest p there is: of one split and, where the groups are of a size, its mirror image
+    # the lowest possible p: that of one split and, for groups of equal size, its mirror image
     extreme_splits = 2 if n == m else 1
     lowest = extreme_splits / math.comb(n + m, n)
     if lowest <= 0.05:
@@ -681,7 +681,7 @@ class Comparison:
     b: Group
     split: str
     gap: dict           # accuracy of a minus that of b in points, see `interval`
-    paired: bool        # whether both have the same seeds; then it is that of pairs
+    paired: bool        # whether both have the same seeds; then gap is of the pairs
     means: dict         # the permutation test of the means, see `permutation_test`
     spread: dict        # the same of the max-min distances
     sd: list            # of the runs of one head, in points, see `pooled_sd`
@@ -689,7 +689,7 @@ class Comparison:
 
 
 def same_seeds(a, b):
-    """Whether two groups have runs of the same seeds, which are in order."""
+    """Whether two groups have runs with the same seeds. The runs are in order of their seeds."""
     return [run.seed for run in a.runs] == [run.seed for run in b.runs]
 
 
@@ -723,8 +723,7 @@ class Pair:
 
 def reference_group(groups):
     """The group that all others are tested against, as the setting ref says."""
-    # by the folder's name or, where no folder has that name, by the label as printed or in lower
-    # case
+    # later entries win: the folder's name before the label, that before the label in lower case
     by_name = {group.label.lower(): group for group in groups}
     by_name |= {group.label: group for group in groups}
     by_name |= {group.path.name: group for group in groups}
@@ -735,8 +734,8 @@ def reference_group(groups):
 
 
 def correct_for_number(pairs):
-    """Give each of several pairs its p of every compared measure on test, for other seeds and other
-    reviews, corrected for the number of pairs."""
+    """Set `holm` of each pair: the p values of accuracy and of the measures of `values_by_text` on
+    test, for other seeds and other reviews, corrected for the number of pairs."""
     p_values = {'accuracy': [pair.comparisons['test'].gap['p'] for pair in pairs]}
     for name in pairs[0].a.runs[0].by_text:
         p_values[name] = []
@@ -788,7 +787,7 @@ def higher_and_lower(comparison):
 
 
 def verdict_on(comparison):
-    """One sentence: a difference is shown if it is there for other seeds and other reviews."""
+    """Whether a difference is shown, for other seeds and other reviews, in a sentence."""
     higher, lower = higher_and_lower(comparison)
     if comparison.gap['p'] <= 0.05:
         verdict = f'{higher} is more accurate than {lower}'
@@ -799,7 +798,7 @@ def verdict_on(comparison):
 
 
 def verdict_on_all(pairs):
-    """What all pairs together show on test; of several pairs by the corrected p."""
+    """The verdict on all pairs on test, in a sentence; with several pairs, by the corrected p."""
     if not pairs:
         return ''
     if len(pairs) == 1:
@@ -813,7 +812,7 @@ def verdict_on_all(pairs):
 
 
 def settings_that_differ(a, b):
-    """The settings in which the runs of two groups differ, as 'head and learning_rate'."""
+    """The settings in which two groups differ, as 'head and learning_rate'; 'group' if none."""
     config_a = a.runs[0].config
     names = []
     # the head first
@@ -1059,7 +1058,7 @@ def threshold_columns(names):
 
 
 def another_val_text(values):
-    """The middle 95 % of a figure's values of `with_another_val`, as the end of a sentence."""
+    """The middle 95 % of one column of `with_another_val`, as the end of a sentence."""
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return f'{low:.1f} to {high:.1f} for other seeds and another val'
 

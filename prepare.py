@@ -4,23 +4,25 @@
     python prepare.py --source=PATH/aclImdb_v1.tar.gz     IMDB from the archive or its folder
     python prepare.py --source=sample                     the small set in this repository
     python prepare.py --source=my.csv --text=body --label=stars --group=author
-    python prepare.py --source=my.csv --text=title,body   a text of two columns
+    python prepare.py --source=my.csv --text=title,body   texts that span two columns
     python prepare.py --source=my.csv --label=rude,spam   several labels, a column of 0 and 1 each
-    python prepare.py --source=my.csv --unlabelled=more.csv     and texts for a teacher (train.py)
+    python prepare.py --source=my.csv --unlabelled=more.csv     and texts for a teacher to label
     python prepare.py --source=my.csv --label=            texts alone, for a language model
-    python prepare.py --source='part*.jsonl.gz' --name=my       several files, also packed
-    python prepare.py --source=my/                        a folder with a folder of texts per class
+    python prepare.py --source='part*.jsonl.gz' --name=my       several files, also compressed
+    python prepare.py --source=my/                        a folder of texts per class
     ... | python prepare.py --source=- --name=my          JSON lines from standard input
     python prepare.py --source=hub:fancyzhx/ag_news       a data set of the hub
 
 Notable:
-- A file that cannot be read as it was meant is an error, never a smaller data set. Rows that are
-  left out are counted, and the table names the reason.
+- A file that cannot be read as intended is an error, never a smaller data set. Rows that are left
+  out are counted, and the table gives the reason.
 - Rows have one canonical order, by the hash of label and text: IMDB is the same, bit for bit, from
   the hub and from the archive.
-- Splits share no text, also if white space or tags differ, and train shares no movie (group) with
-  val and test.
-- cl100k_base needs no download: its table comes out of the bpe-openai wheel and is checked.
+- Splits share no text, not even one that differs in white space or tags only, and train shares no
+  group with val and test, unless these have files of their own (then shared groups are counted).
+- IMDB is an exception: only exact copies are dropped, and val and test, both cut out of the
+  official test side, may share texts and movies.
+- cl100k_base needs no download: its table comes from the bpe-openai wheel and is checked.
 """
 import hashlib
 import os
@@ -43,52 +45,52 @@ from nanoloss.tokenizer import tokenizer as load_tokenizer
 
 # -----------------------------------------------------------------------------
 source = 'imdb'  # imdb, sample, hub:OWNER/NAME, an aclImdb archive, a folder, or a file
-name = ''  # of the data set, data/<name>; '': imdb, sample, or the name of the file
+name = ''  # name of the data set, data/<name>; '': imdb, sample, or the name of the file
 data_dir = 'data'  # the folder of data sets
-text = 'text'  # column of your file: the text; several, as title,body, are joined by line breaks
-label = 'label'  # column: its class; several, as rude,spam, hold 0 and 1; '': none (pretrain.py)
-label_sep = ''  # separates the labels of a text in its cell, such as ;  '': each text has one
-group = ''  # column: rows of one group, such as a movie, stay in one split; '': none
-val_source = ''  # a file of its own for val; '': val_frac of the source
-test_source = ''  # a file of its own for test; '': test_frac of the source
-encoding = 'utf-8'  # of the files: utf-8, utf-16, cp1252 ...
-sep = ''  # between the cells of a CSV file: ; or | or tab; '': a comma, in .tsv a tab
-quoting = 'auto'  # of cells in CSV files: auto, minimal (unchecked), none: " is part of the texts
-hub_config = ''  # configuration of hub:OWNER/NAME; '' if it has only one
-revision = ''  # a commit, tag or branch of it; '': the newest
-train_split = 'train'  # its splits; val and test are cut out of train if it lacks them
-val_split = 'validation'  # '': not used, val is cut out of train
-test_split = 'test'
+text = 'text'  # column of texts; several, such as title,body, are joined by line breaks
+label = 'label'  # column of classes; several, such as rude,spam, hold 0 and 1; '': no labels
+label_sep = ''  # separator of several labels in one cell, such as ;  '': none
+group = ''  # column of groups, such as movies: rows of one group stay in one split; '': none
+val_source = ''  # separate file for val; '': val_frac of the source
+test_source = ''  # separate file for test; '': test_frac of the source
+encoding = 'utf-8'  # encoding of the files: utf-8, utf-16, cp1252 ...
+sep = ''  # separator of the cells in CSV files: ; or | or tab; '': a comma (.tsv: a tab)
+quoting = 'auto'  # quotes around CSV cells: auto, minimal (unchecked), none (quotes are text)
+hub_config = ''  # configuration of hub:OWNER/NAME; '': the only one
+revision = ''  # commit, tag or branch of hub:OWNER/NAME; '': the newest
+train_split = 'train'  # its name on the hub; if val or test is missing, it is cut out of train
+val_split = 'validation'  # its name on the hub; '': val is cut out of train
+test_split = 'test'  # its name on the hub; '': test is cut out of train
 strict = False  # an empty text, or a missing label or group, is an error
-drop_unknown = False  # drop texts of val and test whose label train lacks; else an error
+drop_unknown = False  # drop texts of val and test whose label train lacks; else they are an error
 unlabelled = ''  # texts without labels: imdb (the hub's), an aclImdb archive or folder, a file
-val_frac = 0.1  # share of val; the split of IMDB is official
-test_frac = 0.1  # share of test
-dev = False  # make <name>_dev, for choosing settings: all three splits cut by group out of train
-seed = 1337  # of the split
+val_frac = 0.1  # fraction of the rows for val; IMDB has an official split
+test_frac = 0.1  # fraction of the rows for test
+dev = False  # make <name>_dev, to choose settings on: train alone, split in three by group
+seed = 1337  # seed of the split
 tokenizer = 'cl100k_base'  # any encoding of tiktoken; all but this one are downloaded
-block_size = 512  # tokens; only to count the texts that the paper's model cuts
+block_size = 512  # tokens; only used to count the texts that the paper's model truncates
 # -----------------------------------------------------------------------------
-FORMAT_VERSION = 1  # of data/<name>; train.py takes no other
+FORMAT_VERSION = 1  # of data/<name>; train.py accepts no other
 IMDB_VAL = 2500  # reviews of the official test side that become val
-# The train reviews of tt0406816, of which test has 23: the archive's urls files tell which, the hub
-# cannot.
+# The keys of the two train reviews of movie tt0406816, which has 23 reviews in test. The archive's
+# urls files name the movies, the hub does not.
 IMDB_LEAKS = '7edf9c42d941e2cd46b3ab672c4b90f7', 'ee9a4db5ebaeb1f3172abd6a47ccad25'
 
 
 # Settings
 
 def check_settings(config, kind):
-    """Fail if settings do not go together. kind: of the source, a name in SOURCES."""
+    """Fail if settings contradict each other. kind: of the source, a name in SOURCES."""
     imdb = kind in ('imdb', 'archive')
     if not config.label and (imdb or kind in ('sample', 'folders') or config.label_sep):
-        fail('an empty --label goes with a file of your own, and without --label_sep')
+        fail('an empty --label needs a file of your own, without --label_sep')
     has_files = config.val_source or config.test_source
     if kind == 'folders' and (config.group or config.label_sep or has_files):
         fail(f'{config.source} is a folder: its classes are the folders in it, and it has no '
-             'columns for --group or --label_sep, nor files for --val_source and --test_source')
+             'columns for --group or --label_sep; it excludes --val_source and --test_source')
     if kind == 'hub' and has_files:
-        fail('--val_source and --test_source go with files; of the hub, see --val_split and '
+        fail('--val_source and --test_source go with files; for the hub, see --val_split and '
              '--test_split')
     if imdb and has_files:
         fail('--val_source and --test_source go with a file of your own; '
@@ -96,7 +98,7 @@ def check_settings(config, kind):
 
 
 def data_set_folder(config, kind):
-    """data/<name>. Fails if there is something else than a data set, which would be replaced."""
+    """data/<name>. Fails if something other than a data set is there, for it would be replaced."""
     folder_name = config.name or default_name(config.source, kind)
     if config.dev:
         folder_name += '_dev'
@@ -104,14 +106,14 @@ def data_set_folder(config, kind):
     foreign = folder.exists() and not (folder / 'meta.json').exists()
     if foreign or folder.name == '..' or folder.parent != Path(config.data_dir):
         fail(f'{folder}: not the name of a data set, which this would replace; '
-             'choose one by --name=')
+             'choose one with --name=')
     return folder
 
 
 # Splitting
 
 def drop_shared_movies(rows):
-    """Of a movie that is in train and in test, drop the reviews on the side that has fewer."""
+    """Drop, of each movie in both train and test, the reviews on the side that has fewer."""
     sides = rows.sides
     if rows.groups is None:  # from the hub
         sides[np.isin(rows.keys, IMDB_LEAKS) & (sides == 'train')] = ''
@@ -120,7 +122,7 @@ def drop_shared_movies(rows):
                  'use --source=PATH/aclImdb_v1.tar.gz')
         return
     movies = rows.groups
-    # the archive has 25 reviews of one movie on both sides
+    # in the archive one movie, with 2 reviews in train and 23 in test
     for movie in np.intersect1d(movies[sides == 'train'], movies[sides == 'test']):
         of_train = np.flatnonzero((movies == movie) & (sides == 'train'))
         of_test = np.flatnonzero((movies == movie) & (sides == 'test'))
@@ -128,8 +130,8 @@ def drop_shared_movies(rows):
 
 
 def split_train(rows, config, shares, join_equal):
-    """Move these shares of the train rows to val and test, in place. join_equal: whether equal
-    texts stay together."""
+    """Move shares (of val, of test) of the train rows to val and test, in place. join_equal:
+    whether equal texts stay in one split."""
     train = np.flatnonzero(rows.sides == 'train')
     groups = None if rows.groups is None else rows.groups[train]
     units = groups
@@ -140,16 +142,16 @@ def split_train(rows, config, shares, join_equal):
 
 
 def draw_val_from_test(rows, config):
-    """Give val a part of test, since IMDB has no val of its own."""
+    """Move a part of test to val, since IMDB has no official val."""
     test = np.flatnonzero(rows.sides == 'test')
     shuffled = test[np.random.RandomState(config.seed % 2 ** 32).permutation(len(test))]
     rows.sides[shuffled[:min(IMDB_VAL, len(test) // 2)]] = 'val'
 
 
 def split(rows, config, imdb):
-    """Settle which split each row is in, or that it is dropped -> {reason: number of dropped}.
+    """Assign each row to a split, or drop it, in rows.sides -> {reason: number of dropped rows}.
 
-    imdb: whether it is IMDB, whose split is official and whose leaks are known."""
+    imdb: whether the source is IMDB, whose split is official and whose leaks are known."""
     dropped = {}
     if imdb:
         drop_shared_movies(rows)
@@ -162,16 +164,16 @@ def split(rows, config, imdb):
     if config.dev:
         if rows.groups is None:
             fail('--dev cuts by movie, and this source names none; give the archive, or a column '
-                 'by --group=')
+                 'with --group=')
         rows.sides[rows.sides != 'train'] = ''
         split_train(rows, config, (config.val_frac, config.test_frac), join_equal=not imdb)
 
-    # a text that was trained on says nothing about new ones
+    # accuracy on a training text says nothing about new texts
     for side in 'val', 'test':
         repeats = in_split(rows.digests, rows.sides, side, 'train')
         rows.sides[repeats] = ''
         dropped[f'{side} texts that are in train'] = len(repeats)
-    if not imdb:  # whose val and test share texts with each other, as in the paper
+    if not imdb:  # IMDB's val and test may share texts, as in the paper
         repeats = in_split(rows.digests, rows.sides, 'val', 'test')
         rows.sides[repeats] = ''
         dropped['val texts that are in test'] = len(repeats)
@@ -181,7 +183,7 @@ def split(rows, config, imdb):
 
 
 def classes_in(rows, side):
-    """Whether a split has a text of each class, bool [classes]."""
+    """Which classes have a text in a split, bool [classes]."""
     labels = rows.labels[rows.sides == side]
     if labels.ndim == 2:
         return labels.any(0)
@@ -189,8 +191,8 @@ def classes_in(rows, side):
 
 
 def drop_unknown_classes(rows, config):
-    """Drop the texts of val and test whose label train lacks -> {reason: count}. Fails if there are
-    such texts and --drop_unknown is not set."""
+    """Drop the texts of val and test whose label train lacks, and those classes -> {reason: count}.
+    Fails if train lacks a class and --drop_unknown is not set."""
     if not rows.classes:
         return {}
     known = classes_in(rows, 'train')
@@ -218,8 +220,9 @@ def drop_unknown_classes(rows, config):
 
 
 def check_splits(rows, config, dropped):
-    """Fail if a split is empty -> warnings, a list of sentences: classes that val or test lacks.
-    dropped: {reason: count}."""
+    """Fail if a split is empty -> a list of warnings about classes that val or test lacks.
+
+    dropped: {reason: count}, for the message."""
     n_rows = len(rows.sides)
     n_texts = len(set(rows.digests))
     cause = ''
@@ -248,7 +251,7 @@ def check_splits(rows, config, dropped):
 # Writing
 
 def write_npy_header(file, total):
-    """The header that np.save gives a uint32 array of this length, always as many bytes."""
+    """Write the header of np.save for a uint32 array [total]. Its size does not depend on total."""
     header = {'descr': '<u4', 'fortran_order': False, 'shape': (total,)}
     np.lib.format.write_array_header_1_0(file, header)
 
@@ -262,7 +265,7 @@ def tokenize(store, rows, enc, path):
     offsets = array('Q', [0])
     sha256 = hashlib.sha256()
     with open(path, 'wb') as file:
-        write_npy_header(file, 0)  # to be replaced by one of the same length, with the total
+        write_npy_header(file, 0)  # overwritten below, when the total is known
         for some in in_batches(rows):
             texts = store.read(some)
             for tokens in enc.encode_ordinary_batch(texts, num_threads=os.cpu_count() or 1):
@@ -276,7 +279,7 @@ def tokenize(store, rows, enc, path):
 
 
 def write_split(folder, side, rows, store, enc):
-    """Write the arrays of a split -> ({column: array}, all but the tokens; {file: sha256})."""
+    """Write the arrays of a split -> {column: array} without the tokens, and {file: sha256}."""
     of_side = np.flatnonzero(rows.sides == side)
     file = f'{side}_tokens.npy'
     offsets, tokens_sha256 = tokenize(store, rows.stored[of_side].tolist(), enc, folder / file)
@@ -292,7 +295,7 @@ def write_split(folder, side, rows, store, enc):
 
 
 def write_unlabelled(folder, config, rows, store, enc):
-    """Write the arrays of the unlabelled texts -> what meta.json says of them."""
+    """Write the arrays of the unlabelled texts -> their entry in meta.json."""
     files = 'unlabelled_tokens.npy', 'unlabelled_offsets.npy'
     offsets, tokens_sha256 = tokenize(store, rows, enc, folder / files[0])
     np.save(folder / files[1], offsets)
@@ -306,7 +309,7 @@ def count_split(columns):
 
 
 def count_shared_groups(columns):
-    """{'train/val': how many groups are in both, or None if the source knows no groups, ...}"""
+    """{'train/val': number of groups in both, or None if the source has no groups, ...}"""
     shared = {}
     for a, b in ('train', 'val'), ('train', 'test'), ('val', 'test'):
         if 'groups' in columns[a]:
@@ -349,7 +352,8 @@ def write_data_set(folder, config, rows, store, facts, unlabelled=None):
 
 
 def print_table(folder, config, meta, columns, group_word):
-    """group_word: a word for the source's groups, in the plural."""
+    """Print a line per split, and what was dropped. group_word: what the source's groups are, in
+    the plural."""
     classes = one_line(', '.join(meta['classes'][:20])) or 'no classes'
     if len(meta['classes']) > 20:
         classes += f', ... ({len(meta["classes"]):,} classes)'
@@ -372,7 +376,7 @@ def print_table(folder, config, meta, columns, group_word):
         pairs = ', '.join(f'{pair} {count:,}' for pair, count in shared.items())
         print(f'{group_word} in both: {pairs}')
     if shared['train/val'] or shared['train/test']:
-        print(f'warning: the files share {group_word}, so val or test look better than they are')
+        print(f'warning: the files share {group_word}, so results on val or test are too good')
 
 
 def main(config):
@@ -397,7 +401,7 @@ def main(config):
         dropped['unlabelled texts that are in val or test'] = n_dropped
         unlabelled = found, unlabelled_store
 
-    # all mistakes in the source have ended the program before the longest part
+    # every error in the source has ended the program before this, the longest part
     facts = {'dropped': dropped, 'empty': n_empty}
     if commit:
         facts['commit'] = commit
@@ -409,7 +413,7 @@ def main(config):
 
 if __name__ == '__main__':
     config = SimpleNamespace(**configure(globals()))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes what is half-written
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes half-written files
     try:
         main(config)
     except MemoryError:

@@ -1,18 +1,19 @@
-"""A trained run or an exported model over HTTP, with a small page.
+"""Serve a trained run or an exported model over HTTP, with a small page.
 
     python serve.py out/bce/seed0 --port=8000      or out/bce, the mean of its seeds
     python serve.py model                          what export.py made, without PyTorch
     curl -d '{"text": "a text"}' -H 'Content-Type: application/json' localhost:8000/predict
 
-It needs requirements-serve.txt, and for a run requirements.txt, too. GET / is the page, /health
-says that it lives and which model answers, /metrics counts in Prometheus' form. predict.py --file
-answers a file of texts. TLS and access control are a reverse proxy's: tools/README.md.
+It needs requirements-serve.txt and, for a run, requirements.txt. GET / is the page, /health tells
+which model answers, /metrics has counters in Prometheus' format. For a file of texts, use
+predict.py --file; for TLS and access control, a reverse proxy (tools/README.md).
 
 Notable:
-- Requests that arrive while the model computes are computed together next. Explanations, of which
-  one can cost as much as a thousand answers, have a queue, a thread and limits of their own.
-- Too large a request gets a 413, 422 or 431, too slow a one a 408 or is cut off, and with too many
-  waiting the next gets a 503. If the client leaves, its request is dropped.
+- Requests that arrive while the model computes are batched for the next pass. Explanations have a
+  queue, a thread and limits of their own, since one can cost as much as a thousand answers.
+- A request that is too large gets a 413, 422 or 431; one that is too slow gets a 408 or is cut off;
+  when too many wait, the next gets a 503. If the client leaves while its request waits, the request
+  is dropped.
 - SIGTERM finishes the accepted requests within half a minute.
 """
 import asyncio
@@ -52,26 +53,26 @@ except ImportError as error:
     fail(f'{error}; pip install -r requirements-serve.txt')
 
 # -----------------------------------------------------------------------------
-host = '127.0.0.1'  # address to listen at: this machine alone; 0.0.0.0 or :: for the network
+host = '127.0.0.1'  # address to listen on: this machine only; 0.0.0.0 or :: for a network
 port = 8000
-which = 'last'  # of a run: the weights of the last epoch, or of the best on val (best)
-thresholds = True  # use those that evaluate.py has chosen, if any; they are of the last weights
-min_confidence = 0.0  # an answer that is less sure is "unsure"; evaluate.py reports the cost
-token_file = ''  # requests must carry the token in this file; '': everybody is answered
-allowed_hosts = ''  # names for a request's Host, as a.org,b.org; '': at 127.0.0.1 or ::1 localhost
-examples = ''  # a file of texts to try on the page, one per line; '': three of nanoloss
+which = 'last'  # weights of a run: of the last epoch, or of the epoch that is best on val (best)
+thresholds = True  # use the thresholds chosen by evaluate.py, if any (for the last weights)
+min_confidence = 0.0  # a less confident answer is "unsure"; evaluate.py reports the cost
+token_file = ''  # requests must send the token in this file; '': no token is needed
+allowed_hosts = ''  # accepted Host headers, as a.org,b.org; '': localhost, on a network any
+examples = ''  # file of texts to try on the page, one per line (at most 10); '': built in
 access_log = False  # a line on stdout for each request
-workers = 1  # processes, each with the model in its memory
-threads = 0  # CPU threads of each; 0: the cores, divided by the workers
-max_bytes = 2 ** 20  # of a request's body
-max_texts = 256  # of a request
-max_chars = 50_000  # of a text
-max_explained_chars = 10_000  # of a text to explain
-max_waiting = 256  # requests that wait for the model; the next one gets a 503
-max_explanations = 16  # requests that wait for an explanation
-max_secs = 15.0  # until a request's head has arrived, and then its body
+workers = 1  # processes, each with a copy of the model
+threads = 0  # CPU threads of each worker; 0: its share of the cores
+max_bytes = 2 ** 20  # limit of a request's body
+max_texts = 256  # limit of a request
+max_chars = 50_000  # limit of a text
+max_explained_chars = 10_000  # limit of a text to explain
+max_waiting = 256  # requests that may wait for the model; the next one gets a 503
+max_explanations = 16  # requests that may wait for an explanation
+max_secs = 15.0  # limit for a request's head to arrive, and then for its body
 # -----------------------------------------------------------------------------
-TEXTS_AT_ONCE = 64  # texts computed together
+TEXTS_AT_ONCE = 64  # requests are batched until they have this many texts
 PATHS = '/', '/predict', '/health', '/metrics', '/openapi.json'
 OPEN_PATHS = '/', '/health'  # need no token
 EXAMPLES = ['A wonderful film: funny, moving and never dull.',
@@ -83,15 +84,15 @@ PAGE = (Path(__file__).parent / 'nanoloss/serve.html').read_text('utf-8')
 # The API
 
 class Texts(BaseModel):
-    """One text, or several; with explain one."""
+    """One text or several; to explain, only one."""
     text: str | None = None
     texts: list[str] | None = None
     explain: bool = False
 
 
 class Answer(BaseModel):
-    """Of `texts`: a label (or list of labels) and a probability for each class, per text; with
-    explain also [class, [[piece of the text, what it adds to the log-odds of that class]]]."""
+    """The answer to `texts`: per text a label (or list of labels) and a probability for each class;
+    with explain also [class, [[piece of the text, what it adds to the log-odds of the class]]]."""
     model: str
     labels: list[str | list[str]]
     probabilities: list[dict[str, float]]
@@ -99,7 +100,7 @@ class Answer(BaseModel):
 
 
 class AnswerToOne(BaseModel):
-    """Of `text`: the same for the one, without lists around it."""
+    """The answer to `text`: the same for a single text, without the outer lists."""
     model: str
     label: str | list[str]
     probabilities: dict[str, float]
@@ -107,7 +108,9 @@ class AnswerToOne(BaseModel):
 
 
 def texts_of(body, config):
-    """The texts of a `Texts`. Raises HTTPException for none, too many or too long ones."""
+    """The texts of a request. Raises HTTPException if there are none, too many or too long ones.
+
+    body: a `Texts`."""
     if (body.text is None) == (body.texts is None):
         raise HTTPException(422, 'give text or texts')
     texts = body.texts if body.text is None else [body.text]
@@ -121,7 +124,8 @@ def texts_of(body, config):
 
 
 async def refuse(request, error):
-    """A short 422: FastAPI's own repeats the input, which may be huge, or not text at all."""
+    """Answer an invalid request with a short 422. FastAPI's own repeats the input, which may be
+    huge, or no text at all."""
     first = error.errors()[0]
     field = '.'.join(map(str, first['loc'][:3]))
     detail = f'{field}: {first["msg"]}'[:200]
@@ -131,14 +135,15 @@ async def refuse(request, error):
 # The queue
 
 class ClientLeft(Exception):
-    """Nobody waits for the answer."""
+    """The client has closed its connection, so nobody waits for the answer."""
 
 
 class JobQueue:
-    """Requests that wait for the model, in the order of their arrival.
+    """Requests that wait for the model, in order of arrival.
 
-    compute: a list of texts -> a list of answers, in a thread. max_waiting: requests that may wait.
-    texts_at_once: requests are computed together until they have this many texts.
+    compute: a function from a list of texts to a list of answers, called in a thread. max_waiting:
+    number of requests that may wait. texts_at_once: requests are batched until they have this many
+    texts.
     """
 
     def __init__(self, compute, max_waiting, texts_at_once):
@@ -149,8 +154,8 @@ class JobQueue:
         self.arrived = asyncio.Event()
 
     async def answers(self, texts, client_left):
-        """Wait for the model -> its answers to the texts. client_left: a task that is done when
-        nobody waits any more. Raises asyncio.QueueFull, or ClientLeft."""
+        """Wait for the model -> its answers to the texts. client_left: a task that ends when the
+        client leaves. Raises asyncio.QueueFull or ClientLeft."""
         if len(self.waiting) >= self.max_waiting:
             raise asyncio.QueueFull
         found = asyncio.get_running_loop().create_future()
@@ -166,7 +171,7 @@ class JobQueue:
             found.cancel()
 
     def take(self):
-        """The next requests to be computed together: {future: texts}."""
+        """Remove the next batch of requests from the queue -> {future: texts}."""
         taken = {}
         n_texts = 0
         while self.waiting and n_texts < self.texts_at_once:
@@ -176,7 +181,7 @@ class JobQueue:
         return taken
 
     async def work(self):
-        """Compute, for ever; in a thread, so that requests arrive meanwhile."""
+        """Compute forever; in a thread, so that the event loop can accept requests meanwhile."""
         while True:
             await self.arrived.wait()
             taken = self.take()
@@ -200,15 +205,15 @@ class JobQueue:
 
 
 async def until_left(request):
-    """Wait until the client of a request is gone."""
+    """Wait until the client of a request has left."""
     while (await request.receive())['type'] != 'http.disconnect':
         pass
 
 
-# What is counted
+# Metrics
 
 class Metrics:
-    """The counters of GET /metrics. Those of several workers are added up: their files lie in
+    """The metrics of GET /metrics. Those of several workers are summed, from their files in
     PROMETHEUS_MULTIPROC_DIR, which prometheus_client looks for when it is imported."""
 
     def __init__(self):
@@ -236,7 +241,7 @@ class Metrics:
         self.seconds.labels(path).observe(seconds)
 
     def text(self, n_waiting):
-        """All of them in Prometheus' text form, bytes."""
+        """All metrics in Prometheus' text format, bytes. n_waiting: requests that wait now."""
         self.waiting.set(n_waiting)
         registry = self.library.REGISTRY
         if 'PROMETHEUS_MULTIPROC_DIR' in os.environ:
@@ -247,7 +252,7 @@ class Metrics:
 
 
 def inline_hash(tag):
-    """The name of the page's own style or script in a content policy."""
+    """The hash by which the content security policy allows the page's own style or script."""
     content = PAGE.split(f'<{tag}>')[1].split(f'</{tag}>')[0]
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
@@ -264,8 +269,7 @@ HEADERS = [
 
 
 class Observer:
-    """ASGI: counts each request and its seconds, and gives each answer the headers that keep a
-    browser from doing more with it than it should."""
+    """ASGI: counts each request and its seconds, and adds the security HEADERS to each answer."""
 
     def __init__(self, app, metrics):
         self.app = app
@@ -276,7 +280,7 @@ class Observer:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 0  # if the client left before the answer
+        status = 0  # stays if the client leaves before the answer
 
         async def send_observed(message):
             nonlocal status
@@ -296,7 +300,7 @@ class Observer:
 def answer_as_json(body, classifier, labels, probs, explanations):
     """The classifier's answer to a request: an `Answer` or an `AnswerToOne`.
 
-    It goes out without a check of its types, which would take as long as to write it."""
+    It bypasses FastAPI's validation, which would take as long as writing it."""
     probabilities = [dict(zip(classifier.classes, p.tolist())) for p in probs]
     if body.text is None:
         return JSONResponse({
@@ -313,10 +317,21 @@ def answer_as_json(body, classifier, labels, probs, explanations):
     })
 
 
+def hosts_of(config):
+    """The names that a request's Host header may have. Without this check, a page of another site
+    could reach a service on the visitor's machine under the site's own name (DNS rebinding)."""
+    if config.allowed_hosts:
+        return [name.strip() for name in config.allowed_hosts.split(',')]
+    if config.host in ('127.0.0.1', 'localhost', '::1'):
+        return ['127.0.0.1', 'localhost', '::1', '[::1]']
+    return ['*']
+
+
 def make_app(classifier, config, token=None, texts_to_try=()):
     """The FastAPI application around a `Classifier` of predict.py or nanoloss/reader.py.
 
-    token: bytes that requests must carry; None: none. texts_to_try: examples for the page."""
+    token: bytes that requests must send; None: no token is needed. texts_to_try: examples for the
+    page."""
     answering = JobQueue(lambda texts: list(classifier.probs(texts)), config.max_waiting,
                          TEXTS_AT_ONCE)
     explaining = JobQueue(lambda texts: [classifier.explain(text) for text in texts],
@@ -332,7 +347,7 @@ def make_app(classifier, config, token=None, texts_to_try=()):
 
     app = FastAPI(title='nanoloss', lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_exception_handler(RequestValidationError, refuse)
-    # the one added last is asked first
+    # the middleware that is added last runs first
     app.add_middleware(BodyLimit, max_bytes=config.max_bytes, max_secs=config.max_secs)
     if token is not None:
         app.add_middleware(TokenCheck, token=token, open_paths=OPEN_PATHS)
@@ -349,7 +364,7 @@ def make_app(classifier, config, token=None, texts_to_try=()):
         except asyncio.QueueFull:
             raise HTTPException(503, 'too many requests wait', {'Retry-After': '1'}) from None
         except ClientLeft:
-            return Response(status_code=499)  # nginx' status for it; nobody reads this
+            return Response(status_code=499)  # nginx's status for this; nobody reads it
         finally:
             client_left.cancel()
         explanations = []
@@ -385,16 +400,6 @@ def make_app(classifier, config, token=None, texts_to_try=()):
 
 # The server
 
-def hosts_of(config):
-    """The names that a request's Host header may have. A page of another site can send requests to
-    a service on the reader's machine under its own name (DNS rebinding)."""
-    if config.allowed_hosts:
-        return [name.strip() for name in config.allowed_hosts.split(',')]
-    if config.host in ('127.0.0.1', 'localhost', '::1'):
-        return ['127.0.0.1', 'localhost', '::1', '[::1]']
-    return ['*']
-
-
 def read_token(path):
     """The token in a file, bytes; None if no file is named."""
     if not path:
@@ -409,7 +414,7 @@ def read_token(path):
 
 
 def read_examples(path):
-    """The lines of a file of examples; those of nanoloss if no file is named."""
+    """The first ten lines of a file of examples; EXAMPLES if no file is named."""
     if not path:
         return EXAMPLES
     try:
@@ -420,13 +425,13 @@ def read_examples(path):
 
 
 def require(package):
-    """Fail if a package is missing that is imported later."""
+    """Fail early if a package that is imported later is missing."""
     if find_spec(package) is None:
         fail(f'{package} is missing; pip install -r requirements-serve.txt')
 
 
 def load_classifier(folder, config):
-    """A run, a group of runs or an exported folder -> its `Classifier`. Fails if it is none."""
+    """A run, a group of runs or an exported folder -> its `Classifier`. Fails if it is neither."""
     n_threads = config.threads or max(1, (os.cpu_count() or 1) // config.workers)
     if not Path(folder).exists():
         mend_folder(Path(folder))  # export.py may have been killed while it replaced the folder
@@ -448,17 +453,17 @@ def load_classifier(folder, config):
 
 
 def make_complete_app(classifier, config):
-    """The application with the token and the examples that its files hold."""
+    """The application, with the token and the examples from their files."""
     Protocol.max_secs = config.max_secs
-    logging.raiseExceptions = False  # if nobody reads the log, it is lost, without a word
+    logging.raiseExceptions = False  # a log that nobody reads is lost without tracebacks
     app = make_app(classifier, config, read_token(config.token_file),
                    read_examples(config.examples))
-    gc.freeze()  # the model stays: to look through it again and again would stop all answers
+    gc.freeze()  # else each collection would traverse the model and delay all answers
     return app
 
 
 def stop_with_parent():
-    """End this worker when the process that started it is gone, however it ended."""
+    """End this worker when its parent process has ended, even if that was killed."""
     parent = multiprocessing.parent_process()
 
     def wait():
@@ -468,16 +473,16 @@ def stop_with_parent():
 
 
 def load_app(folder, config):
-    """The first thing that a worker does: load the model -> its application."""
+    """Load the model in a worker -> its application."""
     stop_with_parent()
     try:
         return make_complete_app(load_classifier(folder, config), config)
     except SystemExit:
-        sys.exit(3)  # uvicorn's status for an application that no new worker could load, either
+        sys.exit(3)  # uvicorn's STARTUP_FAILURE: it stops instead of starting another worker
 
 
 def open_socket(config):
-    """A socket that listens at the host and port. Fails if that is not possible."""
+    """A socket that listens on the host and port. Fails if that is not possible."""
     family = socket.AF_INET6 if ':' in config.host else socket.AF_INET
     try:
         listener = socket.create_server((config.host, config.port), family=family, backlog=1024)
@@ -489,7 +494,7 @@ def open_socket(config):
 
 
 def allow_many_connections():
-    """Raise the number of open files to the most that the system allows this process."""
+    """Raise the limit of open files to the maximum that the system allows this process."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -499,6 +504,7 @@ def allow_many_connections():
 
 
 def announce(classifier, config, listener):
+    """Print the model and the address. The port is the one chosen by the system if --port=0."""
     shown = f'[{config.host}]' if ':' in config.host else config.host
     address = f'http://{shown}:{listener.getsockname()[1]}'
     try:
@@ -508,14 +514,14 @@ def announce(classifier, config, listener):
 
 
 def run_server(folder, config, listener):
-    """Answer the requests at a listening socket, until a signal."""
+    """Answer requests on a listening socket until a signal ends it."""
     options = {
         'http': Protocol,
         'access_log': config.access_log,
         'log_level': 'info' if config.access_log else 'error',
         'timeout_graceful_shutdown': 30,
     }
-    # also for several workers: a folder that cannot be used is one mistake, not one for each
+    # also if the workers load it again, so that an unusable folder is reported once
     classifier = load_classifier(folder, config)
     if config.workers == 1:
         app = make_complete_app(classifier, config)
@@ -533,7 +539,7 @@ def run_server(folder, config, listener):
 
 def main(folders, config):
     if len(folders) != 1:
-        fail('name one run, one group of runs or an exported model: '
+        fail('give one run, one group of runs or an exported model: '
              'python serve.py out/bce/seed0')
     require('prometheus_client')
     limits = (config.max_bytes, config.max_texts, config.max_chars, config.max_explained_chars,
@@ -541,8 +547,8 @@ def main(folders, config):
     if config.which not in ('last', 'best'):
         fail(f"which is 'last' or 'best', not {config.which!r}")
     if min(limits) < 1 or config.threads < 0 or config.max_secs <= 0:
-        fail('workers and the limits must be at least 1')
-    read_token(config.token_file)  # a mistake ends the command before the model is loaded
+        fail('workers and the limits must be at least 1, max_secs more than 0, threads at least 0')
+    read_token(config.token_file)  # fail before the model is loaded
     read_examples(config.examples)
     allow_many_connections()
     run_server(folders[0], config, open_socket(config))

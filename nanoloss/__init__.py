@@ -1,7 +1,7 @@
 """What the scripts share. Nothing in here imports a script.
 
-Every script imports this package before torch, because it sets how the threads of OpenMP wait, and
-how a script ends that runs out of memory, which it may do while it imports torch.
+Every script imports this package before torch, because it sets how OpenMP threads wait when idle,
+and how a script that runs out of memory ends, which can happen while torch is imported.
 """
 import errno
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 # when it is alone. libgomp, which torch brings, reads this when it is loaded.
 SPINS = 2000
 WAITING = 'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'KMP_BLOCKTIME'  # the last is of Intel's OpenMP
-# messages of libraries that do not raise MemoryError
+# what errors other than MemoryError say if memory is short
 OUT_OF_MEMORY = re.compile(
     'out of memory|allocate memory|overflowed|start new thread|failed to map segment'
     '|without (setting an )?exception')
@@ -25,7 +25,7 @@ if not any(name in os.environ for name in WAITING):  # else the user has chosen
 
 
 def is_out_of_memory(error):
-    """Whether an exception says that there is too little memory."""
+    """Whether an exception means that memory is short."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, (ImportError, RuntimeError, SystemError)):
@@ -34,7 +34,7 @@ def is_out_of_memory(error):
 
 
 def report_uncaught(kind, error, traceback):
-    """sys.excepthook of the scripts: too little memory ends in a line and exit status 2."""
+    """sys.excepthook of the scripts: running out of memory ends in one line and exit status 2."""
     if not is_out_of_memory(error):
         sys.__excepthook__(kind, error, traceback)
         return

@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, folders for one process at a time, checked loads."""
+"""Atomic writes of files and folders, locks of folders, checked loads of weights."""
 import json
 import os
 import pickle
@@ -15,13 +15,13 @@ try:
 except ImportError:
     fcntl = None
 
-FIRST = int(os.environ.get('RANK', 0)) == 0  # of the processes that share a run, only it writes
+FIRST = int(os.environ.get('RANK', 0)) == 0  # of the processes that share a run, only rank 0 writes
 
 
 def write_file(path, write):
-    """Let write(file) write a binary file under a temporary name; rename it when it is complete.
+    """Call write(file) on a binary file with a temporary name and rename it when it is complete.
 
-    Of several processes only the first writes. Raises OSError; then the old file is still there.
+    Of several processes, only the first writes. Raises OSError; the old file is then unchanged.
     """
     if not FIRST:
         return
@@ -30,8 +30,8 @@ def write_file(path, write):
         with open(temporary, 'wb') as file:
             write(file)
             file.flush()
-            # else the name could reach the disk before the content, and a crash in between
-            # would leave an empty file
+            # without fsync the name could reach the disk before the content, and a crash in
+            # between would leave an empty file
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except Exception as error:
@@ -48,14 +48,14 @@ def write_json(path, value):
 
 
 def write_json_lines(path, rows):
-    """`write_file` with a line of JSON a row."""
+    """`write_file` with one line of JSON per row."""
     text = ''.join(json.dumps(row) + '\n' for row in rows)
     write_file(path, lambda file: file.write(text.encode()))
 
 
 def sync(path):
-    """Wait until a file or the names in a folder are on the disk."""
-    if fcntl is None:  # Windows cannot open a folder
+    """Wait until a file, or the list of names in a folder, is on disk."""
+    if fcntl is None:  # on Windows, which cannot open a folder
         return
     opened = os.open(path, os.O_RDONLY)
     try:
@@ -71,7 +71,7 @@ def lock(folder):
     """
     opened = os.open(folder, os.O_RDONLY)
     try:
-        # the folder itself is locked: no lock file can be left over
+        # the folder itself is locked, so no lock file can be left over
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # the other process may have deleted the folder before it released the lock
         if os.path.samestat(os.fstat(opened), os.stat(folder)):
@@ -84,9 +84,9 @@ def lock(folder):
 
 @contextmanager
 def locked_folder(folder):
-    """Make a folder and keep other processes out of it while this one works there.
+    """Create a folder and lock it against other processes while this one works in it.
 
-    Of several processes that share a run, the first one holds the lock.
+    Of several processes that share a run, the first holds the lock. Windows has no lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None or not FIRST:
@@ -94,7 +94,7 @@ def locked_folder(folder):
         return
     opened = lock(folder)
     try:
-        for leftover in folder.glob('*.tmp'):  # of a process that was killed while it wrote
+        for leftover in folder.glob('*.tmp'):  # of a process that was killed while writing
             leftover.unlink()
         yield
     finally:
@@ -102,16 +102,16 @@ def locked_folder(folder):
 
 
 def working_folder(folder):
-    """A folder -> the folder that a symbolic link in its path points to, and the folder beside it
-    in which `replacing_folder` works. The dot in its name hides it from `ls` and `glob`."""
+    """A folder -> its real path, with symbolic links resolved, and the folder beside that in which
+    `replacing_folder` works. The dot in its name hides it from `ls` and `glob`."""
     folder = Path(os.path.realpath(folder))
     return folder, folder.with_name(f'.{folder.name}.work')
 
 
 def clear_working_folder(folder, work):
-    """Rename the old folder back if no new one has its name, and delete everything else.
+    """Restore the old folder if no new one has taken its place, and delete everything else in work.
 
-    This is all it takes after a kill at any moment; the working folder is locked.
+    This cleans up after a kill at any moment. The caller has locked work.
     """
     new = work / 'new'
     old = work / 'old'
@@ -120,16 +120,17 @@ def clear_working_folder(folder, work):
     if new.exists():
         shutil.rmtree(new)
     if old.exists():
-        os.rename(old, new)  # an old folder that is half deleted must never be renamed back
+        os.rename(old, new)  # a half-deleted old folder must never be restored
         shutil.rmtree(new)
 
 
 @contextmanager
 def replacing_folder(folder):
-    """A new folder that becomes `folder` when it is complete; then it replaces the old one.
+    """Yield a new, empty folder; when the block has ended, it replaces `folder`.
 
-    A symbolic link stays and its target is replaced. If the process is killed, the next command
-    that replaces the folder clears up, and so does `mend_folder`.
+    If the block raises an exception, the old folder stays. A symbolic link stays, and its target is
+    replaced. If the process is killed, the next command that replaces the folder cleans up, and so
+    does `mend_folder`. An OSError ends in `fail`.
     """
     target, work = working_folder(folder)
     new = work / 'new'
@@ -141,11 +142,11 @@ def replacing_folder(folder):
                 yield new
                 if target.exists() and not target.is_dir():
                     raise NotADirectoryError('there is a file of this name')
-                # else the name could reach the disk before the content does
+                # otherwise the name could reach the disk before the content
                 for path in [*new.rglob('*'), new]:
                     sync(path)
                 if target.exists():
-                    os.rename(target, work / 'old')  # a folder cannot be renamed onto another
+                    os.rename(target, work / 'old')  # os.rename cannot replace a folder
                 os.rename(new, target)
                 sync(target.parent)
             finally:
@@ -156,8 +157,8 @@ def replacing_folder(folder):
 
 
 def mend_folder(folder):
-    """Clear up after a process that was killed while it replaced a folder: the folder is the old
-    or the new one then, or missing if there was no old one. Fails if a process is still at work."""
+    """Clean up after a process that was killed while replacing a folder. The folder is then the old
+    or the new one, or missing if there was no old one. Fails if that process is still running."""
     target, work = working_folder(folder)
     if not work.exists() or not FIRST:
         return
@@ -167,7 +168,7 @@ def mend_folder(folder):
             work.rmdir()
     except OSError as error:
         fail(f'{folder}: a process was killed while it replaced this folder, which cannot be '
-             f'mended: {error}')
+             f'restored: {error}')
 
 
 def current_commit():

@@ -1,5 +1,6 @@
-"""What a service refuses: slow or large requests, those without the token. ASGI middleware, and the
-protocol of uvicorn with limits for the head of a request.
+"""Limits of the service: refuse slow or large requests, and those without the token.
+
+The head of a request is limited by a subclass of uvicorn's protocol, the rest by ASGI middleware.
 """
 import asyncio
 import hmac
@@ -13,15 +14,19 @@ MAX_HEAD = 2 ** 16  # bytes of a request's first line and headers
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, with a limit in bytes and in seconds for the head of a request, which uvicorn lets
-    arrive as slowly as it likes. max_secs: set by `run_server`."""
+    """uvicorn's protocol with a limit in bytes and in seconds for the head of a request, for which
+    uvicorn itself waits as long as it takes. max_secs: set by serve.py.
+
+    A connection is in one of three states: a head is arriving (n_head is the number of its bytes,
+    the timer runs), a body is arriving or an answer is computed (no timer), or the answer was sent
+    before the body had arrived, which is then awaited no longer than a head (the timer runs)."""
     max_secs = 15.0
 
     def connection_made(self, transport):
         super().connection_made(transport)
         self.timer = None
-        self.n_head = 0  # bytes of the head so far; None: no head is expected
-        self.message_complete = True  # whether the last request has arrived to its end
+        self.n_head = 0  # bytes of the head received so far; None: no head is expected
+        self.message_complete = True  # whether the last request has arrived completely
         self.start_timer()
 
     def start_timer(self):
@@ -45,11 +50,11 @@ class Protocol(HttpToolsProtocol):
         self.stop_timer()
         self.n_head = None
         self.message_complete = False
-        # a line has a colon, a space and two characters at its end
+        # 4: a header line also has a colon, a space, CR and LF
         n_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if n_bytes > MAX_HEAD:
             self.refuse_head()
-            raise ValueError('the head is too large')  # which ends the parser
+            raise ValueError('the head is too large')  # stops the parser
         super().on_headers_complete()
 
     def refuse_head(self):
@@ -70,7 +75,7 @@ class Protocol(HttpToolsProtocol):
         self.expect_next()
 
     def on_response_complete(self):
-        if not self.message_complete:  # it was refused before its body had arrived
+        if not self.message_complete:  # the request was refused before its body had arrived
             self.start_timer()
         self.expect_next()
         super().on_response_complete()
@@ -86,8 +91,8 @@ class Protocol(HttpToolsProtocol):
 
 
 class BodyLimit:
-    """ASGI: a 413 for a body that is, or turns out to be, too large, before it is read; a 408 if
-    it has not arrived after max_secs."""
+    """ASGI: a 413 for a body that is too large, before it is read if it announces its size, else as
+    soon as the limit is passed; a 408 if it has not arrived within max_secs."""
 
     def __init__(self, app, max_bytes, max_secs):
         self.app = app
@@ -109,7 +114,7 @@ class BodyLimit:
 
         async def receive_limited():
             nonlocal received, complete
-            if complete:  # only the end of the connection is still to come
+            if complete:  # only http.disconnect is still to come
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), deadline - time.monotonic())
@@ -125,8 +130,8 @@ class BodyLimit:
 
 
 class TokenCheck:
-    """ASGI: a 401 for those who do not send the token, a 400 for those who send two. open_paths
-    need none."""
+    """ASGI: a 401 for a request without the token, a 400 for one with two Authorization headers.
+    open_paths need no token."""
 
     def __init__(self, app, token, open_paths):
         self.app = app
@@ -140,7 +145,7 @@ class TokenCheck:
             reply = None
             if len(sent) > 1:
                 reply = JSONResponse({'detail': 'more than one Authorization header'}, 400)
-            # compared in a time that does not tell where they differ
+            # compared in constant time, which does not reveal where they differ
             elif not hmac.compare_digest(found.strip(), self.token) or scheme.lower() != b'bearer':
                 reply = JSONResponse({'detail': 'send the token, Authorization: Bearer ...'}, 401,
                                      {'WWW-Authenticate': 'Bearer'})

@@ -1,9 +1,9 @@
-"""Rows of a source -> rows in canonical order: labels by number, texts on the disk.
+"""Rows of a source -> rows in canonical order, with numbered labels and texts on disk.
 
 Notable:
 - Rows are sorted by the hash of label and text, so their order in the source is irrelevant.
-- Texts stay on the disk; memory holds some hundred bytes per row.
-- Labels are read as pandas writes them: 2.0 for 2, lists as ['a', 'b'].
+- Texts stay on disk; memory holds a few hundred bytes per row.
+- Labels that pandas has written are restored: 2.0 is 2, "['a', 'b']" is a list.
 """
 import ast
 import hashlib
@@ -24,10 +24,10 @@ BATCH = 2000  # texts in memory at once
 FLOAT = re.compile(r'(-?\d+)\.0+')
 # an entry of a list as Python and numpy write it
 ENTRY = re.compile(r"""u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d*)?""", re.DOTALL)
-MAX_LIST = 10_000  # characters of a list
+MAX_LIST = 10_000  # characters of a cell that may be a list
 TRUE = '1', '1.0', 'true'
 FALSE = '0', '0.0', 'false'
-# white space and the tags of formatted text; <int> of a program is neither
+# white space and the tags of formatted text; <int> in a program is no tag
 TAGS = ('a abbr article b big blockquote body br center cite code dd del div dl dt em font h1 h2 '
         'h3 h4 h5 h6 head header hr html i img ins li main mark ol p pre q s section small span '
         'strike strong sub sup table tbody td th thead tr tt u ul').split()
@@ -37,7 +37,7 @@ LAYOUT = re.compile(rf'\s+|</?(?:{"|".join(TAGS)})(?:\s[^<>]*)?/?>', re.IGNORECA
 # Texts
 
 class TextStore:
-    """Texts on the disk, in an unnamed file: the system removes it, even after a kill."""
+    """Texts on disk, in an unnamed file, which the system removes even after a kill."""
 
     def __init__(self):
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the store)
@@ -65,7 +65,7 @@ class TextStore:
 
 
 def in_batches(rows):
-    """Yield lists of rows, as many as have their texts in memory at once."""
+    """Yield lists of at most BATCH rows, so that only their texts are in memory."""
     for begin in tqdm(range(0, len(rows), BATCH), unit_scale=BATCH, leave=False, disable=None):
         yield rows[begin:begin + BATCH]
 
@@ -76,15 +76,17 @@ def digest_of(text):
 
 
 def exact_digest_of(text):
-    """A hash of the text as it is: IMDB's leaks are known word for word."""
+    """A hash of the exact text: for IMDB, of which only exact copies are dropped."""
     return hashlib.sha256(text.encode()).digest()
 
 
 # From cells to labels
 
 def undo_floats(names):
-    """{name: what it was before pandas read it}: of integers of which some are missing, pandas
-    makes 2.0 and nan. Nothing changes unless every name has that form."""
+    """{name: what it was before pandas read it}.
+
+    In a column of integers with missing values, pandas turns 2 into 2.0 and a missing value into
+    nan. Nothing changes unless every name has that form."""
     numbers = {name for name in names if name and name.lower() != 'nan'}
     originals = {FLOAT.sub(r'\1', name) for name in numbers}
     are_floats = numbers and all(FLOAT.fullmatch(name) for name in numbers)
@@ -94,8 +96,9 @@ def undo_floats(names):
 
 
 def clean_names(cells, wheres):
-    """The cells of a column of labels or groups -> strings without space around them; '' for a
-    missing one. wheres: the file of each cell, for pandas reads one file at a time."""
+    """The cells of a column of labels or groups -> stripped strings, '' for a missing one.
+
+    wheres: the file of each cell: floats are undone per file, since pandas writes one at a time."""
     names = [str(cell).strip() if cell is not None else '' for cell in cells]
     of_files = {where: set() for where in set(wheres)}
     for name, where in zip(names, wheres):
@@ -106,8 +109,8 @@ def clean_names(cells, wheres):
 
 def read_list(cell):
     """A list as Python, pandas, numpy, JSON or Postgres writes it, such as ['a', 'b'] -> its
-    entries. None if the cell is not in brackets. Raises ValueError if it is, but is no such
-    list."""
+    entries. None if the cell has no brackets around it or is too long for a list. Raises ValueError
+    or SyntaxError if what is in the brackets is no list."""
     cell = cell.strip()
     if cell[:1] + cell[-1:] not in ('[]', '()', '{}') or len(cell) > MAX_LIST:
         return None
@@ -126,11 +129,11 @@ def read_list(cell):
 
 
 def label_sets(cells, columns, label_sep, place):
-    """The labels of each row if rows may have several: a list of lists of names, with None for a
-    row whose labels are missing. None if each row has one.
+    """The labels of each row if a row may have several: a list of lists of names, with None for a
+    row whose labels are missing. None if each row has one label.
 
-    cells: of `Row.label`. columns: those of labels. place: a function from a row's number in cells
-    to what messages call it.
+    cells: `Row.label` of each row. columns: the names of the label columns. place: a function from
+    an index of cells to the name of that row in messages.
     """
     if len(columns) > 1:
         return [marked_columns(cell, columns, place(i)) for i, cell in enumerate(cells)]
@@ -144,10 +147,10 @@ def label_sets(cells, columns, label_sep, place):
 
 
 def read_lists(cells, place):
-    """Cells that are lists, or hold one as text -> a list or None for each; None if there is no
-    list among them. Fails if there are lists and other labels."""
+    """Cells that are lists, or hold one as text -> a list or None for each; None if no cell is a
+    list. Fails if some labels are lists and others are not."""
     lists = []
-    mistakes = []
+    unreadable = {}  # {row: message} of cells in brackets
     for i, cell in enumerate(cells):
         found = cell
         if isinstance(cell, str):
@@ -155,25 +158,27 @@ def read_lists(cells, place):
                 found = read_list(cell)
             except (ValueError, SyntaxError) as error:
                 found = None
-                mistakes.append((i, str(error)))
+                unreadable[i] = str(error)
         lists.append(found)
+
     filled = [i for i, cell in enumerate(cells) if cell]
-    if not any(lists[i] is not None for i in filled) and not any(found == [] for found in lists):
-        # names in brackets, such as [deleted], but for those that have several parts
-        in_brackets = len(mistakes) == len(filled)
-        for i, mistake in mistakes:
-            if in_brackets and re.search('[,\'"]', cells[i]):
-                fail(f'{place(i)}: {mistake}')
+    if not any(found is not None for found in lists):
+        # names in brackets, such as [deleted], unless all labels are in brackets and one of them
+        # has the punctuation of a list
+        if len(unreadable) == len(filled):
+            for i, message in unreadable.items():
+                if re.search('[,\'"]', cells[i]):
+                    fail(f'{place(i)}: {message}')
         return None
     for i in filled:
         if lists[i] is None:
             shown = repr(cells[i][:100])
-            fail(f'{place(i)}: the label {shown} is no list, and those of other rows are')
+            fail(f'{place(i)}: the label {shown} is not a list, but those of other rows are')
     return lists
 
 
 def check_names(lists, place):
-    """Fail if lists of labels hold 0 or 1 for each class instead of names."""
+    """Fail if the lists of labels hold 0 or 1 for each class instead of names."""
     filled = [(i, names) for i, names in enumerate(lists) if names]
     lengths = {len(names) for _, names in filled}
     if lengths and max(lengths) > 1 and len(lengths) == 1:
@@ -185,7 +190,7 @@ def check_names(lists, place):
 
 
 def marked_columns(cells, columns, place):
-    """A cell of 0 or 1 for each column -> the names of those with 1."""
+    """The cells of a row, 0 or 1 for each column -> the names of the columns with 1."""
     names = []
     for cell, column in zip(cells, columns):
         mark = str(cell).lower()
@@ -197,7 +202,7 @@ def marked_columns(cells, columns, place):
 
 
 def name_labels(cells, columns, label_sep, wheres, place):
-    """The cells of all rows -> their labels: for each row a string or, if rows may have several, a
+    """The label cells of all rows -> for each row a string or, if a row may have several labels, a
     sorted tuple of strings; '' if the label is missing. Arguments: see `label_sets` and
     `clean_names`."""
     sets = label_sets(cells, columns, label_sep, place)
@@ -220,8 +225,9 @@ def integers_first(class_name):
 
 
 def number_labels(names, config):
-    """Labels by name, each a string or, if a text may have several, a tuple of strings -> the names
-    of the classes, and uint8 (over 255 classes: uint16) [rows] or 0 and 1 [rows, classes]."""
+    """Names of labels, a string per row or, if a row may have several, a tuple of strings -> the
+    names of the classes, and the labels: uint8 (over 255 classes: uint16) [rows], or 0 and 1
+    [rows, classes]. Fails if there are too few or too many classes."""
     if not config.label:
         return [], np.zeros(len(names), np.uint8)
     several = isinstance(names[0], tuple)
@@ -247,22 +253,23 @@ def number_labels(names, config):
 
 @dataclass
 class RawRows:
-    """The rows as the source has them, an entry each."""
+    """The rows in the order of the source, each field with one entry per row."""
     sides: list  # 'train', 'val' or 'test'
-    cells: list  # of the column of labels, see `Row.label`
+    cells: list  # labels, see `Row.label`
     groups: list  # the number of the movie, a cell, or None
     digests: list  # hash of the text
-    empty: list  # the rows without a text
+    empty: list  # indices of the rows with an empty text; not one entry per row
     wheres: list  # for messages, see `Row`
     numbers: array
 
     def place(self, i):
-        """What messages call row i: its file and line."""
+        """The name of row i in messages: its file and line."""
         return f'{self.wheres[i]} {self.numbers[i]}'
 
 
 def read(rows, texts, hash_text):
-    """Read an iterator of `Row` -> RawRows. The texts go into a `TextStore`."""
+    """Read an iterator of `Row` -> `RawRows`. texts: the `TextStore` that the texts go into.
+    hash_text: `digest_of` or `exact_digest_of`."""
     raw = RawRows([], [], [], [], [], [], array('Q'))
     for row in tqdm(rows, 'read', unit=' texts', leave=False, disable=None):
         if not row.text.strip():
@@ -279,23 +286,23 @@ def read(rows, texts, hash_text):
 
 @dataclass
 class Rows:
-    """The rows in canonical order, whatever the order of the source. Their texts are in a
+    """The rows in canonical order, independent of that of the source. Their texts are in a
     `TextStore`."""
-    sides: np.ndarray  # str [rows]: 'train', 'val', 'test', or '' for one that is dropped
-    labels: np.ndarray  # uint8 or uint16 [rows]; if a row may have several, 0 and 1 [rows, classes]
-    classes: list  # the names of the labels
-    groups: np.ndarray  # uint32 [rows], or None if the source knows no groups
+    sides: np.ndarray  # str [rows]: 'train', 'val', 'test', or '' for a dropped row
+    labels: np.ndarray  # see `number_labels`
+    classes: list  # names, in the order of their numbers
+    groups: np.ndarray  # uint32 [rows], or None if the source has no groups
     keys: list  # hash of label and text
-    digests: list  # hash of the text: rows with the same one are equal
-    fingerprint: str  # of all rows as the source has them
-    stored: np.ndarray  # int [rows]: where their texts stand in the TextStore
+    digests: list  # hash of the text: rows with the same hash have equal texts
+    fingerprint: str  # hash of the sides in the source and the keys of all rows
+    stored: np.ndarray  # int [rows]: index of their texts in the TextStore
 
 
 def leave_out(raw, config, labels, groups):
     """Which rows can be used, bool [rows], and {reason: count} of the others.
 
-    A row without a label cannot be used, one without a group could leak. labels, groups: a name per
-    row, '' if it has none."""
+    A row without a label is useless, one without a group could leak. labels, groups: a name per
+    row, '' if it is missing; or [] if there are none at all."""
     usable = np.ones(len(raw.sides), bool)
     dropped = {}
     for names, column in (labels, config.label), (groups, config.group):
@@ -312,7 +319,7 @@ def leave_out(raw, config, labels, groups):
     sides = np.array(raw.sides)
     for side in np.unique(sides):
         of_side = np.flatnonzero(sides == side)
-        if labels and not any(labels[i] for i in of_side):  # of several a text, none has any
+        if labels and not any(labels[i] for i in of_side):  # several per text, but all empty
             dropped.setdefault(f'texts without {config.label!r}', len(of_side))
             usable[of_side] = False
         if not usable[of_side].any():
@@ -323,12 +330,13 @@ def leave_out(raw, config, labels, groups):
 
 
 def put_in_order(raw, config, labels, groups, usable, texts):
-    """The usable rows -> `Rows`. Rows that are equal in this order differ in nothing but the
-    group. labels: a name or a tuple of names per row. groups: a name or number per row, or []."""
+    """The usable rows -> `Rows`, sorted by side, by hash of label and text, and by group.
+
+    labels: a name or a tuple of names per row. groups: a name or number per row, or []."""
     rows = np.flatnonzero(usable).tolist()
     group_of = dict.fromkeys(rows, 0)
     if groups and isinstance(groups[0], str):
-        # numbered by the order of their names, so that the order of the rows is irrelevant
+        # numbered in the order of their names, so that the order of the rows is irrelevant
         number = {name: k for k, name in enumerate(sorted({groups[i] for i in rows}))}
         group_of = {i: number[groups[i]] for i in rows}
     elif groups:
@@ -360,8 +368,8 @@ def put_in_order(raw, config, labels, groups, usable, texts):
 
 
 def read_source(config, kind, texts):
-    """The source -> `Rows`, {reason: count} of what is left out, the number of empty texts, and the
-    source's commit on the hub. The texts go into a `TextStore`."""
+    """Read the source -> `Rows`, {reason: number of rows or files left out}, the number of empty
+    texts, and the source's commit on the hub. texts: the `TextStore` that the texts go into."""
     imdb = kind in ('imdb', 'archive')
     source = SOURCES[kind](config)
     raw = read(source.rows, texts, exact_digest_of if imdb else digest_of)
@@ -385,13 +393,15 @@ def read_source(config, kind, texts):
 # Texts without labels
 
 def unlabelled_rows(config, rows, texts, store):
-    """Read the unlabelled texts into `store`, a `TextStore` -> their rows there in canonical order
-    but for those that are in val or test, the number of these, and of empty ones."""
+    """Read the unlabelled texts into store, a `TextStore` -> the indices of those that are not in
+    val or test, in canonical order; the number of those that are; the number of empty texts.
+
+    rows, texts: the labelled `Rows` and their `TextStore`."""
     held_out = np.flatnonzero(np.isin(rows.sides, ('val', 'test')))
     known = set()
     for some in in_batches(rows.stored[held_out].tolist()):
         known.update(map(digest_of, texts.read(some)))
-    found = []  # (hash, row)
+    found = []  # (hash, index in store)
     n_empty = 0
     for text in tqdm(unlabelled_texts(config), 'read', unit=' texts', leave=False, disable=None):
         n_empty += not text.strip()

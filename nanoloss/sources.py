@@ -1,7 +1,7 @@
 """Sources -> rows of text and label: IMDB, files, folders of text files, data sets of the hub.
 
-Each source is a function from the settings of prepare.py to a `Source`, named in `SOURCES`. Rows
-come one after another; `TextStore` keeps their texts on the disk.
+Each source in `SOURCES` is a function from the settings of prepare.py to a `Source`. Rows are
+yielded one at a time; `TextStore` keeps their texts on disk.
 """
 import glob
 import os
@@ -23,25 +23,26 @@ from nanoloss.tables import (
     check_columns, clean_cell, files_of, has_surrogate, make_format, name_of, read_rows, unit_of)
 
 HUB_SPLITS = 'train', 'validation', 'test'  # the usual names
-SIDE_OF = {  # folders and splits of the hub, by their names in lower case
+SIDE_OF = {  # names of folders and of splits on the hub, in lower case
     'train': 'train', 'training': 'train',
     'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val',
     'test': 'test', 'testing': 'test',
 }
-# the same with more around it: 20news-bydate-train, my_test, Train Data
+# the same names within longer ones: 20news-bydate-train, my_test, Train Data
 SIDE_WITHIN = re.compile(r'(?:^|[^a-z])(train|training|val|valid|validation|dev|test|testing)'
                          r'[ _-]?(?:set|data)?(?:$|[^a-z])')
-MAX_BYTES = 64 * 2 ** 20  # of a text file
+MAX_BYTES = 64 * 2 ** 20  # limit of a text file
 IMDB_FILE = re.compile(r'(?:^|/)(train|test)/(?:urls_(neg|pos)|(neg|pos)/(\d+)_\d+)\.txt$')
 IMDB_UNLABELLED_FILE = re.compile(r'(?:^|/)train/unsup/\d+_\d+\.txt$')
 
 
 class Row(NamedTuple):
-    """A text as its source has it.
+    """A text as it stands in its source.
 
-    side: its split, 'train' if the source has no splits. label: a string, a list of strings, or
-    None; with several columns of labels, a list of their cells. group: a string, a number, or None.
-    where and number: for messages, such as 'my.csv, line' and 7.
+    side: its split, 'train' if the source has no splits, '' for an unlabelled text. label: a
+    string, a list of strings, or None; with several columns of labels, a list of their cells.
+    group: a string, a number, or None. where and number: its place, for messages, such as
+    'my.csv, line' and 7.
     """
     side: str
     text: str
@@ -52,8 +53,8 @@ class Row(NamedTuple):
 
 
 class Source(NamedTuple):
-    """rows: an iterator of `Row`. not_read: {what: count} of files that are not read. commit: of a
-    data set of the hub."""
+    """rows: an iterator of `Row`. not_read: {reason: number of files skipped}. commit: of a data
+    set of the hub, '' if it is unknown."""
     rows: Iterator
     not_read: dict = {}  # noqa: RUF012 (never changed)
     commit: str = ''
@@ -62,7 +63,7 @@ class Source(NamedTuple):
 # IMDB
 
 def imdb_hub(config):
-    """The hub's IMDB. It knows no movies."""
+    """IMDB from the hub, which does not name the movies."""
     hub, _ = open_hub('stanfordnlp/imdb', config, 'give the archive, '
                       '--source=PATH/aclImdb_v1.tar.gz, or try --source=sample')
 
@@ -75,8 +76,8 @@ def imdb_hub(config):
 
 
 def imdb_files(path, pattern):
-    """Yield (name, text) of the files in an archive or folder whose names match. Fails if one
-    cannot be read."""
+    """Yield (name, text) of the files in an archive or folder whose names match the pattern. Fails
+    if one cannot be read."""
     file = 'its beginning'
     try:
         for file, content in tqdm(open_files(path, pattern), 'read', unit=' files', leave=False,
@@ -87,13 +88,13 @@ def imdb_files(path, pattern):
 
 
 def open_files(path, pattern):
-    """Yield (name, bytes) of these files. Raises ValueError if one is too large for a text."""
+    """Yield (name, bytes) of these files. Raises ValueError if one is too large."""
     if path.is_dir():
         for file in path.rglob('*.txt'):
             if pattern.search(file.as_posix()):
                 yield file.as_posix(), read_bytes(file)
         return
-    with tarfile.open(path, 'r|*') as archive:  # a stream: to go back in a .gz is to start again
+    with tarfile.open(path, 'r|*') as archive:  # a stream: seeking back in .gz is slow
         for member in archive:
             if pattern.search(member.name) and member.isfile():
                 check_size(member.size)
@@ -112,7 +113,7 @@ def read_bytes(file):
 
 
 def imdb_archive(config):
-    """The archive aclImdb_v1.tar.gz, any of its layout, or its folder.
+    """IMDB from aclImdb_v1.tar.gz, from another archive of the same layout, or from its folder.
 
     Line ID of urls_neg.txt or urls_pos.txt names the movie of review ID; tt0406816 becomes 406816.
     """
@@ -146,18 +147,18 @@ def imdb_archive(config):
 # Files
 
 def split_names(names):
-    """A setting that names columns -> a list: title,body becomes ['title', 'body']."""
+    """A setting that names columns -> their names: title,body becomes ['title', 'body']."""
     return [name.strip() for name in names.split(',')]
 
 
 def join_texts(cells):
-    """The cells of the columns of texts -> one text, a line each; missing ones are left out."""
+    """The cells of the text columns -> one text, a line for each; empty cells are left out."""
     return '\n'.join(cell for cell in cells if cell)
 
 
 def columns_of(config):
-    """The names of the columns: of texts, of labels (none if --label is empty), of the group (none
-    or one)."""
+    """The names of the columns of texts, of labels (none if --label is empty) and of the group
+    (none or one): three lists."""
     if config.source == 'sample':
         return ['review'], ['label'], ['movie']
     labels = split_names(config.label) if config.label else []
@@ -165,7 +166,9 @@ def columns_of(config):
 
 
 def make_row(side, cells, columns, where, number):
-    """cells: of all the columns, one after another. Fails if a text is a list."""
+    """The cells of a row -> `Row`. Fails if a text or group is a list.
+
+    cells: of all columns, texts first, then labels, then the group. columns: see `columns_of`."""
     texts, labels, groups = columns
     n_texts = len(texts)
     for cell in [*cells[:n_texts], *cells[n_texts + len(labels):]]:
@@ -179,8 +182,7 @@ def make_row(side, cells, columns, where, number):
 
 
 def files(config):
-    """The source and, if they are set, val_source and test_source: files of a column each for
-    texts, labels and groups."""
+    """Tables: the source and, if they are set, val_source and test_source."""
     columns = columns_of(config)
     form = make_format(config.encoding, config.sep, config.quoting)
     train = config.source
@@ -203,11 +205,11 @@ def files(config):
 # Folders
 
 def text_files(folder):
-    """Walk through a folder -> its .txt files, sorted, and {what: count} of those not read. Hidden
-    files, and the folders that macOS and notebooks leave, are neither."""
+    """Walk through a folder -> its .txt files, sorted, and {reason: number of other files}. Hidden
+    files and folders and __MACOSX are ignored."""
     found = []
     endings = Counter()
-    seen = set()  # real paths, since links may lead in circles
+    seen = set()  # real paths, since links may form a cycle
 
     def refuse(error):
         fail(f'{folder}: cannot be read: {error}')
@@ -229,8 +231,9 @@ def text_files(folder):
 
 
 def sides_of_folders(path, names):
-    """The folders in a source -> {folder: split}, empty if the folders are classes. Fails if they
-    are both, or splits without train."""
+    """The names of the folders in a source -> {name: split}, empty if the folders are classes.
+
+    Fails if some are splits and some classes, if train is missing, or if two are the same split."""
     sides = {name: SIDE_OF[name.lower()] for name in names if name.lower() in SIDE_OF}
     within = {name: SIDE_WITHIN.search(name.lower()) for name in names}
     if not sides and all(within.values()):
@@ -246,7 +249,7 @@ def sides_of_folders(path, names):
 
 
 def folders(config):
-    """Text files in a folder for each class, or such folders in one for each split."""
+    """A folder of text files for each class, or a folder of such folders for each split."""
     path = Path(config.source)
     paths, not_read = text_files(path)
     if not paths:
@@ -278,7 +281,7 @@ def read_text(file, encoding):
     try:
         text = read_bytes(file).decode(encoding).removeprefix('\ufeff')
         if '\0' in text:
-            raise ValueError('it has a NUL byte, and no text has one')
+            raise ValueError('it has a NUL byte, which no text may have')
         return text
     except (OSError, ValueError) as error:
         fail(f'{file}: cannot be read: {error}; see --encoding')
@@ -287,8 +290,11 @@ def read_text(file, encoding):
 # The hub
 
 def open_hub(path, config, remedy):
-    """A data set of the hub, or a folder that has its layout -> {split: datasets.Dataset}, and its
-    commit, '' if it is unknown. Fails within seconds, and says the remedy."""
+    """Load a data set of the hub, or a folder with the layout of one -> {split: datasets.Dataset},
+    and its commit, '' if it is unknown.
+
+    Fails within seconds if the hub is unreachable and the data set not in the cache. remedy: what
+    the message advises."""
     import datasets  # takes a second, and only the hub needs it
     import huggingface_hub
     if not sys.stderr.isatty():
@@ -298,9 +304,9 @@ def open_hub(path, config, remedy):
         if Path(path).is_dir():
             cache = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
             folder = datasets.load_dataset(path, name, cache_dir=cache.name)
-            folder.cache = cache  # which is removed with it
+            folder.cache = cache  # so that the cache is deleted with the data set
             return folder, ''
-        # load_dataset tries an unreachable hub for half a minute; offline, it looks in its cache
+        # load_dataset would try an unreachable hub for half a minute; offline, it uses its cache
         commit = ''
         try:
             commit = huggingface_hub.HfApi().dataset_info(
@@ -309,21 +315,23 @@ def open_hub(path, config, remedy):
             datasets.config.HF_HUB_OFFLINE = True
         hub = datasets.load_dataset(path, name, revision=commit or config.revision or None)
         return hub, commit
-    except Exception as error:  # of many kinds
+    except Exception as error:  # there are many kinds
         why = ' '.join(str(error).split())[:300]
         fail(f'cannot get {path} from the hub ({why}); {remedy}')
 
 
 def hub_splits(config, known):
-    """{side: name of the hub's split}; known: the names that there are. Fails if one is named that
-    is not there."""
+    """Find train, val and test among the splits of a data set of the hub -> {side: its name}. Fails
+    if there is no train, or if a split that a setting names does not exist.
+
+    known: the names of the splits on the hub."""
     splits = {}
     wanted = config.train_split, config.val_split, config.test_split
     for side, split, usual in zip(SPLITS, wanted, HUB_SPLITS):
         others = [name for name in known if SIDE_OF.get(name.lower()) == side]
         if split in known:
             splits[side] = split
-        elif split == usual and len(others) == 1:  # dev, or Test
+        elif split == usual and len(others) == 1:  # such as dev or Test
             splits[side] = others[0]
         elif side == 'train' or split not in ('', usual) or (split and others):
             fail(f'{config.source} has no split {split!r}, only {", ".join(map(repr, known))}; '
@@ -332,7 +340,7 @@ def hub_splits(config, known):
 
 
 def hub(config):
-    """A data set of the hub."""
+    """Any data set of the hub."""
     splits_of_hub, commit = open_hub(config.source.removeprefix('hub:'), config,
                                      'give files of it, --source=PATH')
     columns = columns_of(config)
@@ -355,11 +363,11 @@ def hub(config):
 
 
 def class_names(value, feature):
-    """A value of the hub -> the same, or the names of the classes for which its numbers stand."""
+    """A value of the hub -> the value or, if the feature numbers its classes, their names."""
     of_list = getattr(feature, 'feature', None)  # the feature of a list's entries
     if hasattr(of_list, 'names') and value is not None:
         return [of_list.names[y] for y in value]
-    if hasattr(feature, 'names'):  # the number of a class; -1 is none
+    if hasattr(feature, 'names'):  # -1 is a missing label
         return feature.names[value] if value is not None and value >= 0 else None
     return value
 
@@ -375,7 +383,7 @@ def is_archive(path):
 
 
 def holds_imdb(folder):
-    """Whether a folder has a file that is named as IMDB's are."""
+    """Whether a folder has a file named like those of IMDB."""
     return any(IMDB_FILE.search(file.as_posix()) for file in folder.rglob('*.txt'))
 
 
@@ -393,11 +401,11 @@ def kind_of_source(source):
 
 
 def default_name(source, kind):
-    """The name of the data set that a source makes. Fails if the source does not say one."""
+    """The name of a source's data set if --name is empty. Fails if the source suggests none."""
     if kind in ('imdb', 'archive'):
         return 'imdb'
     if source == '-' or (glob.has_magic(source) and not Path(source).exists()):
-        fail(f'--source={source} says no name for the data set; choose one by --name=')
+        fail(f'--source={source} suggests no name for the data set; choose one with --name=')
     return name_of(source.removeprefix('hub:'))
 
 

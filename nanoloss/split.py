@@ -1,10 +1,10 @@
-"""Which rows are train, val and test: whole groups, equal texts together, every label on each side.
+"""Split rows into train, val and test: groups stay whole, equal texts together, labels balanced.
 
 Notable:
-- Rows of one group, and rows with equal texts, make a unit, and a unit is never cut.
-- If each row has one label and there are no groups, the split is stratified by label. If rows have
-  several labels each, it is an iterative stratification: rare labels, too, are in train, val and
-  test if that can be.
+- Rows of one group, or with equal texts, form a unit, and a unit is never split.
+- If each row has one label and there are no groups, the split is stratified by label; with groups
+  it is random. If rows may have several labels, it is an iterative stratification, so that rare
+  labels, too, are in train, val and test if possible.
 """
 import numpy as np
 
@@ -14,8 +14,9 @@ SPLITS = 'train', 'val', 'test'
 def join_units(texts, groups):
     """Number the units of rows that have the same text or, transitively, the same group.
 
-    texts: a hashable value per row. groups: int [rows], or None. Returns int [rows]: the smallest
-    group of the unit or, without groups, its first row. So units keep the order of their groups.
+    texts: a hashable value per row. groups: int [rows], or None. Returns int [rows], the number of
+    each row's unit: its smallest group or, without groups, its first row. So units have the order
+    of their groups.
     """
     number = {}
     text_of = np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
@@ -23,7 +24,7 @@ def join_units(texts, groups):
         _, first = np.unique(text_of, return_index=True)
         return first[text_of]
 
-    # a graph of texts and groups, with an edge for each row
+    # a graph whose nodes are texts and groups, with an edge for each row
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
     names, group_of = np.unique(groups, return_inverse=True)
@@ -39,34 +40,34 @@ def join_units(texts, groups):
 def spread_labels(has_label, splits):
     """Place a few units so that every label is in every split.
 
-    has_label: bool [units, labels]. splits: their numbers, that of train first. Returns the split
-    of each unit, int [units], -1 for one that is not placed.
+    has_label: bool [units, labels]. splits: the numbers of the splits, train's first. Returns the
+    split of each unit, int [units], -1 if it is not placed.
 
-    A label with fewer units than splits needs the first split alone. No label is missing there. The
-    search is greedy: where many rare labels share their units, one can be missing in another split.
+    A label with fewer units than splits is required in train only. No label is missing there. The
+    search is greedy: where many rare labels share their units, one can be missing in val or test.
     """
     split_of = np.full(len(has_label), -1)
-    free = has_label.sum(0)  # units of each label that are not placed
-    needs = np.zeros((splits.max() + 1, len(free)), bool)  # [splits, labels]
+    free = has_label.sum(0)  # units of each label that are not yet placed
+    needs = np.zeros((splits.max() + 1, len(free)), bool)  # [splits, labels], True: still required
     needs[splits] = free >= len(splits)
     needs[splits[0]] = free > 0
     while needs.any():
-        # the label with the least choice: few units more than it needs, then few units
+        # the label with the least choice: fewest units to spare, then fewest units
         choice = free - needs.sum(0) + free / (len(split_of) + 1)
         y = np.where(needs.any(0), choice, np.inf).argmin()
         split = np.flatnonzero(needs[:, y])[0]
         candidates = np.flatnonzero(has_label[:, y] & (split_of < 0))
-        candidates = candidates[:1000]  # of a frequent label, any will do
+        candidates = candidates[:1000]  # of a frequent label, any 1000 will do
         if split != splits[0]:
-            # train, the first, does not lose the last unit of a label that it still needs
+            # do not take from train the last unit of a label that it still needs
             reserved = needs[splits[0]] & (free == 1)
             candidates = candidates[~has_label[candidates][:, reserved].any(1)]
         if not len(candidates):
             needs[split, y] = False
             continue
 
-        # labels that this split needs gain by a unit, the others lose one that another split may
-        # need, and both matter more where few are left
+        # a unit is worth more the more labels it has that this split needs, and less the more it
+        # has that other splits may need; a label with few units left weighs more
         worth = np.where(needs[split], 1, -1) / np.maximum(free, 1)
         total = (has_label[candidates] * worth).sum(1)
         unit = candidates[total.round(9).argmax()]  # the last bits depend on the machine
@@ -77,22 +78,23 @@ def spread_labels(has_label, splits):
 
 
 def stratify(labels, units, shares, random):
-    """Split texts that have several labels each so that each split has its share of every label.
+    """Split texts that may have several labels so that each split has its share of every label.
 
-    labels: 0 and 1 [texts, classes]. units: int [texts], texts of one number are not parted.
-    shares: of all texts, [splits]. Returns the split of each text, int [texts].
+    labels: 0 and 1 [texts, classes]. units: int [texts]; texts with the same number stay together.
+    shares: fraction of the texts for each split, [splits]. Returns the split of each text, int
+    [texts].
 
     This is iterative stratification (Sechidis, Tsoumakas, Vlahavas: On the stratification of
-    multi-label data, 2011): the label with the fewest units left deals them out, each to the split
-    that lacks most texts of this label. The share of a rare label can be less than a text, so
-    `spread_labels` comes first. Texts without labels are stratified as if that were one more label.
+    multi-label data, 2011): in turn, the units of the label with the fewest units left are
+    assigned, each to the split that lacks most texts of this label. A share of a rare label can be
+    less than one text, so `spread_labels` comes first. Having no label counts as one more label.
     """
     labels = np.column_stack([labels, ~labels.any(1)])
     _, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
-    counts = np.zeros((len(sizes), labels.shape[1]), np.int32)  # texts of a unit with a label
+    counts = np.zeros((len(sizes), labels.shape[1]), np.int32)  # [units, labels], in texts
     np.add.at(counts, unit_of, labels)
 
-    # in random order, but large units first, while every split has room for them
+    # large units first, while every split has room for them; otherwise in random order
     order = random.permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind='stable')]
     sizes = sizes[order]
@@ -102,16 +104,16 @@ def stratify(labels, units, shares, random):
     splits = np.flatnonzero(shares > 0)
     split_of = spread_labels(has_label, splits)
     lacking = shares * sizes.sum()  # texts that each split lacks
-    lacking_of = np.outer(shares, counts.sum(0))  # [splits, labels], those with the label
+    lacking_of = np.outer(shares, counts.sum(0))  # [splits, labels], the same for each label
     for split in splits:
         lacking[split] -= sizes[split_of == split].sum()
         lacking_of[split] -= counts[split_of == split].sum(0)
 
-    left = has_label[split_of < 0].sum(0)  # units of each label that are not dealt out yet
+    left = has_label[split_of < 0].sum(0)  # units of each label that are not yet assigned
     while left.any():
         y = np.where(left > 0, left, len(sizes) + 1).argmin()
         for unit in np.flatnonzero(has_label[:, y] & (split_of < 0)):
-            # a full split gets no more, so that the shares of all texts are right too
+            # a full split gets no more, so that the splits have the right size, too
             with_room = [split for split in splits if lacking[split] >= 0.5]
             split = max(with_room or splits, key=lambda j: (lacking_of[j, y], lacking[j]))
             split_of[unit] = split
@@ -128,18 +130,18 @@ def split_rows(labels, units, shares, seed, has_groups):
     """Split rows into train, val and test by units.
 
     labels: int [rows] or, if a row may have several, 0 and 1 [rows, classes]. units: int [rows].
-    shares: of val and of test, from 0 to 1; one may be 0. has_groups: whether units are groups of
-    the source, which are split at random; else units are single texts, stratified by label.
+    shares: of val and of test, from 0 to 1. has_groups: whether units are groups of the source,
+    which are split at random; else units are equal texts, stratified by label.
     Returns the name of each row's split, str [rows].
     """
-    random = np.random.RandomState(seed % 2 ** 32)  # its stream never changes, default_rng's may
+    random = np.random.RandomState(seed % 2 ** 32)  # unlike default_rng's, its stream is fixed
     offsets = np.random.RandomState([seed % 2 ** 32, 1])
     val_share, test_share = shares
     if labels.ndim == 2:
         all_shares = np.array([1 - val_share - test_share, val_share, test_share])
         return np.array(SPLITS)[stratify(labels, units, all_shares, random)]
 
-    # a unit is in the stratum of its first row's label
+    # the stratum of a unit is the label of its first row
     _, first, unit_of = np.unique(units, return_index=True, return_inverse=True)
     stratum_of = np.zeros(len(units), np.int64) if has_groups else labels[first][unit_of]
     sides = np.full(len(units), 'train')
@@ -147,12 +149,13 @@ def split_rows(labels, units, shares, seed, has_groups):
         rows = np.flatnonzero(stratum_of == stratum)
         _, unit_of, sizes = np.unique(units[rows], return_inverse=True, return_counts=True)
         pile = random.permutation(len(sizes))
-        # where in the shuffled pile the middle of a unit lies, from 0 to 1: test is the beginning,
-        # val comes next
+        # position of each unit's middle in the shuffled pile, from 0 to 1: the first units become
+        # test, the next ones val, the rest train
         middle = np.empty(len(sizes))
         middle[pile] = (np.cumsum(sizes[pile]) - sizes[pile] / 2) / len(rows)
-        # of strata with few units each, all would have their middles outside of one split; a random
-        # offset gives each split its share of such strata, and one unit at least stays in train
+        # in a stratum with few units, no middle may fall into val or test, in every such stratum
+        # alike; a random offset gives each split its share of these strata, and at least one
+        # unit stays in train
         smallest = min([share for share in shares if share > 0], default=1)
         few = len(sizes) * smallest < 0.8 and len(sizes) * (1 - val_share - test_share) >= 1
         if few and not has_groups:
@@ -164,6 +167,6 @@ def split_rows(labels, units, shares, seed, has_groups):
 
 
 def in_split(digests, sides, side, other):
-    """The rows of a side whose text the other side has, too: int [n]."""
+    """The rows of a side whose text is also in the other side: int [n]."""
     known = {digests[row] for row in np.flatnonzero(sides == other)}
     return np.array([row for row in np.flatnonzero(sides == side) if digests[row] in known], int)

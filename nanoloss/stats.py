@@ -35,7 +35,7 @@ def as_two_runs(correct):
 
 
 def effective_groups(clusters):
-    """How many clusters of one size would say as much as these: (sum n)^2 / sum n^2 (Kish 1965).
+    """The number of equal clusters that carry as much information: (sum n)^2 / sum n^2 (Kish 1965).
 
     clusters: [reviews], the cluster of each.
     """
@@ -44,14 +44,14 @@ def effective_groups(clusters):
 
 
 def variance_of_mean(values, clusters=None):
-    """The variance of the mean of values [reviews], for other reviews like these, which are
-    independent except within a cluster; clusters: [reviews], or None.
+    """The variance of the mean of values [reviews] over other reviews like these, which are
+    independent except within a cluster. clusters: [reviews], or None.
 
     Returns the variance and, with clusters, its degrees of freedom (without, there are plenty:
     inf). Both count the effective clusters. With many clusters of one size that is their number;
     counting all of a few unequal ones makes a 95 % interval cover 75 to 88 %, this one 89 to 94.
     """
-    if clusters is None or len(np.unique(clusters)) == 1:  # a single one says nothing of others
+    if clusters is None or len(np.unique(clusters)) == 1:  # one cluster says nothing about others
         return values.var(ddof=1) / values.size, math.inf
     _, cluster_of = np.unique(clusters, return_inverse=True)
     sums = np.bincount(cluster_of, values - values.mean())
@@ -60,7 +60,7 @@ def variance_of_mean(values, clusters=None):
 
 
 def crossed_interval(groups, clusters):
-    """The interval of `interval`, for one or two groups of any values [runs, reviews]."""
+    """The dict of `interval`, for one or two groups of any values [runs, reviews], in points."""
     by_review = groups[0].mean(0) - sum(group.mean(0) for group in groups[1:])
     estimate = by_review.mean()
     if min(len(group) for group in groups) < 2:
@@ -105,28 +105,28 @@ def crossed_interval(groups, clusters):
 def interval(*groups, clusters=None, paired=False):
     """95 % intervals, in points, of a mean accuracy or of the difference of two.
 
-    groups: one or two, `correct` of each; or other values [runs, reviews], of which 1 is 100 points
+    groups: one or two, `correct` of each; or other values [runs, reviews], where 1 is 100 points
     clusters: see `variance_of_mean`: reviews of one movie tend to be right or wrong together
     paired: whether run i of both groups has the same seed. Then the interval is that of the seeds'
-        differences, for runs of one seed tend to be good or bad together.
+        differences, since runs of one seed tend to be good or bad together.
     Returns a dict:
         estimate: the mean accuracy, or that of the first group minus that of the second
         seeds: (low, high) for other seeds on these reviews (Student's t; of two groups that are not
             paired, Welch's)
-        both: (low, high) for other seeds and other reviews
+        both: (low, high) for other seeds and other reviews, see below
         reviews: the half-width that is due to the reviews, however many the seeds
-        p: of two groups, that their difference is 0 for other seeds and other reviews: at most .05
-            where `both` excludes 0
-    All but the estimate are None where a group is a single run.
+        p: of two groups only: p value for a difference of 0, for other seeds and other reviews; at
+            most .05 where `both` excludes 0
+    All but the estimate are None if a group is a single run.
 
     Runs and reviews are crossed: the variance is that between runs plus that between reviews less
     the noise of single answers, which is in both. Resampling runs and reviews counts that noise
-    three times (Owen 2007, The pigeonhole bootstrap) and takes five runs too lightly: on simulated
-    5 + 5 runs its percentiles cover 91 to 99 %, this interval 94 to 97 %.
+    three times (Owen 2007, The pigeonhole bootstrap) and underestimates the spread of five runs: on
+    simulated 5 + 5 runs its percentiles cover 91 to 99 %, this interval 94 to 97 %.
 
-    `both` of one accuracy is that of two more right and two more wrong reviews (Agresti and Coull
-    1998): near 100 %, where few reviews are wrong, an interval of these alone covers 56 to 89 %,
-    and may have no width; this one covers 95 to 99 %.
+    `both` of one accuracy is computed with two right and two wrong reviews added (Agresti and Coull
+    1998). Near 100 %, where few reviews are wrong, the interval without them covers 56 to 89 % and
+    may have no width; this one covers 95 to 99 %.
     """
     correct = groups[0]
     is_difference = len(groups) == 2
@@ -141,7 +141,7 @@ def interval(*groups, clusters=None, paired=False):
         more = np.tile([True, True, False, False], (len(correct), 1))
         if clusters is not None:
             _, clusters = np.unique(clusters, return_inverse=True)
-            # each of the four that are added is a cluster of its own, unless there is but one
+            # the four added reviews are clusters of their own, unless there is one cluster only
             clusters = np.append(clusters, -np.arange(1, 5) * (clusters.max() > 0))
         low, high = crossed_interval([100.0 * np.hstack([correct, more])], clusters)['both']
         seeds_low, seeds_high = found['seeds']
@@ -290,20 +290,20 @@ def confident_classes(probs, labels):
 
 
 def each_decision(probs, labels):
-    """Make each of several labels a decision between no and yes: probs [N, classes] and labels
-    [N, classes] -> probs [N * classes, 2], labels int [N * classes]. Data with one label a review
-    stay as they are."""
+    """Turn several labels per review into decisions between no and yes: probs [N, classes] and
+    labels [N, classes] -> probs [N * classes, 2], labels int [N * classes]. Data with one label per
+    review are returned unchanged."""
     if labels.ndim == 1:
         return probs, labels
     return np.stack([1 - probs.ravel(), probs.ravel()], 1), labels.ravel()
 
 
 def values_by_text(probs, labels):
-    """Macro F1 in %, NLL and ECE in %, each split into a number for each text: {name: [N]}.
+    """Macro F1 in %, NLL and ECE in %, each as one number per text: {name: [N]}.
 
-    The mean of the numbers is the measure, and `interval` of them says how it varies with the
-    texts. F1 and ECE are not means over texts, so their numbers are first-order: a text's is larger
-    the more a further text like it would raise the measure (its influence function).
+    Their mean is the measure, and their `interval` estimates how it varies with the texts. F1 and
+    ECE are not means over texts, so their numbers are first-order: the more another text like this
+    one would raise the measure, the larger its number (the influence function).
 
     probs [N, classes], temperature-scaled; labels int [N] or, if texts have several labels, 0 and 1
     [N, classes].
@@ -315,7 +315,7 @@ def values_by_text(probs, labels):
         given = probs.argmax(1)[:, None] == np.arange(probs.shape[1])
         truth = labels[:, None] == np.arange(probs.shape[1])
 
-    # F1 = 2 right / size, of the classes that occur
+    # F1 = 2 right / size for each class that occurs; size: texts with it plus answers with it
     n = len(labels)
     present = truth.any(0)
     right = 2.0 * (given & truth)[:, present]
@@ -323,7 +323,7 @@ def values_by_text(probs, labels):
     f1 = right.sum(0) / size.sum(0)
     of_f1 = f1 + n * (right - f1 * size) / size.sum(0)
 
-    # ECE counts a bin's surplus of right answers as positive, whatever its sign
+    # ECE sums the absolute surplus of right answers of each bin, hence the sign
     probs, labels = each_decision(probs, labels)
     of_label = probs[np.arange(len(probs)), labels]
     confidence = probs.max(1)
@@ -354,7 +354,7 @@ def brier_score(probs, labels):
 
 
 def bin_of(confidence):
-    """The number of the bin of each confidence [N]; one of 1 belongs to the last."""
+    """The bin of each confidence, int [N]; a confidence of 1 belongs to the last."""
     return np.minimum((confidence * BINS).astype(int), BINS - 1)
 
 
@@ -398,11 +398,11 @@ def calibration_error(bins):
 
 
 def calibration_floor(bins):
-    """The ECE that perfect calibration would have on average on so many answers, in points.
+    """The average ECE, in points, of a perfectly calibrated model on as many answers.
 
-    bins: from `confidence_bins`. In each bin the number of right answers is then binomial; its mean
-    distance from its mean is de Moivre's (Diaconis and Zabell 1991), 2 k (1 - p) P(k) with k the
-    next whole number above n p.
+    bins: from `confidence_bins`. The number of right answers in each bin is then binomial. Its mean
+    absolute deviation is de Moivre's (Diaconis and Zabell 1991), 2 k (1 - p) P(k), with k the
+    smallest integer above n p.
     """
     bins = bins[bins[:, 0] > 0]
     n = bins[:, 0]

@@ -1,12 +1,13 @@
-"""Rows of a table: CSV, TSV, JSON, JSON lines or parquet; also as .gz or .zst, or from stdin.
+"""Read rows of a table: CSV, TSV, JSON, JSON lines or parquet, also as .gz or .zst or from stdin.
 
     for number, (text, label) in read_rows('my.csv', ['text', 'label']):
 
 Notable:
-- Rows are read one after another, so a file may be larger than the memory.
-- A file that cannot be read as it was meant, down to its last line, ends in `fail`.
-- If a text of a CSV file begins with a quotation mark of its own, and a later one ends with one,
-  all between them is one cell. Such a cell is noticed by its lines, which look like rows.
+- Rows are read one after another, so a file may be larger than memory.
+- A file that cannot be read as intended, down to its last line, ends in `fail`.
+- If a text of a CSV file begins with a quotation mark of its own, and a later text ends with one,
+  csv.reader takes everything between them for one cell and swallows the rows there.
+  `SwallowedRows` detects such a cell: its lines look like rows.
 """
 import csv
 import glob
@@ -28,17 +29,17 @@ from nanoloss.configure import fail
 KINDS = 'csv', 'tsv', 'json', 'jsonl', 'parquet'
 SPREADSHEETS = 'xlsx', 'xls', 'xlsm', 'ods', 'numbers'
 PACKED = '.gz', '.zst'
-MAX_CHARS = 64 * 2 ** 20  # of a line, and of a row of several lines
-PER_LINE = 60  # bytes that a line takes beside its characters
-MAX_VALUES = 100_000  # distinct values of a column that are kept to recognise a swallowed row
-# of cells in CSV and TSV. auto: a cell may stand in quotation marks, and one within it is doubled;
-# minimal: the same, without a look for swallowed rows; none: quotation marks are text
+MAX_CHARS = 64 * 2 ** 20  # limit of a line, and of a row of several lines
+PER_LINE = 60  # overhead of a line, a string, counted like characters
+MAX_VALUES = 100_000  # distinct values of a column kept to recognise a swallowed row
+# Quotation marks in CSV and TSV. auto: a cell may be quoted, with the marks within it doubled;
+# minimal: the same, without the check for swallowed rows; none: quotation marks are text.
 QUOTING = 'auto', 'minimal', 'none'
 
 
 class Format(NamedTuple):
-    """How files are written: encoding of the bytes, sep between the cells of a CSV file ('': by the
-    file's ending), quoting: a name in QUOTING."""
+    """How a file is written. encoding: of its bytes. sep: between the cells of a CSV file ('': by
+    the file's ending). quoting: a name in QUOTING."""
     encoding: str = 'utf-8'
     sep: str = ''
     quoting: str = 'auto'
@@ -48,7 +49,7 @@ DEFAULT = Format()
 
 
 def make_format(encoding, sep, quoting):
-    """The settings of a script -> `Format`. Fails if one is unknown."""
+    """Settings of a script -> `Format`. Fails if a value is invalid."""
     try:
         ''.encode(encoding)
     except (LookupError, UnicodeError):
@@ -63,11 +64,11 @@ def make_format(encoding, sep, quoting):
 
 
 def files_of(pattern):
-    """The files that a path stands for: the path itself or, if it has * ? or [ in it, all files
-    that match, sorted by name."""
+    """The files that a path or pattern names: the path itself or, if it has * ? or [ in it and does
+    not exist, all files that match, sorted by name."""
     if pattern == '-' or Path(pattern).exists() or not glob.has_magic(pattern):
         return [pattern]
-    # a broken link stays among them: to leave it out would be a smaller data set
+    # a broken link stays in the list: without it, the data set would be silently smaller
     files = sorted(file for file in glob.glob(pattern, recursive=True) if not Path(file).is_dir())
     if not files:
         fail(f'{pattern}: no file matches')
@@ -75,14 +76,15 @@ def files_of(pattern):
 
 
 def name_of(path):
-    """A file's name without the endings of its kind: my for my.csv.gz."""
+    """A file's name without its endings: my for my.csv.gz."""
     path = Path(path)
     return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
 
 
 def kind_of(path, form, others=''):
-    """The kind of a file, a name in KINDS, by its ending. others: further sources that the script
-    takes, for the message."""
+    """The kind of a file by its ending, a name in KINDS. Fails if there is none.
+
+    others: further sources that the script accepts, for the message."""
     if str(path) == '-':
         return 'csv' if form.sep else 'jsonl'
     packed = path.suffix.lower() in PACKED
@@ -115,9 +117,9 @@ def has_surrogate(text):
 
 
 class Lines:
-    """The lines of an open text file, each checked. They keep their line ends.
+    """An iterator over the lines of an open text file, each checked. They keep their line ends.
 
-    number: of the last line, from 1. row: the lines since the last call of `begin_row`.
+    number: of the last line read, from 1. row: the lines since the last call of `begin_row`.
     Raises ValueError if a line is not in the encoding, has a NUL byte or is too long.
     """
 
@@ -142,7 +144,7 @@ class Lines:
         if not line:
             raise StopIteration
         if self.number == 0:
-            line = line.removeprefix('\ufeff')  # a byte-order mark is no part of a cell
+            line = line.removeprefix('\ufeff')  # a byte-order mark is not part of a cell
         self.number += 1
         self.row.append(line)
         self.n_chars += len(line) + PER_LINE
@@ -153,8 +155,8 @@ class Lines:
         if has_surrogate(line):
             raise self.undecodable(f'line {self.number}')
         if '\0' in line:
-            raise ValueError(f'line {self.number} has a NUL byte, and no text has one; if the file '
-                             'is UTF-16, add --encoding=utf-16')
+            raise ValueError(f'line {self.number} has a NUL byte, which no text may have; if the '
+                             'file is UTF-16, add --encoding=utf-16')
         return line
 
     def undecodable(self, where):
@@ -177,9 +179,10 @@ def open_bytes(path):
 # CSV and TSV
 
 def csv_rows(lines, columns, n_texts, sep, quoting, path):
-    """Yield (line number, cells of the columns) for each row; every cell is the string that it is.
+    """Yield (line number, cells of the columns) for each row; each cell is a string, unchanged.
+
     The first n_texts columns are texts. Raises ValueError if a row has more or fewer cells than the
-    header, or quotation marks where they would be lost."""
+    header, or quotation marks that would be lost."""
     csv.field_size_limit(MAX_CHARS)
     mode = csv.QUOTE_NONE if quoting == 'none' else csv.QUOTE_MINIMAL
     reader = csv.reader(lines, delimiter=sep, strict=True, quoting=mode)
@@ -192,7 +195,7 @@ def csv_rows(lines, columns, n_texts, sep, quoting, path):
                 header = [cell.strip() for cell in cells]
                 places = column_places(path, columns, header)
                 swallowed = SwallowedRows(sep, header, places, n_texts)
-            elif cells or len(header) == 1:  # a blank line is a row only if a cell may be blank
+            elif cells or len(header) == 1:  # with several columns, a blank line is no row
                 cells = cells or ['']
                 check_row(cells, header, begin)
                 if quoting == 'auto':
@@ -208,7 +211,8 @@ def csv_rows(lines, columns, n_texts, sep, quoting, path):
 
 
 def check_row(cells, header, line):
-    """Raises ValueError if a row, which begins in this line, has not one cell for each column."""
+    """Check a row that begins in this line. Raises ValueError if it does not have one cell for each
+    column, or is the header."""
     if len(cells) != len(header):
         where = f'line {line}'
         if len(cells) < len(header):
@@ -220,17 +224,17 @@ def check_row(cells, header, line):
 
 
 def check_spaces(cells, lines, line):
-    """Raises ValueError if a cell stands in quotation marks after a space, which are not taken for
-    its marks then: a, "b, c"."""
+    """Raises ValueError if a space stands before a quoted cell, as in a, "b, c": csv.reader then
+    takes the quotation marks for text."""
     for cell in cells:
-        # within marks it would be written with doubled ones
+        # in a quoted cell, the raw line would have these marks doubled
         if re.match(r'\s+"', cell) and cell.rstrip().endswith('"') and cell in ''.join(lines):
             raise ValueError(f'line {line}: a space stands before a quotation mark; remove it, or '
                              '--quoting=minimal, if both are part of the text')
 
 
 def column_places(path, columns, header):
-    """Where the columns stand in the header. Fails if one is missing or stands there twice."""
+    """The indices of the columns in the header. Fails if one is missing or occurs twice."""
     check_columns(path, columns, header)
     for column in columns:
         if header.count(column) > 1:
@@ -239,7 +243,7 @@ def column_places(path, columns, header):
 
 
 def csv_mistake(message, begin, lines):
-    """The message of csv.reader on a row -> a line that says what to do."""
+    """The message of csv.reader about a row -> one that says what to do."""
     remedy = '--quoting=none, if quotation marks are part of the texts'
     if any('\\"' in line for line in lines.row[:1000]):
         remedy = 'CSV doubles a quotation mark within a cell, and does not write \\"'
@@ -255,15 +259,16 @@ def csv_mistake(message, begin, lines):
 
 
 class SwallowedRows:
-    """Finds quoted cells that are more likely several rows, by the lines of a cell.
+    """Detects quoted cells that are probably several rows.
 
-    A line that was a row has as many separators as the header. The columns of labels, if there are
-    any, decide: a line's label is one that other rows or other lines have. Without them, four lines
-    of which most look like rows will do, or two whose value in some column is known.
+    A line looks like a row if it has as many separators as the header. A cell of which 80 % of the
+    lines, and at least two, look like rows is a suspect. It counts as swallowed rows if the values
+    in a column of labels or groups are known, from other rows or other lines. If no such column is
+    asked for, known values in any column but the texts count, and so do four lines like rows.
     """
 
     def __init__(self, sep, header, places, n_texts):
-        """places: of the columns that are asked for, the first n_texts of which are texts."""
+        """places: indices of the columns that are asked for; the first n_texts are texts."""
         self.sep = sep
         self.n_separators = len(header) - 1
         texts = places[:n_texts]
@@ -271,10 +276,10 @@ class SwallowedRows:
         others = [place for place in range(len(header)) if place not in texts]
         self.values = {place: set() for place in places[n_texts:] or others}
         self.n_rows = 0
-        self.suspects = []  # (first line, last line, lines like rows, {column: values in these})
+        self.suspects = []  # (first line, last line, lines like rows, {place: their values})
 
     def add(self, begin, cells, lines):
-        """A row: its first line, its cells, its lines."""
+        """Add a row: the number of its first line, its cells, its lines."""
         self.n_rows += 1
         for place, values in self.values.items():
             if len(values) < MAX_VALUES:
@@ -290,7 +295,7 @@ class SwallowedRows:
         self.suspects.append((begin, begin + len(lines) - 1, len(like_rows), columns))
 
     def check(self):
-        """Raises ValueError if there is such a cell."""
+        """Raises ValueError if a cell is probably several rows."""
         for begin, end, n_lines, columns in self.suspects:
             looks_known = any(self.are_known(place, found) for place, found in columns.items())
             if looks_known or (n_lines >= 4 and not self.has_labels):
@@ -300,8 +305,8 @@ class SwallowedRows:
                     '--quoting=minimal, if it is one cell')
 
     def are_known(self, place, found):
-        """Whether most values found for a column are values of other rows or lines. A column that
-        has each value once, such as that of a number, tells nothing."""
+        """Whether most values found in a column are those of other rows or lines. A column without
+        repeated values, such as an ID, tells nothing."""
         if len(self.values[place]) == self.n_rows:
             return False
         counts = Counter(found)
@@ -323,7 +328,7 @@ def distinct_keys(pairs):
     return row
 
 
-# pandas writes NaN, which is no JSON, for a missing value
+# pandas writes NaN, which is not JSON, for a missing value
 decoder = json.JSONDecoder(parse_constant=lambda name: None, object_pairs_hook=distinct_keys)
 
 
@@ -336,10 +341,10 @@ def depth_of(line):
 
 def json_values(lines):
     """Yield (line number, value) for the JSON values of a file. Several may share a line, and one
-    may take several lines; if an array begins in the first line, each of its entries is a value.
+    may span several lines; if the file begins with an array, each of its entries is a value.
     Raises ValueError at anything else."""
-    parts = []  # the lines of a value that is not complete
-    depth = 0  # of its brackets
+    parts = []  # the lines of an incomplete value
+    depth = 0  # of brackets, without the array's
     in_array = None
     for line in lines:
         if in_array is None and line.strip():
@@ -352,7 +357,7 @@ def json_values(lines):
             begin = lines.number
         parts.append(line)
         depth += depth_of(line)
-        if depth <= 0:  # else the next line goes on with it, and nothing is parsed twice
+        if depth <= 0:  # else the value continues in the next line; so nothing is parsed twice
             yield from parse_values(''.join(parts), begin, in_array)
             parts = []
             lines.begin_row()
@@ -364,7 +369,7 @@ def json_values(lines):
 
 
 def parse_values(text, line, in_array):
-    """Yield (line number, value) for the values in a text that has them whole."""
+    """Yield (line number, value) for the values in a text, all of them complete."""
     end = SPACE.match(text).end()
     while end < len(text):
         if in_array and text[end] in ',]':
@@ -376,7 +381,8 @@ def parse_values(text, line, in_array):
 
 
 def parse_value(text, start, line):
-    """The value that begins there -> value, end. Raises ValueError if there is none."""
+    """Parse the value at start -> value, end. line: for messages. Raises ValueError if there is
+    none."""
     try:
         return decoder.raw_decode(text, start)
     except RecursionError:
@@ -386,14 +392,14 @@ def parse_value(text, start, line):
         if error.pos >= len(text.rstrip()):
             reason = 'its end is missing'
         raise ValueError(f'line {line}: {reason}') from None
-    except ValueError as error:  # a number of thousands of digits, a key that comes twice
+    except ValueError as error:  # a number of thousands of digits, a repeated key
         raise ValueError(f'line {line}: {error}') from None
 
 
 def json_rows(lines, columns, path):
-    """Yield (line number, cells) for each row of a .jsonl or .json file. The other columns may hold
-    anything, and a row may lack any."""
-    known = {}  # in the order in which they come
+    """Yield (line number, cells) for each row of a .jsonl or .json file. A row may lack a column,
+    and other columns may hold anything. Fails if no row has a column."""
+    known = {}  # names of columns, in order of appearance
     for line, row in json_values(lines):
         if not isinstance(row, dict):
             raise ValueError(f'line {line}: a row must be an object with a value for each column')
@@ -406,7 +412,7 @@ def json_rows(lines, columns, path):
 # Parquet
 
 def unpacked(file, path):
-    """A file that can be read from any place: its index stands at its end."""
+    """A seekable copy of a compressed file, since the index of a parquet file is at its end."""
     if path.suffix.lower() not in PACKED:
         return file
     copy = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the caller reads it)
@@ -430,10 +436,11 @@ def parquet_rows(file, columns, path):
         raise ValueError(error) from None
 
 
-# All of them
+# Any kind
 
 def clean_cell(value, place, column):
-    """A value as a file has it -> a string, a list of strings, or None for a missing value."""
+    """A value of a file -> a string, a list of strings, or None if it is missing. Raises ValueError
+    for any other type."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -460,12 +467,11 @@ def unit_of(path):
 def read_rows(path, columns, form=DEFAULT, n_texts=1, others=''):
     """Yield (number, cells) for each row of a file.
 
-    path: its ending tells its kind; - is stdin. columns: the names of those wanted, of which the
-    first n_texts are texts. form: a `Format`. others: see `kind_of`.
-    number: of the row's first line or, in a parquet file, of the row, from 1. cells: of these
-    columns, each a string, a list of strings, or None for a missing value.
-    A file that cannot be read as it was meant ends in `fail`; some mistakes show only after the
-    last row.
+    path: its ending tells its kind; - is stdin. columns: their names; the first n_texts are texts.
+    form: a `Format`. others: see `kind_of`.
+    number: of the row's first line or, in a parquet file, of the row, from 1. cells: one for each
+    column: a string, a list of strings, or None for a missing value.
+    A file that cannot be read as intended ends in `fail`; some errors show only after the last row.
     """
     path = Path(path)
     kind = kind_of(path, form, others)

@@ -10,7 +10,7 @@ import numpy as np
 
 from nanoloss.labels import NO_ANSWER, Thresholds, decide
 
-RESAMPLES = 200  # of val and of the runs
+RESAMPLES = 200  # resamples of val and of the runs, for intervals
 NEUTRAL = 0.5  # the threshold of a class that no text of val has: likelier than not
 
 
@@ -109,8 +109,8 @@ def choose_thresholds(rule, goal, probs, truth, only=None):
 def figures_of(answers, truth):
     """What answers as `decide` gives them are worth, in %: {name: [classes] or number}.
 
-    Micro F1 of one label a text is the accuracy, unless texts have no answer. Macro F1 is over the
-    classes that texts have.
+    Micro F1 of one label a text is the accuracy, unless texts have no answer. Macro F1 is the mean
+    over the classes that occur in the texts.
     """
     given = flags(answers, truth.shape[1])
     counts = Counts((given & truth).sum(0), given.sum(0), truth.sum(0))
@@ -183,14 +183,14 @@ def judge(thresholds, probs, labels):
 
 
 def with_another_val(several, name, gain=False):
-    """Figures on test with thresholds chosen on other vals: float [RESAMPLES, classes].
+    """A figure on test with thresholds chosen on resamples of val: float [RESAMPLES, classes].
 
     several: a `Judged` for each run, all on the same texts. name: a figure of `figures_of` that
-    each class has. gain: subtract the figure of the answers without thresholds.
+    has a value per class. gain: subtract the figure of the answers without thresholds.
 
-    A resample draws texts of val with replacement, the same for all runs, and one run less than
-    there are (`stats.resampled_means` says why). The middle 95 % of the resamples are an interval
-    for other seeds and another val.
+    A resample draws texts of val with replacement, the same for all runs, and one run fewer than
+    there are (see `stats.resampled_means`). The middle 95 % of the resamples are an interval for
+    other seeds and another val.
     """
     first = several[0]
     classes = first.rarest(None)

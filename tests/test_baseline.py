@@ -86,7 +86,8 @@ def fitted(sample, tmp_path_factory):
     home = tmp_path_factory.mktemp('fitted')
     printed = call(home, 'baseline.py', '--dataset=sample', f'--data_dir={sample[0]}')
     lines = printed.splitlines()
-    assert lines[0].startswith('sample: 2,407 train, 286 val, 304 test; ')
+    sizes = ', '.join(f'{len(labels):,} {name}' for name, labels in sample[2].items())
+    assert lines[0].startswith(f'sample: {sizes}; ')
     for kind, line in zip(KINDS, lines[1:]):
         assert line.startswith(f'out/sample/{kind}/seed0  done  C ')
     return home / 'out/sample'
@@ -174,7 +175,7 @@ def test_beside_networks(sample, fitted, capsys):
     sizes = {'CE': 2} | dict.fromkeys(KINDS, 1)
     *few_films, note = summary['notes']
     assert note.endswith(str(sizes))
-    assert [text[:32] for text in few_films] == ['The groups of val say as much as']
+    assert [text[:32] for text in few_films] == ['The groups of val carry the info']
     assert not summary['pairs']
     # the sample's reviews of a film are taken together
     out = capsys.readouterr().out

@@ -371,7 +371,7 @@ def test_groups_that_one_run_knows_are_those_of_all(out, capsys):
     run(out / 'bce', out / 'ce')
     text = capsys.readouterr().out
     assert 'those of a group, such as a movie, are taken together' in text
-    assert 'The groups of test say as much as 8.0 of one size: with fewer than 20' in text
+    assert 'The groups of test carry the information of 8.0 of equal size: with fewer' in text
     after = json.loads((out / 'summary.json').read_text())
     for old, new in zip(before['groups'], after['groups']):
         assert new['test']['seeds'] == old['test']['seeds']
@@ -545,7 +545,7 @@ def test_a_class_that_no_text_has(tmp_path, capsys):
     np.savez(folder / 'preds.npz', **preds)
     run(tmp_path / 'a')
     text = capsys.readouterr().out
-    assert 'Test has no text of pos: no recall is known of it' in text
+    assert 'Test has no text of pos: recall is undefined there' in text
     head, _, row = table_rows(text.split('## The decisions')[1])[:3]
     row = dict(zip(head, row))
     assert row['recall of pos'] == '-'

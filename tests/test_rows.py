@@ -92,7 +92,7 @@ def test_lists_of_0_and_1(cells, capsys):
 
 def test_lists_among_other_labels(capsys):
     error = error_of(capsys, ["['a', 'b']", 'c', ''])
-    assert "row 1: the label 'c' is no list, and those of other rows are" in error
+    assert "row 1: the label 'c' is not a list, but those of other rows are" in error
 
 
 def test_several_labels_a_cell():

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -392,8 +393,10 @@ def test_the_hosts_that_a_request_may_name(argv, host, status, monkeypatch):
 
 def test_the_loopback_address_of_ipv6(home, exported):
     command = [sys.executable, ROOT / 'serve.py', exported['out/bce'], '--host=::1', '--port=0']
+    # a shell may have had its background commands ignore Ctrl-C
     process = subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
+                               stderr=subprocess.PIPE,
+                               preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     line = process.stdout.readline()
     if not line and 'Cannot assign requested address' in process.stderr.read():
         pytest.skip('this machine has no IPv6')
@@ -635,7 +638,7 @@ def test_a_server_that_cannot_start(home, server):
         (['out/bce', '--max_bytes=0'], 'the limits must be at least 1'),
         (['out/bce', '--workers=0'], 'workers and the limits must be at least 1'),
         (['out/bce', '--examples=none.txt'], 'examples: none.txt cannot be read'),
-        ([], 'name one run'),
+        ([], 'give one run'),
     ]:
         error = call(home, 'serve.py', *argv, code=2)
         assert message in error
