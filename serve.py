@@ -153,22 +153,22 @@ class JobQueue:
         self.waiting = {}  # {future of the answers: texts}
         self.arrived = asyncio.Event()
 
-    async def answers(self, texts, client_left):
-        """Wait for the model -> its answers to the texts. client_left: a task that ends when the
-        client leaves. Raises asyncio.QueueFull or ClientLeft."""
+    async def answers(self, texts, awaited):
+        """Wait for the model -> its answers to the texts. awaited: a set of futures that are
+        cancelled when the client leaves. Raises asyncio.QueueFull or ClientLeft."""
         if len(self.waiting) >= self.max_waiting:
             raise asyncio.QueueFull
         found = asyncio.get_running_loop().create_future()
         self.waiting[found] = texts
         self.arrived.set()
+        awaited.add(found)
         try:
-            await asyncio.wait([found, client_left], return_when=asyncio.FIRST_COMPLETED)
-            if not found.done():
-                raise ClientLeft
-            return found.result()
+            return await found
+        except asyncio.CancelledError:
+            raise ClientLeft from None
         finally:
+            awaited.discard(found)
             self.waiting.pop(found, None)
-            found.cancel()
 
     def take(self):
         """Remove the next batch of requests from the queue -> {future: texts}."""
@@ -202,12 +202,6 @@ class JobQueue:
                 if not found.done():  # else the client has left
                     found.set_result(answers[:len(texts)])
                 answers = answers[len(texts):]
-
-
-async def until_left(request):
-    """Wait until the client of a request has left."""
-    while (await request.receive())['type'] != 'http.disconnect':
-        pass
 
 
 # Metrics
@@ -358,15 +352,12 @@ def make_app(classifier, config, token=None, texts_to_try=()):
     async def predict(body: Texts, request: Request):
         texts = texts_of(body, config)
         queue = explaining if body.explain else answering
-        client_left = asyncio.create_task(until_left(request))
         try:
-            answers = await queue.answers(texts, client_left)
+            answers = await queue.answers(texts, request.scope['awaited'])
         except asyncio.QueueFull:
             raise HTTPException(503, 'too many requests wait', {'Retry-After': '1'}) from None
         except ClientLeft:
             return Response(status_code=499)  # nginx's status for this; nobody reads it
-        finally:
-            client_left.cancel()
         explanations = []
         if body.explain:
             explanations = [(name, pieces) for _, name, pieces in answers]

@@ -15,7 +15,8 @@ MAX_HEAD = 2 ** 16  # bytes of a request's first line and headers
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with a limit in bytes and in seconds for the head of a request, for which
-    uvicorn itself waits as long as it takes. max_secs: set by serve.py.
+    uvicorn itself waits as long as it takes. max_secs: set by serve.py. A request's scope has
+    `awaited`, a set: its futures are cancelled when the client leaves.
 
     A connection is in one of three states: a head is arriving (n_head is the number of its bytes,
     the timer runs), a body is arriving or an answer is computed (no timer), or the answer was sent
@@ -27,6 +28,7 @@ class Protocol(HttpToolsProtocol):
         self.timer = None
         self.n_head = 0  # bytes of the head received so far; None: no head is expected
         self.message_complete = True  # whether the last request has arrived completely
+        self.awaited = set()
         self.start_timer()
 
     def start_timer(self):
@@ -45,6 +47,10 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self.n_head is not None and self.n_head > MAX_HEAD:
             self.refuse_head()
+
+    def on_message_begin(self):
+        super().on_message_begin()
+        self.scope['awaited'] = self.awaited
 
     def on_headers_complete(self):
         self.stop_timer()
@@ -87,6 +93,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, error):
         self.stop_timer()
+        for future in list(self.awaited):
+            future.cancel()
         super().connection_lost(error)
 
 

@@ -183,10 +183,6 @@ def run_queue(ask_all, **kwargs):
     return asyncio.run(run())
 
 
-async def never():
-    await asyncio.Event().wait()
-
-
 def test_requests_that_wait_are_computed_together():
     async def ask_all(queue):
         taken = []
@@ -195,14 +191,12 @@ def test_requests_that_wait_are_computed_together():
             taken.append(texts)
             return compute(texts)
         queue.compute = compute_and_note
-        left = asyncio.create_task(never())
-        waiting = [asyncio.create_task(queue.answers(texts, left))
+        waiting = [asyncio.create_task(queue.answers(texts, set()))
                    for texts in (['a'], ['b', 'c'], ['d'], ['e', 'f', 'g', 'h'], ['i'])]
         await asyncio.sleep(0)  # all wait before any is computed
         worker = asyncio.create_task(queue.work())
         found = await asyncio.gather(*waiting)
         worker.cancel()
-        left.cancel()
         return found, taken
     found, taken = run_queue(ask_all)
     assert found == [['A'], ['B', 'C'], ['D'], ['E', 'F', 'G', 'H'], ['I']]
@@ -211,13 +205,11 @@ def test_requests_that_wait_are_computed_together():
 
 def test_a_panic_of_the_tokenizer_ends_one_request():
     async def ask_both(queue):
-        left = asyncio.create_task(never())
         worker = asyncio.create_task(queue.work())
         with pytest.raises(RuntimeError, match='Panic: overflow'):
-            await queue.answers(['panic'], left)
-        found = await asyncio.wait_for(queue.answers(['a'], left), 10)
+            await queue.answers(['panic'], set())
+        found = await asyncio.wait_for(queue.answers(['a'], set()), 10)
         worker.cancel()
-        left.cancel()
         return found
     assert run_queue(ask_both) == ['A']
 
@@ -226,24 +218,22 @@ def test_a_request_whose_client_has_left_gives_up_its_place():
     from serve import ClientLeft
 
     async def ask_all(queue):
-        async def leave():
-            await asyncio.sleep(0.01)
-        lefts = [asyncio.create_task(leave()) for _ in range(2)]
-        waiting = [asyncio.create_task(queue.answers([text], left))
-                   for text, left in zip('ab', lefts)]
+        awaited = set()
+        waiting = [asyncio.create_task(queue.answers([text], awaited)) for text in 'ab']
         await asyncio.sleep(0)
         with pytest.raises(asyncio.QueueFull):
-            await queue.answers(['c'], lefts[0])
-        assert len(queue.waiting) == 2
+            await queue.answers(['c'], awaited)
+        assert len(queue.waiting) == len(awaited) == 2
+        for future in awaited:  # as when the connection is lost
+            future.cancel()
         for task in waiting:
             with pytest.raises(ClientLeft):
                 await task
-        left = asyncio.create_task(never())
-        again = asyncio.create_task(queue.answers(['d'], left))
+        assert not awaited
+        again = asyncio.create_task(queue.answers(['d'], awaited))
         worker = asyncio.create_task(queue.work())
         found = await again
         worker.cancel()
-        left.cancel()
         return found
     assert run_queue(ask_all, max_waiting=2) == ['D']
 
