@@ -511,6 +511,7 @@ def run_server(folder, config, listener):
         'access_log': config.access_log,
         'log_level': 'info' if config.access_log else 'error',
         'timeout_graceful_shutdown': 30,
+        'timeout_worker_healthcheck': 60,  # else a worker that takes long to start is replaced
     }
     # also if the workers load it again, so that an unusable folder is reported once
     classifier = load_classifier(folder, config)
