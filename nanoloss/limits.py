@@ -76,8 +76,9 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self):
         super().on_message_complete()
         self.message_complete = True
-        if not self.cycle.response_complete:
-            self.stop_timer()
+        self.stop_timer()
+        if self.cycle.response_complete:  # uvicorn starts its own timer when it has answered
+            self.timer = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
         self.expect_next()
 
     def on_response_complete(self):

@@ -87,8 +87,9 @@ class Client:
     def unfinished(self, wait):
         """Announce more than is sent; then wait for what the service says, or leave."""
         with socket.create_connection(('127.0.0.1', self.port), timeout=60) as connection:
-            connection.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n'
-                               b'Content-Type: application/json\r\n\r\n{"text": "a')
+            connection.sendall(b'POST /predict HTTP/1.1\r\nHost: localhost\r\n'
+                               b'Content-Length: 100\r\nContent-Type: application/json\r\n\r\n'
+                               b'{"text": "a')
             if not wait:
                 return 'left'
             answer = connection.recv(100)
@@ -98,8 +99,9 @@ class Client:
         """Ask for what takes long, and do not wait for it."""
         with socket.create_connection(('127.0.0.1', self.port), timeout=60) as connection:
             body = json.dumps({'texts': self.texts[:100]}).encode()
-            connection.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n'
-                               b'Content-Type: application/json\r\n\r\n%s' % (len(body), body))
+            connection.sendall(b'POST /predict HTTP/1.1\r\nHost: localhost\r\n'
+                               b'Content-Length: %d\r\nContent-Type: application/json\r\n\r\n%s'
+                               % (len(body), body))
         return 'left'
 
     def request(self):
