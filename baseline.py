@@ -38,7 +38,7 @@ from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
 from model import is_correct, make_head
-from nanoloss.configure import check_bounds, configure, fail
+from nanoloss.settings import check_bounds, configure, fail
 from nanoloss.data import SPLITS, class_share, describe_data, draw_reviews, load_data
 from nanoloss.devices import hardware_name
 from nanoloss.files import (

@@ -40,7 +40,7 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
-from nanoloss.configure import configure, fail
+from nanoloss.settings import configure, fail
 from nanoloss.data import batches, load_data, spans_of
 from nanoloss.devices import (
     autocast, choose_device, hardware_name, peak_memory_mb, synchronize)

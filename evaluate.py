@@ -33,7 +33,7 @@ from sklearn import metrics
 from tqdm import tqdm
 
 from model import is_correct, make_head
-from nanoloss.configure import configure, fail
+from nanoloss.settings import configure, fail
 from nanoloss.data import fingerprint, load_data
 from nanoloss.escape import markdown, markdown_name, one_line, shortened
 from nanoloss.figures import COLORS, draw_figures

@@ -33,7 +33,7 @@ from torch import nn
 
 from model import NgramWeights
 from nanoloss import labels, reader
-from nanoloss.configure import configure, fail
+from nanoloss.settings import configure, fail
 from nanoloss.data import fingerprint, load_data
 from nanoloss.escape import markdown, markdown_name
 from nanoloss.files import mend_folder, replacing_folder

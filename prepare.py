@@ -34,7 +34,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from nanoloss.configure import configure, fail
+from nanoloss.settings import configure, fail
 from nanoloss.escape import one_line
 from nanoloss.files import replacing_folder, write_json
 from nanoloss.rows import TextStore, in_batches, read_source, unlabelled_rows
@@ -412,7 +412,7 @@ def main(config):
 
 
 if __name__ == '__main__':
-    config = SimpleNamespace(**configure(globals()))
+    config = configure(globals())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes half-written files
     try:
         main(config)

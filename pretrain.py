@@ -33,7 +33,7 @@ import torch
 
 from model import head_settings, make_language_model
 from nanoloss import loop, parallel
-from nanoloss.configure import check_bounds, configure, fail
+from nanoloss.settings import check_bounds, configure, fail
 from nanoloss.data import Split, batches, describe_data, load_data, load_unlabelled
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize, to_device
 from nanoloss.files import write_file, write_json

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from model import Past, make_language_model
-from nanoloss.configure import configure, fail
+from nanoloss.settings import configure, fail
 from nanoloss.data import Split
 from nanoloss.devices import choose_device
 from nanoloss.files import load_weights

@@ -35,7 +35,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
-from nanoloss.configure import configure, fail
+from nanoloss.settings import configure, fail
 from nanoloss.escape import one_line
 from nanoloss.files import mend_folder
 
@@ -548,7 +548,7 @@ def main(folders, config):
 
 if __name__ == '__main__':
     folders = []
-    config = SimpleNamespace(**configure(globals(), positional=folders))
+    config = configure(globals(), positional=folders)
     try:
         main(folders, config)
     except KeyboardInterrupt:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from nanoloss import is_out_of_memory
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 from nanoloss.devices import to_device
 from nanoloss.files import mend_folder
 
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 SPLITS = 'train', 'val', 'test'
+POOL = 50  # batches made together from texts sorted by length: more is less padding, less random
 WIDTHS = 8  # batches are padded to multiples of this: each new shape costs oneDNN time and memory
 
 
@@ -136,14 +137,14 @@ def spans_of(offsets):
     return np.stack([offsets[:-1], offsets[1:]], 1).astype(np.int64)
 
 
-def draw_reviews(split, n_reviews, seed):
-    """n_reviews of a split, drawn by the seed, in the order that they have; 0: all."""
-    if n_reviews > len(split.labels):
-        fail(f'n_train is {n_reviews:,}, but there are {len(split.labels):,} training reviews')
-    if n_reviews == 0:
+def sample_texts(split, n_texts, seed):
+    """n_texts of a split, sampled with the seed, in their order; 0: all."""
+    if n_texts > len(split.labels):
+        fail(f'n_train is {n_texts:,}, but there are {len(split.labels):,} training texts')
+    if n_texts == 0:
         return split
-    drawn = np.random.default_rng(seed).choice(len(split.labels), n_reviews, replace=False)
-    return split.take(np.sort(drawn))
+    rows = np.random.default_rng(seed).choice(len(split.labels), n_texts, replace=False)
+    return split.take(np.sort(rows))
 
 
 def has_changed(split, sha256):
@@ -198,88 +199,69 @@ class Batch(NamedTuple):
             labels=None if self.labels is None else self.labels[rows],
             ngrams=None if self.ngrams is None else self.ngrams[rows])
 
-    def parts(self, max_tokens):
-        """Yield consecutive parts of about max_tokens tokens, padding included, each as wide as its
-        longest review needs, in steps of WIDTHS."""
-        n_parts = min(math.ceil(self.tokens.numel() / max_tokens), len(self.rows))
-        if n_parts <= 1:
+    def micro_batches(self, max_tokens):
+        """Yield consecutive micro-batches of about max_tokens tokens, padding included, each as
+        wide as its longest text, in steps of WIDTHS."""
+        n = min(math.ceil(self.tokens.numel() / max_tokens), len(self.rows))
+        if n <= 1:
             yield self
             return
-        for index in torch.arange(len(self.rows)).tensor_split(n_parts):
-            part = self.take(slice(int(index[0]), int(index[-1]) + 1))
-            width = round_up(int((part.counts[-1] > 0).sum()))
-            yield part._replace(tokens=part.tokens[:, :width], counts=part.counts[:, :width])
+        for index in torch.arange(len(self.rows)).tensor_split(n):
+            micro = self.take(slice(int(index[0]), int(index[-1]) + 1))
+            width = round_up(int((micro.counts[-1] > 0).sum()))
+            yield micro._replace(tokens=micro.tokens[:, :width], counts=micro.counts[:, :width])
 
 
 def round_up(n):
     return math.ceil(n / WIDTHS) * WIDTHS
 
 
-def shuffled(labels, rng, oversample=False):
-    """The training reviews of an epoch in random order, int64 [reviews].
+def batches(split, config, batch_size, order=None, rng=None, device='cpu'):
+    """Yield the texts of a split as `Batch`es of about one length.
 
-    Each once or, with oversample, equally many of every class."""
-    if not oversample:
-        return rng.permutation(len(labels))
-    classes = np.unique(labels)
-    per_class = math.ceil(len(labels) / len(classes))
-    drawn = []
-    for y in classes:
-        rows = np.flatnonzero(labels == y)
-        passes = math.ceil(per_class / len(rows))
-        drawn.append(np.concatenate([rng.permutation(rows) for _ in range(passes)])[:per_class])
-    return rng.permutation(np.concatenate(drawn))[:len(labels)]
-
-
-def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, order=None,
-            rng=None, token_dropout=0.0, device='cpu'):
-    """Yield the reviews of a split as `Batch`es of about one size.
-
-    block_size: so many tokens of a review are used; truncate: which, see `shorten` in
-        nanoloss/reader.py.
-    bag: each distinct token once, with its count; else every token with count 1.
-    pool: so many batches are made together, of reviews of one size each.
-    order: rows of the split in the order in which they are to be pooled; None: as they come.
-    rng: a numpy Generator that draws the order of a pool's batches and what token_dropout leaves
-        out; None: in the order of size, everything kept.
+    config: has block_size, truncate and bag, as in train.py; with rng also token_dropout.
+    order: rows of the split, int64 [texts], in the order in which they are pooled; None: all, as
+        they come.
+    rng: a numpy Generator, for training: it draws the order of the batches of a pool and the tokens
+        that are dropped. None: the shortest batch of a pool comes first, and no token is dropped.
     """
     if order is None:
         order = np.arange(len(split.spans))
-    all_tokens = np.asarray(split.tokens)  # a memory-map looks up slowly
-    for start in range(0, len(order), pool * batch_size):
-        # the tokens of a pool of reviews, one review after another
-        rows = order[start:start + pool * batch_size]
-        n_tokens = np.minimum(split.lengths()[rows], block_size)
-        if token_dropout:
-            kept, lengths = drop_tokens(n_tokens, token_dropout, rng)
+    all_tokens = np.asarray(split.tokens)  # indexing a memory map is slow
+    for start in range(0, len(order), POOL * batch_size):
+        # the tokens of a pool of texts, one text after another
+        rows = order[start:start + POOL * batch_size]
+        n_tokens = np.minimum(split.lengths()[rows], config.block_size)
+        if rng is not None and config.token_dropout:
+            kept, lengths = drop_tokens(n_tokens, config.token_dropout, rng)
         else:
             kept = np.arange(n_tokens.sum())
             lengths = n_tokens
-        flat = all_tokens[places_of(kept, lengths, split.spans[rows], n_tokens, truncate)]
-        flat = to_device(flat.astype(np.int64), device)
+        index = index_of(kept, lengths, split.spans[rows], n_tokens, config.truncate)
+        flat = to_device(all_tokens[index].astype(np.int64), device)
         counts = torch.ones_like(flat)
-        if bag:
+        if config.bag:
             flat, counts, lengths = to_bags(flat, lengths)
 
-        # sorted by size, here and on the device: a batch is then a slice
-        by_size = lengths.argsort(kind='stable')
-        begins = (lengths.cumsum() - lengths)[by_size]
-        rows = rows[by_size]
-        lengths = lengths[by_size]
-        n_tokens = n_tokens[by_size]
-        places = to_device(np.stack([begins, lengths]), device)
+        # sorted by length, here and on the device: a batch is then a slice
+        by_length = lengths.argsort(kind='stable')
+        begins = (lengths.cumsum() - lengths)[by_length]
+        rows = rows[by_length]
+        lengths = lengths[by_length]
+        n_tokens = n_tokens[by_length]
+        spans = to_device(np.stack([begins, lengths]), device)
         labels = None
         if split.labels is not None:
-            kind = np.float32 if split.labels.dtype.kind == 'f' else np.int64  # a teacher's, or not
+            kind = np.float32 if split.labels.dtype.kind == 'f' else np.int64  # f: probabilities
             labels = to_device(split.labels[rows].astype(kind), device)
 
-        # in random order for training: an epoch must not go from short to long
+        # in random order for training: an epoch must not go from short texts to long ones
         n_batches = math.ceil(len(rows) / batch_size)
         batch_order = range(n_batches) if rng is None else rng.permutation(n_batches)
         for k in batch_order:
             batch = slice(k * batch_size, (k + 1) * batch_size)
-            width = min(round_up(lengths[batch][-1]), block_size)
-            tokens, batch_counts = pad(flat, counts, *places[:, batch], width)
+            width = min(round_up(lengths[batch][-1]), config.block_size)
+            tokens, batch_counts = pad(flat, counts, *spans[:, batch], width)
             batch_labels = None if labels is None else labels[batch]
             ngrams = None
             if split.ngrams is not None:
@@ -289,10 +271,11 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
 
 
 def drop_tokens(lengths, share, rng):
-    """Leave out a share of the tokens of reviews one after another, at random.
+    """Drop a share of the tokens of texts that stand one after another, at random.
 
-    lengths: int64 [B], tokens per review, at least 1; the first of a review stays if no other does.
-    Returns which are kept, ascending int64 [M], and how many of each review, int64 [B].
+    lengths: int64 [B], tokens of each text, at least 1. If none would be left of a text, its first
+    token stays. Returns the indices of the tokens that are kept, ascending int64 [M], and how many
+    each text keeps, int64 [B].
     """
     keep = rng.random(lengths.sum(), dtype=np.float32) >= share
     begins = np.cumsum(lengths) - lengths
@@ -301,22 +284,23 @@ def drop_tokens(lengths, share, rng):
     return kept, np.diff(np.searchsorted(kept, begins), append=len(kept))
 
 
-def places_of(kept, lengths, spans, n_tokens, truncate):
-    """Where tokens of truncated reviews stand in their split, int64 [M].
+def index_of(kept, lengths, spans, n_tokens, truncate):
+    """Where the tokens of truncated texts stand in their split, int64 [M].
 
-    kept: int64 [M], which tokens, as if the truncated reviews stood one after another; lengths: of
-    each review so many, int64 [B], sum M. spans int64 [B, 2]: where the whole reviews stand;
-    n_tokens int64 [B]: what is left of them; truncate: their head, tail or both, as `shorten` does.
+    kept: int64 [M], indices of tokens, as if the truncated texts stood one after another; lengths:
+    int64 [B], how many are of each text, sum M. spans int64 [B, 2]: where the whole texts stand;
+    n_tokens int64 [B]: their lengths after truncation. truncate: keep the head, the tail or both,
+    as `truncated` does.
     """
     begins = n_tokens.cumsum() - n_tokens
-    places = kept + np.repeat(spans[:, 0] - begins, lengths)
-    # behind its head, a review goes on at its tail
+    index = kept + np.repeat(spans[:, 0] - begins, lengths)
+    # a truncated text continues at its tail after its head
     n_cut = spans[:, 1] - spans[:, 0] - n_tokens
     if truncate != 'head' and n_cut.any():
         n_head = {'tail': 0 * n_tokens, 'both': n_tokens - n_tokens // 2}[truncate]
         in_tail = kept >= np.repeat(begins + n_head, lengths)
-        places += in_tail * np.repeat(n_cut, lengths)
-    return places
+        index += in_tail * np.repeat(n_cut, lengths)
+    return index
 
 
 def to_bags(tokens, lengths):

@@ -1,128 +1,133 @@
 """What the training loops, train.py and pretrain.py, share: where a run is and how fast, how it is
 saved and goes on, and how it stops."""
-import hashlib
+import json
 import math
 import os
 import shutil
 import signal
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from nanoloss import is_out_of_memory, parallel
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 from nanoloss.devices import choose_device, choose_dtype, hardware_name
 from nanoloss.files import (
-    claim_run, current_commit, load_checked, locked_folder, write_file, write_json_lines)
+    current_commit, load_checked, locked_folder, write_file, write_json, write_json_lines)
+from nanoloss.runs import upgrade_config
 
-# what may differ between a begun run and the command that continues it
+# settings and facts in which a run and the command that resumes it may differ
 MAY_DIFFER = {
-    'out_dir', 'data_dir', 'n_runs', 'at_once', 'overwrite', 'ckpt_secs', 'tensorboard', 'compile',
-    'graphs', 'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'commit'}
+    'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'tensorboard', 'graphs',
+    'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'commit'}
 
 stop_signal = 0  # the signal that asked this process to stop
 
 
 # Before the runs
 
-def start_device(device, dtype, threads, deterministic):
-    """Settle 'auto', and prepare the device -> device, dtype. Fails where it cannot be had."""
+def default_out_dir(config_files, dataset):
+    """out/ and the name of the last config file or, without one, of the data set."""
+    name = Path(config_files[-1]).stem if config_files else dataset
+    return f'out/{name}'
+
+
+def start_device(config):
+    """Prepare the device of the settings -> its name and dtype, never 'auto'. Fails if it is not
+    available."""
     try:
-        device = choose_device(device)
-        dtype = choose_dtype(dtype, device)
+        device = choose_device(config.device)
+        dtype = choose_dtype(config.dtype, device)
         parallel.start(device)
     except ValueError as error:
         fail(error)
-    if threads:
-        torch.set_num_threads(threads)
-    # its backward gives NaN on Hopper with a mask, at some lengths: pytorch/pytorch#196678
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    # on Hopper with a mask, its backward gives NaN at some lengths: pytorch/pytorch#196678
     torch.backends.cuda.enable_cudnn_sdp(False)
-    if deterministic:
+    if config.deterministic:
         os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
         torch.use_deterministic_algorithms(True)
     return device, dtype
 
 
 def can_use_graphs(device, dtype, max_tokens):
-    """Whether a step can be a CUDA graph: not where the CPU has a word in it, as a GradScaler of
-    float16, the cutting of a batch into parts, or other processes."""
+    """Whether a step can be a CUDA graph: not if the step needs the host, as float16's GradScaler,
+    micro-batches and other processes do."""
     return device == 'cuda' and dtype != 'float16' and not max_tokens and parallel.WORLD == 1
 
 
 def require_tensorboard():
-    """End in `fail` where TensorBoard is missing: before the run, not at its first curve."""
+    """Fail before the run if TensorBoard is not installed."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
-        fail(f'{error}; pip install tensorboard, or do without --tensorboard')
+        fail(f'{error}; pip install tensorboard, or leave out --tensorboard')
 
 
-def describe_machine(device, code):
-    """What config.json says of where a run is computed and by which code, a list of files."""
-    root = Path(__file__).parents[1]
-    # a commit would not do: it does not see what has not been committed
-    checksums = {}
-    for file in code:
-        checksums[file] = hashlib.sha256((root / file).read_bytes()).hexdigest()[:16]
+def describe_machine(device):
+    """Facts for config.json: the machine and the commit."""
     return {
         'hardware': hardware_name(device),
         'threads': torch.get_num_threads(),
         'processes': parallel.WORLD,
         'torch': torch.__version__,
         'commit': current_commit(),
-        'code': checksums,
     }
 
 
-def run_seeds(config, train):
-    """Let train(folder, seed), which fills a run's folder and yields after each step, do so for
-    each seed of these settings; config['at_once'] of the runs take turns, a step each.
-
-    Nothing of a run depends on the others: every random number is drawn from its own seed."""
-    first = config['seed']
-    waiting = [train_seed(config, train, seed) for seed in range(first, first + config['n_runs'])]
-    going = {}  # runs that have begun, and where each computes
-    interrupt = None
-    while waiting or going:
-        while waiting and len(going) < config['at_once']:
-            going[waiting.pop(0)] = own_stream(config)
-        for run, stream in list(going.items()):
-            try:
-                with stream:
-                    next(run)
-            except StopIteration:
-                del going[run]
-            except KeyboardInterrupt as error:  # the others are saved, too, before all end
-                interrupt = error
-                waiting.clear()
-                del going[run]
-    if interrupt:
-        raise interrupt
-    parallel.finish()
-
-
-def train_seed(config, train, seed):
-    """The run of one seed, unless it is complete: a generator, as train is."""
-    folder = Path(config['out_dir']) / f'seed{seed}'
+@contextmanager
+def run_folder(config):
+    """Lock the folder of one seed's run and write its config.json -> the folder, or None if the run
+    is complete. Fails if the folder holds a run with other settings."""
+    folder = Path(config.out_dir) / f'seed{config.seed}'
     with locked_folder(folder):
-        claim_run(folder, {**config, 'seed': seed}, MAY_DIFFER, config['overwrite'])
-        parallel.wait()  # all processes find the folder as the first one has left it
-        if (folder / 'result.json').exists():
+        claim_run(folder, vars(config))
+        parallel.wait()  # until the first process has prepared the folder
+        complete = (folder / 'result.json').exists()
+        if complete:
             print(f'{folder} is complete already')
-        else:
-            yield from train(folder, seed)
-        if parallel.RANK == 0:  # of a complete run too: a kill may have left it
+        yield None if complete else folder
+        if parallel.RANK == 0:  # also of a complete run: a kill may have left it
             (folder / 'ckpt.pt').unlink(missing_ok=True)
 
 
-def own_stream(config):
-    """A context in which a GPU is asked for work that does not wait for that of the other runs."""
-    if config['device'] == 'cuda' and config['at_once'] > 1:
-        return torch.cuda.stream(torch.cuda.Stream())
-    return nullcontext()
+def claim_run(folder, config):
+    """Write config.json into a run's folder, or check that the run there has the same config."""
+    if config['overwrite'] and parallel.RANK == 0:
+        # after a kill in between, what is left must not look complete or have another config:
+        # result.json goes first, and config.json stays until it is replaced
+        (folder / 'result.json').unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != 'config.json':
+                path.unlink()
+    if config['overwrite'] or not (folder / 'config.json').exists():
+        write_json(folder / 'config.json', config)
+        return
+
+    way_out = f'give another --out_dir, or --overwrite to delete {folder}'
+    try:
+        old = upgrade_config(json.loads((folder / 'config.json').read_text()))
+        differing = [key for key in config if key not in MAY_DIFFER and old.get(key) != config[key]]
+    except (ValueError, AttributeError):
+        fail(f'{folder}/config.json is damaged; {way_out}')
+    # these follow from the device, and so does the kind of the optimizers' state
+    moved = old.get('device') != config.get('device')
+    if moved and differing and set(differing) <= {'dtype', 'deferred', 'max_tokens'}:
+        fail(f'{folder} was begun with --device={old.get("device")}, with another '
+             f'{", ".join(differing)}; resume it there, or {way_out}')
+    if differing:
+        key = differing[0]
+        fail(f'{folder} holds a run with other {", ".join(differing)} ({key} was {old.get(key)!r}, '
+             f'is {config[key]!r}); {way_out}')
+    if old.get('commit') != config['commit']:
+        print(f'warning: {folder} was begun at commit {old.get("commit") or "unknown"}, the code '
+              f'is now at {config["commit"] or "unknown"}', file=sys.stderr)
 
 
 # While a run goes on
@@ -186,8 +191,8 @@ class Meter:
         """The clock runs on from here: what came before, such as evaluation, was not training."""
         self.since = time.perf_counter()
 
-    def add_part(self, loss, correct, n):
-        """loss: the mean over the part's n answers; correct: how many of them are, a tensor."""
+    def add_micro_batch(self, loss, correct, n):
+        """loss: the mean over its n answers; correct: how many are, a tensor."""
         self.sums[:2] += torch.stack([loss * n, correct])
 
     def add_norm(self, grad_norm):
@@ -196,7 +201,7 @@ class Meter:
         self.sums[2:] += torch.stack([torch.where(finite, grad_norm, 0), finite])
 
     def count(self, n_answers, n_tokens):
-        """Those of the step whose parts and norm have been added."""
+        """Those of the step whose micro-batches and norm have been added."""
         self.n_answers += n_answers
         self.n_tokens += n_tokens
         self.stop_clock()
@@ -228,10 +233,31 @@ class Meter:
         vars(self).update(state)
 
 
-def fail_at_loss(loss, folder, where):
-    """End the program at a loss that is not finite; where: the step, as the user counts it."""
-    fail(f'{folder}: the loss is {loss} at {where}; '
+def fail_at_loss(loss, folder, step, steps=None):
+    """Fail because the loss is not finite; steps: per epoch."""
+    epoch = f' (epoch {math.ceil(step / steps)})' if steps else ''
+    fail(f'{folder}: the loss is {loss} at step {step}{epoch}; '
          'try a lower --learning_rate or --dtype=float32')
+
+
+class Best:
+    """The weights with the most correct answers on val so far, kept on the device."""
+
+    def __init__(self):
+        self.epoch = 0
+        self.correct = -1
+        self.weights = {}
+
+    def keep(self, model, epoch, correct):
+        self.epoch = epoch
+        self.correct = correct
+        self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
 
 
 def log_row(folder, progress, row, tensorboard):
@@ -297,13 +323,12 @@ def request_stop(signum, frame):
 
 
 @contextmanager
-def ending_well(out_dir):
-    """What may befall the runs of out_dir, a full disk, too little memory or a signal, ends in a
-    line that says what to do."""
+def clean_exit(out_dir):
+    """End in one line that says what to do after a full disk, too little memory or a signal."""
     try:
         yield
     except KeyboardInterrupt:
-        print('\nstopped; the same command goes on from here', file=sys.stderr)
+        print('\nstopped; the same command resumes', file=sys.stderr)
         sys.exit(128 + (stop_signal or signal.SIGINT))
     except Exception as error:
         if is_out_of_memory(error):

@@ -186,12 +186,12 @@ def parameter_groups(model, weight_decay, exclude=()):
     return list(groups.values())
 
 
-def scheduled_rate(step, last_step, highest, lowest, warmup_iters, decay=True):
-    """The learning rate of a step, 1 to last_step: linear warm-up, then a cosine to the lowest."""
+def scheduled_rate(step, last_step, highest, warmup_iters):
+    """The learning rate of a step, 1 to last_step: linear warm-up, then a cosine to 0."""
     if step <= warmup_iters:
         return highest * step / warmup_iters
-    progress = (step - warmup_iters) / (last_step - warmup_iters) if decay else 0
-    return lowest + (highest - lowest) * (1 + math.cos(math.pi * progress)) / 2
+    progress = (step - warmup_iters) / (last_step - warmup_iters)
+    return highest * (1 + math.cos(math.pi * progress)) / 2
 
 
 def put_rates_on(device, optimizers):

@@ -25,7 +25,7 @@ import numpy as np
 from scipy.stats import hypergeom
 from tqdm import tqdm
 
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 from nanoloss.escape import shortened
 from nanoloss.stats import as_two_runs, confident_classes, holm, interval
 

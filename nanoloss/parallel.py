@@ -57,28 +57,28 @@ def share_of(batch):
     return batch.take(slice(RANK, None, WORLD))
 
 
-def parts_of_share(batch, max_tokens):
-    """Yield this process's share of a batch in parts of about max_tokens tokens.
+def micro_batches(batch, max_tokens):
+    """Yield this process's share of a batch in micro-batches of about max_tokens tokens.
 
-    With each part its weight, by which its mean loss is to be multiplied so that the gradients,
-    once they are summed over the parts and averaged over the processes, are those of the batch's
-    mean loss; and whether it is the last part. A process that gets no review joins in with one
-    that weighs nothing, for the others wait for its gradients.
+    With each comes its weight: the factor on its mean loss that makes the gradients, summed over
+    micro-batches and averaged over processes, those of the batch's mean loss; and whether it is the
+    last one. A process without a text computes one with weight 0, because the others wait for its
+    gradients.
     """
     share = share_of(batch)
     empty = len(share.rows) == 0
     if empty:
         share = batch.take(slice(1))
 
-    parts = list(share.parts(max_tokens))
-    for i, part in enumerate(parts):
-        # DistributedDataParallel divides by WORLD, the batch's mean by its reviews
-        weight = WORLD * len(part.rows) / len(batch.rows)
-        yield part, 0 if empty else weight, i == len(parts) - 1
+    micros = list(share.micro_batches(max_tokens))
+    for i, micro in enumerate(micros):
+        # DistributedDataParallel divides by WORLD, the batch's mean by its texts
+        weight = WORLD * len(micro.rows) / len(batch.rows)
+        yield micro, 0 if empty else weight, i == len(micros) - 1
 
 
 def averaging(forward, last):
-    """A context for forward: the gradients of the last part alone are averaged over processes."""
+    """A context for forward: only with the last micro-batch, average gradients over processes."""
     if WORLD == 1 or last:
         return nullcontext()
     return forward.no_sync()

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import tiktoken
 
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 from nanoloss.reader import without_end_of_text
 
 # of the file that tiktoken would download, and the rest of its definition: as in

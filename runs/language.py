@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from nanoloss.configure import fail  # noqa: E402
+from nanoloss.settings import fail  # noqa: E402
 from nanoloss.data import load_data, load_unlabelled  # noqa: E402
 from nanoloss.figures import COLORS, STYLE  # noqa: E402
 from nanoloss.files import write_json_lines  # noqa: E402

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from evaluate import check_comparable, read_runs  # noqa: E402
-from nanoloss.configure import fail  # noqa: E402
+from nanoloss.settings import fail  # noqa: E402
 from nanoloss.figures import COLORS, GREY, STYLE, png  # noqa: E402
 from nanoloss.files import write_file  # noqa: E402
 from nanoloss.stats import (  # noqa: E402

@@ -30,7 +30,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from nanoloss.configure import configure, fail  # noqa: E402
+from nanoloss.settings import configure, fail  # noqa: E402
 from nanoloss.data import load_data  # noqa: E402
 from nanoloss.devices import hardware_name  # noqa: E402
 from nanoloss.files import write_file  # noqa: E402
@@ -127,7 +127,7 @@ def serve_bag(name):
     """serve.py with a bag in the place of a run."""
     import serve
     serve.load_classifier = lambda folder, config: BAGS[name]()
-    config = SimpleNamespace(**configure(vars(serve), argv=['--port=0']))
+    config = configure(vars(serve), argv=["--port=0"])
     serve.main([name], config)
 
 

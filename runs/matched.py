@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from nanoloss.configure import fail  # noqa: E402
+from nanoloss.settings import fail  # noqa: E402
 from nanoloss.stats import half_interval  # noqa: E402
 
 matplotlib.use('agg')

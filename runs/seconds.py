@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from nanoloss.configure import fail  # noqa: E402
+from nanoloss.settings import fail  # noqa: E402
 from nanoloss.figures import COLORS, STYLE  # noqa: E402
 
 matplotlib.use('agg')

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 import serve  # noqa: E402
-from nanoloss.configure import configure, fail  # noqa: E402
+from nanoloss.settings import configure, fail  # noqa: E402
 
 N_CLIENTS = 64
 JSON = {'Content-Type': 'application/json'}
@@ -132,7 +132,7 @@ def main():
     folder = sys.argv[1]
     n_requests = int(sys.argv[2]) if len(sys.argv) == 3 else 100_000
     texts = make_texts(500)
-    config = SimpleNamespace(**configure(dict(vars(serve)), argv=['--threads=1']))
+    config = configure(vars(serve), argv=["--threads=1"])
     classifier = serve.load_classifier(folder, config)
     expected = {text: classifier.label(p) for text, p in zip(texts, classifier.probs(texts))}
     command = [sys.executable, ROOT / 'serve.py', folder, '--port=0', f'--max_secs={SECS}']

@@ -2,6 +2,7 @@
 import csv
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,18 +12,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-import nanoloss  # noqa: E402, F401 (before torch, whose threads it tells how to wait)
+import nanoloss  # noqa: E402, F401 (before torch: it sets how OpenMP threads wait)
 from helpers import script  # noqa: E402
 
 AWKWARD = ['Great, "really" great', 'two\nlines', '', 'Скучно 👍', '=1+1']  # texts
 JSON = {'Content-Type': 'application/json'}
 
 
-def call(cwd, script, *argv, code=0, encoding='utf-8', **kwargs):
+def command(script):
+    """The command of a script: 'train.py' or 'tools.predict'."""
+    if script.endswith('.py'):
+        return [sys.executable, ROOT / script]
+    return [sys.executable, '-m', script]
+
+
+def call(cwd, script, *argv, code=0, encoding='utf-8', env=(), **kwargs):
     """Run a script to its end, with this exit status -> stdout, or stderr if it has failed."""
-    command = [sys.executable, ROOT / script, *map(str, argv)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, encoding=encoding, timeout=600,
-                          **kwargs)
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), **dict(env)}
+    done = subprocess.run([*command(script), *map(str, argv)], cwd=cwd, capture_output=True,
+                          encoding=encoding, timeout=600, env=env, **kwargs)
     assert done.returncode == code, done.stderr
     return done.stderr if code else done.stdout
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nanoloss.configure import configure
+from nanoloss.settings import configure
 
 ROOT = Path(__file__).parents[1]
 RULE = '# ' + '-' * 77
@@ -365,7 +365,7 @@ def test_the_comment_of_a_value_over_two_lines_stands_at_its_end(capsys, namespa
 def test_on_the_command_line(tmp_path):
     """One line, exit status 2, no traceback; an error of the script's own keeps its traceback."""
     script = tmp_path / 'demo.py'
-    script.write_text(SCRIPT + 'from nanoloss.configure import configure\n'
+    script.write_text(SCRIPT + 'from nanoloss.settings import configure\n'
                       'configure(globals())\nprint(n_layer, 1 / n_layer)')
     (tmp_path / 'bad.py').write_text('n_layer = 1 / 0')
 

@@ -13,7 +13,7 @@ from test_figures import make_group
 from test_page import make_answers
 
 from nanoloss import figures, page
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 from nanoloss.escape import figure_name, markdown, markdown_name, one_line, shortened
 
 NAMES = [

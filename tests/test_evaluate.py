@@ -16,7 +16,7 @@ import torch
 import evaluate
 from helpers import make_run
 from model import make_head
-from nanoloss.configure import configure
+from nanoloss.settings import configure
 from nanoloss.stats import interval
 
 ROOT = Path(__file__).parents[1]

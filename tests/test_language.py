@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import EncoderConfig, LanguageModel, LossInChunks, Past
 from nanoloss import loop
-from nanoloss.configure import read_settings
+from nanoloss.settings import read_settings
 from nanoloss.data import Split
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import learn_vocabulary

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import prepare
-from nanoloss.configure import configure
+from nanoloss.settings import configure
 from nanoloss.data import load_data
 from nanoloss.rows import digest_of
 from nanoloss.sources import unlabelled_texts

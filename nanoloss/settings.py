@@ -1,10 +1,11 @@
-"""The configurator, after nanoGPT's: the settings of a script are its own plain module variables.
+"""The configurator: a script's settings are plain variables at its top, as in nanoGPT.
 
     python SCRIPT.py [config/FILE.py ...] [--key=value ...]
 
-A script's settings are what it assigns between its two dashed rules: bools, ints, floats and
-strings; the comment beside an assignment is its help. A config file is plain Python that assigns
-some of them. Later arguments win. Nothing is executed but the script itself and its config files.
+The settings are what the script assigns between its two dashed rules: bools, ints, floats and
+strings. The comment beside an assignment is its help. A config file is plain Python that assigns
+some of them. Later arguments win. `config = configure(globals())` returns all of them as one
+object, and the script's functions take `config`.
 """
 import ast
 import difflib
@@ -16,7 +17,7 @@ import runpy
 import sys
 import tokenize
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 from nanoloss.escape import one_line
 
@@ -32,29 +33,34 @@ def fail(message):
 
 
 def configure(namespace, more=None, positional=None, config_files=None, argv=None):
-    """Lay config files and --key=value arguments over a script's settings.
+    """Read a script's settings, config files and --key=value arguments -> one object with an
+    attribute per setting (a SimpleNamespace).
 
-    namespace: the script's globals(); its settings are read from it and replaced in it.
-    more: a function from the settings so far to a dict of further settings with their defaults
-        (a head's keywords, which are known only once `head` is).
-    positional: a list that takes the arguments that are neither; without it they are an error.
+    namespace: the script's globals(), which hold its settings and their defaults.
+    more: a function from the settings so far, a dict, to a dict of further settings with their
+        defaults (the keywords of a head and a trunk, known once these are chosen). It may raise
+        ValueError.
+    positional: a list that takes all other arguments; None: they are an error.
     config_files: a list that takes the paths of the config files, in their order.
-    argv: the arguments, sys.argv[1:] by default.
-    Returns the dict of all settings. What the user got wrong ends in `fail`.
+    argv: the arguments; None: sys.argv[1:].
+
+    A user's mistake ends in `fail`.
     """
     argv = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, io.TextIOWrapper):  # a text may hold what a terminal cannot show
         sys.stdout.reconfigure(errors='backslashreplace')
-    # nothing is replaced in the namespace until all arguments are known to be right
     notes = read_settings(namespace)
     settings = {key: namespace[key] for key in notes}
     assignments = read_arguments(argv, positional, config_files)
 
-    # two passes, because which further settings there are can depend on the first ones
+    # two passes, because the first settings decide which further ones there are
     for source, key, value in assignments:
         if key in settings:
             settings[key] = convert(source, key, value, settings[key])
-    further = more(settings) if more else {}
+    try:
+        further = more(settings) if more else {}
+    except ValueError as error:
+        fail(error)
     for source, key, value in assignments:
         if key in further:
             further[key] = convert(source, key, value, further[key])
@@ -64,20 +70,24 @@ def configure(namespace, more=None, positional=None, config_files=None, argv=Non
             fail(f'{source}: there is no setting {key!r}; {hint}')
     settings.update(further)
 
-    # after the arguments have been read, for the settings depend on them
+    # after the arguments have been read, because the settings depend on them
     if '--help' in argv or '-h' in argv:
         show_help(namespace.get('__doc__') or '', settings, notes)
         raise SystemExit(0)
-    namespace.update(settings)
-    return settings
+    return SimpleNamespace(**settings)
 
 
-def check_bounds(settings, bounds):
-    """Fail where a number is out of bounds: [(settings' names, the lowest value, what they must be
+def updated(config, **values):
+    """A copy of the settings with some values replaced or added."""
+    return SimpleNamespace(**{**vars(config), **values})
+
+
+def check_bounds(config, bounds):
+    """Fail if a number is out of bounds: [(names of settings, lowest value, what they must be
     below)]."""
     for names, lowest, below in bounds:
         for name in names:
-            value = settings[name]
+            value = getattr(config, name)
             if not lowest <= value < below:
                 limit = '' if below == math.inf else f' and below {below}'
                 fail(f'{name} must be at least {lowest}{limit}, not {value}')
