@@ -1,7 +1,5 @@
-"""The model: a trunk and a head. All of the mathematics, nothing else.
-
-A trunk turns a text into features, a head turns features into logits, a loss and probabilities.
-There are two trunks: the paper's transformer, and windows of neighbouring tokens (the default).
+"""The model. A trunk turns a text into features; a head turns features into logits, a loss and
+probabilities. All of the mathematics, nothing else.
 
 Notable:
 - A batch is `tokens` [B, T] and `counts` [B, T]. A count of 0 is padding; it is the only mask.
@@ -9,8 +7,8 @@ Notable:
   same hidden state in every layer. So a text can be given as a bag, each distinct token once with
   its count. Attention adds log(count) to the key's score, mean pooling weighs by count, and the
   function and its gradients are exactly those of the full sequence.
-- A new loss is one class, one line in `HEADS` and one file in config/. A new trunk is one class,
-  one line in `TRUNKS` and one file in config/.
+- A new loss is one class, one line in `HEADS` and one file in config/; so is a new trunk, in
+  `TRUNKS`.
 """
 import math
 import runpy
@@ -31,9 +29,8 @@ class Trunk(nn.Module):
     A trunk sets `n_features` and `ordered`: whether the order of the tokens matters. If it does
     not, a text may be given as a bag: each distinct token once, with its count.
 
-    `__init__` takes two numbers from the data: n_tokens, the size of the vocabulary, and
-    block_size, the most tokens of a text. The keywords that have a default are settings of
-    train.py. `__init__` raises ValueError if a value is impossible.
+    `__init__` takes from the data n_tokens, the size of the vocabulary, and block_size, the most
+    tokens of a text. Keywords with a default are settings of train.py. It raises ValueError.
     """
 
     def init_weights(self, n_layer=1):
@@ -51,17 +48,16 @@ class Windows(Trunk):
     """Windows of neighbouring tokens, h_t = relu(b + sum_j E_j[w_t+j]), and their maximum over the
     text.
 
-    This is a convolution over one-hot tokens (Johnson and Zhang 2015, arXiv 1412.1058): a token has
-    a vector for each place in the window, side by side in its row of the embedding.
+    A convolution over one-hot tokens (Johnson and Zhang 2015, arXiv 1412.1058): a token has a
+    vector for each place in the window, side by side in its row of the embedding.
 
-    window: neighbouring tokens, the token itself included.
-    dropout: of the features.
+    window: neighbouring tokens, the token itself included. dropout: of the features.
     """
 
     def __init__(self, n_tokens, block_size, window=3, n_embd=256, dropout=0.5):
         super().__init__()
-        check_at_least(1, window=window, n_embd=n_embd)
-        check_dropout(dropout)
+        check(1, window=window, n_embd=n_embd)
+        check(0, 1, dropout=dropout)
         self.window = window
         self.dropout = dropout
         self.n_features = n_embd
@@ -94,17 +90,16 @@ class Windows(Trunk):
 class Transformer(Trunk):
     """The paper's transformer encoder, pre-norm, and the mean of its hidden states over the text.
 
-    pos: position encoding, none (as in the paper) or learned.
-    causal: a token sees itself and the tokens before it only, as in a language model.
-    dropout: of the embedding and of each branch.
+    pos: position encoding, none (as in the paper) or learned. causal: a token sees itself and the
+    tokens before it only, as in a language model. dropout: of the embedding and each branch.
     """
 
     def __init__(self, n_tokens, block_size, n_layer=2, n_head=2, n_embd=128, pos='none',
                  causal=False, dropout=0.0):
         super().__init__()
-        check_at_least(1, n_head=n_head, n_embd=n_embd, block_size=block_size)
-        check_at_least(0, n_layer=n_layer)
-        check_dropout(dropout)
+        check(1, n_head=n_head, n_embd=n_embd, block_size=block_size)
+        check(0, n_layer=n_layer)
+        check(0, 1, dropout=dropout)
         if n_embd % n_head:
             raise ValueError(f'n_embd {n_embd} is not divisible by n_head {n_head}')
         if pos not in ('none', 'learned'):
@@ -136,17 +131,12 @@ class Transformer(Trunk):
             return (weights[..., None] * x).sum(1)
 
 
-def check_at_least(lowest, **values):
-    """Raises ValueError if a value is below the lowest."""
+def check(lowest, below=math.inf, **values):
+    """Raises ValueError unless all values are in [lowest, below)."""
     for name, value in values.items():
-        if value < lowest:
-            raise ValueError(f'{name} must be at least {lowest}, not {value}')
-
-
-def check_dropout(dropout):
-    """Raises ValueError unless dropout is in [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f'dropout must be in [0, 1), not {dropout}')
+        if not lowest <= value < below:
+            limit = '' if below == math.inf else f' and below {below}'
+            raise ValueError(f'{name} must be at least {lowest}{limit}, not {value}')
 
 
 class Block(nn.Module):
@@ -166,12 +156,14 @@ class Block(nn.Module):
 
     def forward(self, x, counts):
         """x [B, T, n_embd], counts [B, T] (0: padding) -> [B, T, n_embd]."""
+        q, k, v = self.queries_keys_values(self.norm_1(x))
         if self.causal:  # padding stands behind the text, where no token looks
-            y = self.causal_attention(self.norm_1(x))
+            y = masked_attention(q, k, v)
         else:
-            y = self.attention(self.norm_1(x), counts)
-        x = x + F.dropout(y, self.dropout, self.training)
-        return x + F.dropout(self.mlp(self.norm_2(x)), self.dropout, self.training)
+            y = counted_attention(q, k, v, counts)
+        x = x + F.dropout(self.join_heads(y), self.dropout, self.training)
+        y = self.down(F.relu(self.up(self.norm_2(x))))
+        return x + F.dropout(y, self.dropout, self.training)
 
     def queries_keys_values(self, x):
         """x [B, T, n_embd] -> three times [B, n_head, T, size]."""
@@ -183,41 +175,34 @@ class Block(nn.Module):
         """[B, n_head, T, size] -> [B, T, n_embd]."""
         return self.proj(y.transpose(1, 2).flatten(2))
 
-    def attention(self, x, counts):
-        """Multi-head attention in which a key that stands for c equal tokens weighs c exp(score).
 
-        The count is taken out of the softmax: sum c exp(s) v / sum c exp(s) = p @ (c v) / p @ c
-        with p = softmax(s). This is the same number as with log(c) added to the score, but needs no
-        [T, T] tensor in float32. In bf16, integers are exact up to 256, so the denominator has two
-        columns, c = low + 256 high.
-        """
-        q, k, v = self.queries_keys_values(x)
-        with torch.autocast(x.device.type, enabled=False):  # it would make softmax a float32 copy
-            c = counts[:, None, :, None]
-            low_high = torch.cat([c % 256, c // 256], -1).to(v.dtype).expand(-1, self.n_head, -1, 2)
-            scores = (q * q.shape[-1] ** -0.5) @ k.mT  # [B, n_head, T, T]
-            if scores.dtype == torch.float16:  # a high score of padding would push all others to 0
-                scores = scores.masked_fill((counts == 0)[:, None, None], -math.inf)
-            p = F.softmax(scores, dim=-1)
-            # numerator and denominator in one product; padding has c = 0 and adds to neither
-            sums = p @ torch.cat([(v * c).to(v.dtype), low_high], -1)
-            y = sums[..., :-2] / (sums[..., -2:-1] + 256 * sums[..., -1:])
-        return self.join_heads(y)
+def counted_attention(q, k, v, counts):
+    """Attention in which a key that stands for c equal tokens weighs c exp(score).
 
-    def causal_attention(self, x):
-        """Multi-head attention of each token to itself and the tokens before it."""
-        return self.join_heads(masked_attention(*self.queries_keys_values(x)))
+    q, k, v [B, n_head, T, size]; counts [B, T], 0 for padding.
 
-    def mlp(self, x):
-        return self.down(F.relu(self.up(x)))
+    The count is taken out of the softmax: sum c exp(s) v / sum c exp(s) = p @ (c v) / p @ c with
+    p = softmax(s). This is the same number as with log(c) added to the score, but needs no [T, T]
+    tensor in float32. In bf16, integers are exact up to 256, so the denominator has two columns,
+    c = low + 256 high.
+    """
+    with torch.autocast(q.device.type, enabled=False):  # it would make softmax a float32 copy
+        c = counts[:, None, :, None]
+        low_high = torch.cat([c % 256, c // 256], -1).to(v.dtype).expand(-1, q.shape[1], -1, 2)
+        scores = (q * q.shape[-1] ** -0.5) @ k.mT  # [B, n_head, T, T]
+        if scores.dtype == torch.float16:  # a high score of padding would push all others to 0
+            scores = scores.masked_fill((counts == 0)[:, None, None], -math.inf)
+        p = F.softmax(scores, dim=-1)
+        # numerator and denominator in one product; padding has c = 0 and adds to neither
+        sums = p @ torch.cat([(v * c).to(v.dtype), low_high], -1)
+        return sums[..., :-2] / (sums[..., -2:-1] + 256 * sums[..., -1:])
 
 
 def masked_attention(q, k, v, mask=None):
     """softmax(q k^T / sqrt(size)) v over the keys that a token sees.
 
-    q [B, n_head, T, size], k and v [B, n_head, S, size]; mask: bool, broadcast to [B, n_head, T,
-    S], True where a token sees a key. None: the token itself and all before it (T = S), or, if it
-    is the only one (T = 1), all.
+    q [B, n_head, T, size], k and v [B, n_head, S, size]; mask: bool [B, 1, T, S], True where a
+    token sees a key. None: itself and all before it (T = S) or, for one token (T = 1), all.
     """
     causal = mask is None and q.shape[2] > 1
     if q.device.type != 'cpu':
@@ -233,10 +218,7 @@ def masked_attention(q, k, v, mask=None):
         return scores.softmax(-1) @ v
 
 
-TRUNKS = {
-    'windows': Windows,
-    'transformer': Transformer,
-}
+TRUNKS = {'windows': Windows, 'transformer': Transformer}
 
 
 # The classifier
@@ -270,8 +252,8 @@ class Classifier(nn.Module):
     The trunk learns from its own logits, the n-grams from the sum. If both learned from the sum,
     the n-grams would fit the training texts first and leave the trunk nothing to learn.
 
-    n_known: tokens with a row of their own in the embedding; a buffer `tokens` holds which, and row
-        0 is for all others. 0: the rows are the tokenizer's tokens.
+    n_known: tokens with a row of their own in the embedding, listed in the buffer `tokens`, and row
+        0 for all others. 0: a row for each token of the tokenizer.
     n_ngrams: n-grams with a weight for each output (0: none).
     """
 
@@ -296,52 +278,32 @@ class Classifier(nn.Module):
                 logits.append(logits[0].detach() + self.ngrams(ngrams))
         return logits
 
-    def load_trunk(self, weights):
-        """Copy the trunk's weights from another Classifier's state_dict. Raises ValueError if they
-        do not fit."""
-        if 'tokens' in self.state_dict() and not self.tokens.equal(weights['tokens']):
-            raise ValueError('it knows other tokens')
-        trunk = {}
-        for name, weight in self.trunk.state_dict().items():
-            found = weights.get(f'trunk.{name}')
-            if found is None:
-                raise ValueError(f'it has no {name}')
-            if found.shape != weight.shape:
-                raise ValueError(f'its {name} is {tuple(found.shape)}, '
-                                 f'but this model has {tuple(weight.shape)}')
-            trunk[name] = found
-        self.trunk.load_state_dict(trunk)
-
 
 # Heads
 
 class Head(nn.Module):
-    """The output layer together with its loss and its probabilities: the base of every head.
+    """The base of every head: the output layer, its loss and its probabilities.
 
-    As it stands here, a head is a linear layer with a logit for each class and a softmax; a loss
-    has to be added, and each method can be overridden. The contract:
+    A head needs a `loss`; every other method can be overridden.
 
-    forward(x)            x float [B, n_features] -> logits [B, outputs], where self.linear has as many
-                          outputs. With a forward of its own, a head is for data with one label a
-                          review: a language model and `EachLabel` multiply by the weights of
-                          `linear` themselves, and refuse another forward.
-    loss(logits, labels)  A plain mean over the reviews; labels are int64 [B] or, of several labels
-                          a review, 0 and 1 [B, n_class]. A batch may be computed in parts, and each
-                          part's loss is weighted by its share of the batch's reviews: this is the
-                          batch's loss only for a mean over reviews. So F.cross_entropy with class
-                          weights needs reduction='none' and .mean(), as its own mean divides by the
-                          weights' sum; and a loss over pairs of reviews needs --max_tokens so large
-                          that a batch is one part, on one process.
-    probs(logits)         [B, n_class]; where a review has one label, the rows sum to 1.
-    soft                  True where labels may also be a teacher's probabilities, [B, n_class].
-    calibrated            False where the logits are not log-odds, so that probabilities should be
-                          judged after temperature scaling only.
+    forward(x)            x float [B, n_features] -> logits [B, outputs]. `linear` has as many
+                          outputs. A head with a forward of its own works with one label a text
+                          only: language models and `EachLabel` use the weights of `linear`.
+    loss(logits, labels)  A mean over the texts. labels: int64 [B] or, with several labels a text,
+                          0 and 1 [B, n_class]. A batch may be computed in micro-batches, each
+                          weighted by its share of the texts, so a plain mean is needed: with class
+                          weights, F.cross_entropy needs reduction='none' and .mean(); a loss over
+                          pairs of texts needs a --max_tokens that holds the whole batch.
+    probs(logits)         [B, n_class]; with one label a text, the rows sum to 1.
+    soft                  True if labels may also be probabilities, float [B, n_class].
+    calibrated            False if the logits are not log-odds, so that the probabilities mean
+                          something after temperature scaling only.
     lr_mult, wd_mult      Factors on the learning rate and the weight decay of the head's weights.
 
-    `__init__` takes what comes from the data without a default: n_features, n_class, class_share
-    (of the training labels, per class) and multi_label. A head that takes multi_label handles
-    several labels a text itself; otherwise `EachLabel` does it. The keywords that have a default
-    are settings of train.py.
+    `__init__` takes from the data, without a default: n_features, n_class, class_share (share of
+    each class in the training labels) and multi_label. A head that takes multi_label handles
+    several labels a text itself; for all others `EachLabel` does. Keywords with a default are
+    settings of train.py.
     """
     soft = False
     calibrated = True
@@ -363,14 +325,13 @@ class Head(nn.Module):
 
 
 def seeded_linear(n_in, n_out):
-    """A linear layer that starts as all do (normal 0.02, bias 0), but from its own generator.
+    """A linear layer with weights normal 0.02 from its own generator, and biases 0.
 
-    So heads of different sizes leave the numbers alike that the trunk and the batches are drawn
-    from. The weights lie on a grid on which float32 subtracts exactly, so that a head can start
-    from the difference of another's rows.
+    The generator keeps trunk and batches the same for all heads. The weights are multiples of
+    2^-26, which float32 subtracts exactly: a head can start from the difference of another's rows.
     """
     linear = nn.Linear(n_in, n_out)
-    # a number that is far from the seeds that people choose, so that no two generators coincide
+    # spread out, so that the seeds of other generators do not coincide with it
     seed = (torch.initial_seed() + 1) * 6364136223846793005 % 2 ** 63
     nn.init.normal_(linear.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
     linear.weight.detach().mul_(2 ** 26).round_().div_(2 ** 26)
@@ -379,9 +340,10 @@ def seeded_linear(n_in, n_out):
 
 
 def class_weights(text, class_share):
-    """'1,9' or 'balanced' (1 / share) -> weights of mean 1 over the training labels, [n_class]."""
+    """'1,9' or 'balanced' (1 / share) -> weights with mean 1 over the training labels, [n_class].
+    Raises ValueError."""
     if text == 'balanced' and 0 in class_share:
-        raise ValueError('class weights cannot be balanced: a class has no training review')
+        raise ValueError('class weights cannot be balanced: a class has no training text')
     try:
         if text == 'balanced':
             weights = [1 / share for share in class_share]
@@ -399,8 +361,8 @@ def class_weights(text, class_share):
 class CEHead(Head):
     """Cross-entropy, -log p_y.
 
-    class_weight: one a class, as '1,9', or 'balanced'; '' for none.
-    label_smoothing: this share of the label is spread evenly over the classes (Szegedy 2016).
+    class_weight: one per class, as in '1,9', or 'balanced'; '': none.
+    label_smoothing: share of the label that is spread evenly over the classes (Szegedy 2016).
     """
     soft = True
 
@@ -413,9 +375,9 @@ class CEHead(Head):
         self.register_buffer('weight', weight, persistent=False)
 
     def loss(self, logits, labels):
-        if labels.is_floating_point():  # a teacher's
+        if labels.is_floating_point():  # probabilities
             labels = labels.to(logits.dtype)
-        # its own mean would divide by the sum of the weights: no mean over reviews, see Head
+        # the library's own mean divides by the sum of the weights, not by the number of texts
         loss = F.cross_entropy(logits, labels, self.weight, reduction='none',
                                label_smoothing=self.label_smoothing)
         return loss.mean()
@@ -424,10 +386,10 @@ class CEHead(Head):
 class BCEHead(Head):
     """Binary cross-entropy.
 
-    Two classes: one logit, the log-odds of class 1. More: a logit for each class against the rest,
-    and the sum of their losses. Their softmax at the fitted temperature is better calibrated than
-    sigmoids scaled to sum 1 (on trec ECE 2.8 % instead of 4.2); as trained it is too sure. Several
-    labels a review: a loss and a sigmoid for each label.
+    Two classes: one logit, the log-odds of class 1. More classes: one logit per class against the
+    rest, and the sum of their losses; the probabilities are their softmax, which is overconfident
+    before temperature scaling and well calibrated after it. Several labels a text: a sigmoid and a
+    loss per label.
     """
     soft = True
 
@@ -440,7 +402,7 @@ class BCEHead(Head):
         self.calibrated = one_logit or multi_label
 
     def loss(self, logits, labels):
-        # labels of the logits' shape, 0 and 1 or, a teacher's, between them
+        # labels in the shape of the logits: 0 and 1, or probabilities
         if self.one_logit:
             labels = labels[:, None] if labels.dim() == 1 else labels[:, 1:]
         elif labels.dim() == 1:
@@ -458,12 +420,12 @@ class BCEHead(Head):
 
 
 class FocalHead(Head):
-    """Focal loss, (1 - p_y)^gamma (-log p_y), with a weight alpha per class if set (Lin 2017)."""
+    """Focal loss, (1 - p_y)^gamma (-log p_y), times a weight alpha per class if set (Lin 2017)."""
 
     def __init__(self, n_features, n_class, class_share, gamma=2.0, alpha=''):
         super().__init__(n_features, n_class)
         if gamma < 0:
-            raise ValueError(f'gamma must not be negative, as {gamma} is')
+            raise ValueError(f'gamma must be at least 0, not {gamma}')
         self.gamma = gamma
         weight = class_weights(alpha, class_share) if alpha else None
         self.register_buffer('weight', weight, persistent=False)
@@ -477,7 +439,7 @@ class FocalHead(Head):
 
 
 class BrierHead(Head):
-    """Squared error of the probabilities to the one-hot label, summed over classes (Brier 1950)."""
+    """Squared error between the probabilities and the one-hot label (Brier 1950)."""
 
     def loss(self, logits, labels):
         error = logits.softmax(1) - F.one_hot(labels, logits.shape[1])
@@ -485,14 +447,14 @@ class BrierHead(Head):
 
 
 def squares_of_others(logits, labels):
-    """Sum of the squared logits of all classes but the label: [B]."""
+    """Sum of the squared logits of all classes but the label, [B]."""
     return logits.scatter(1, labels[:, None], 0).square().sum(1)
 
 
 class SquareHead(Head):
-    """Square loss on raw logits, the label's rescaled: mean over the classes of k (z_y - M)^2 and
-    of the others' z_j^2 (Hui and Belkin 2021, arXiv 2006.07322)."""
-    calibrated = False  # logits of 0 and M are not log-odds
+    """Square loss on the logits: the mean over the classes of k (z_y - M)^2 for the label y and of
+    z_j^2 for all others (Hui and Belkin 2021, arXiv 2006.07322)."""
+    calibrated = False  # logits near 0 and M are not log-odds
 
     def __init__(self, n_features, n_class, k=1.0, M=1.0):
         super().__init__(n_features, n_class)
@@ -516,12 +478,12 @@ class SquentropyHead(Head):
 
 
 class EachLabel(Head):
-    """Several labels a review, by the loss of a head for one: each label is a decision of its own
-    between two classes, no and yes, whose logits are -z/2 and z/2; the losses are added up.
+    """Several labels a text, with a head for two classes: each label is a decision between no and
+    yes with logits -z/2 and z/2, and the losses are added up.
 
-    With cross-entropy that is binary cross-entropy; with focal loss, its form for sigmoids. A
-    setting that is one a class (class_weight, alpha) has two values then, for no and for yes.
-    decision: the head that decides between no and yes; its own linear layer is taken away.
+    With cross-entropy this is binary cross-entropy. A setting with a value per class (class_weight,
+    alpha) then has two values, for no and yes.
+    decision: the head for two classes. Its own linear layer is removed.
     """
 
     def __init__(self, n_features, n_class, decision):
@@ -534,7 +496,7 @@ class EachLabel(Head):
 
     def loss(self, logits, labels):
         labels = labels.flatten()
-        if labels.is_floating_point():  # a teacher's
+        if labels.is_floating_point():  # probabilities
             labels = torch.stack([1 - labels, labels], 1)
         return self.decision.loss(no_and_yes(logits), labels) * logits.shape[1]
 
@@ -564,8 +526,8 @@ def find_class(name, known):
     which is executed. Raises ValueError if there is none."""
     if name in known:
         return known[name]
-    file, colon, class_name = name.rpartition(':')
-    if not colon or not file.endswith('.py'):
+    file, _, class_name = name.rpartition(':')
+    if not file.endswith('.py'):
         raise ValueError(f'there is no {name!r}; there are {", ".join(known)}, '
                          'and a class of your own is FILE.py:CLASS')
     try:
@@ -579,17 +541,13 @@ def find_class(name, known):
 
 def keywords(cls):
     """The parameters of `__init__` that have a default: {name: default}."""
-    found = {}
-    for parameter in signature(cls).parameters.values():
-        if parameter.default is not parameter.empty:
-            found[parameter.name] = parameter.default
-    return found
+    parameters = signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def model_settings(settings):
-    """Settings that depend on which head and trunk are chosen: the keywords of both, with their
-    defaults. settings: a dict with `head` and `trunk`. Raises ValueError if there is no such
-    class."""
+    """The keywords of the trunk and the head that `settings`, a dict, names, with their defaults.
+    Raises ValueError if there is no such class."""
     return {**keywords(find_class(settings['trunk'], TRUNKS)),
             **keywords(find_class(settings['head'], HEADS))}
 
@@ -603,13 +561,8 @@ def make_head(head, n_features, n_class, multi_label=False, class_share=None, **
     parameters = signature(cls).parameters
     class_share = class_share or [1 / n_class] * n_class
     each_label = multi_label and 'multi_label' not in parameters
-    values = {
-        'n_features': n_features,
-        'n_class': n_class,
-        'multi_label': multi_label,
-        'class_share': class_share,
-        **settings,
-    }
+    values = {'n_features': n_features, 'n_class': n_class, 'multi_label': multi_label,
+              'class_share': class_share, **settings}
     if each_label:
         yes = sum(class_share) / n_class
         values |= {'n_class': 2, 'class_share': [1 - yes, yes]}
@@ -626,22 +579,22 @@ def make_classifier(config):
     if there is none."""
     n_known = config['known_tokens']
     n_tokens = n_known + 1 if n_known else config['vocab_size']
-    trunk_class = find_class(config['trunk'], TRUNKS)
-    settings = {key: config[key] for key in keywords(trunk_class)}
-    trunk = trunk_class(n_tokens, config['block_size'], **settings)
+    cls = find_class(config['trunk'], TRUNKS)
+    settings = {key: config[key] for key in keywords(cls)}
+    trunk = cls(n_tokens, config['block_size'], **settings)
     head = make_head(**{**config, 'n_features': trunk.n_features})
     return Classifier(trunk, head, n_known, config['known_ngrams'])
 
 
 def hard_labels(labels, multi_label):
-    """A teacher's probabilities [B, n_class] -> the labels that it would give; others stay."""
+    """Probabilities as labels [B, n_class] -> the labels they imply; other labels stay."""
     if not labels.is_floating_point():
         return labels
     return (labels > 0.5).long() if multi_label else labels.argmax(1)
 
 
 def is_correct(probs, labels):
-    """Which reviews are classified correctly: bool [B]; of several labels a review, all must be."""
+    """Which texts are classified correctly, bool [B]; with several labels a text, all must be."""
     if labels.dim() == 1:
         return probs.argmax(1) == labels.long()  # torch cannot compare uint16
     return ((probs > 0.5) == labels.bool()).all(1)

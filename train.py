@@ -42,7 +42,7 @@ from nanoloss.loop import Best, Meter, Progress
 from nanoloss.optim import (
     SGD, AdamW, DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups,
     put_rates_on, scheduled_rate)
-from nanoloss.runs import load_trunk
+from nanoloss.runs import copy_trunk, load_trunk
 from nanoloss.settings import check_bounds, configure, fail, updated
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import NGRAM_SIZES, learn_vocabulary, lower_case, ngram_strength
@@ -184,7 +184,7 @@ def make_model(config, trunk_weights, vocabulary, strength):
         if len(vocabulary.tokens):
             model.tokens.copy_(torch.from_numpy(vocabulary.tokens))
         if trunk_weights is not None:
-            model.load_trunk(trunk_weights)
+            copy_trunk(model, trunk_weights)
     except ValueError as error:
         fail(f'{config.init_from} does not fit: {error}' if trunk_weights else error)
     if len(vocabulary.ngrams):

@@ -72,3 +72,20 @@ def load_trunk(config, meta):
     if config.spell and 'tokens' not in weights:
         fail(f'{path} does not fit: it has no tokens to spell others with')
     return weights
+
+
+def copy_trunk(model, weights):
+    """Copy the trunk's weights from another Classifier's state_dict. Raises ValueError if they do
+    not fit."""
+    if 'tokens' in model.state_dict() and not model.tokens.equal(weights['tokens']):
+        raise ValueError('it knows other tokens')
+    trunk = {}
+    for name, weight in model.trunk.state_dict().items():
+        found = weights.get(f'trunk.{name}')
+        if found is None:
+            raise ValueError(f'it has no {name}')
+        if found.shape != weight.shape:
+            raise ValueError(f'its {name} is {tuple(found.shape)}, '
+                             f'but this model has {tuple(weight.shape)}')
+        trunk[name] = found
+    model.trunk.load_state_dict(trunk)
