@@ -1,7 +1,7 @@
 """A data set -> batches: the same code for training, evaluation, prediction and the benchmark.
 
-Reviews of about one size make a batch, so there is little padding. Without positions a review is
-given as a bag, each distinct token once with its count (model.py says why that is the same).
+The texts of a batch have about the same length, so there is little padding. If the order of tokens
+does not matter, a text is given as a bag, each distinct token once with its count (see model.py).
 """
 import hashlib
 import json
@@ -23,11 +23,13 @@ WIDTHS = 8  # batches are padded to multiples of this: each new shape costs oneD
 
 
 class Split(NamedTuple):
-    """Reviews. tokens uint32 [N] may be memory-mapped; spans int64 [reviews, 2] say where a review
-    begins and ends in it; labels are [reviews] or, of several a review, 0 and 1 [reviews, classes]
-    or, a teacher's, float32 [reviews, classes]; None where they are unknown. ngrams int32 [M] and
-    their spans int64 [reviews, 2] are there where a model uses n-grams (nanoloss/vocabulary.py).
-    groups [reviews] say which belong together, such as those of a movie, where the source does."""
+    """Texts and their labels.
+
+    tokens: uint32 [N], may be memory-mapped. spans: int64 [texts, 2], begin and end of each text.
+    labels: [texts]; with several labels a text, 0 and 1 [texts, classes]; probabilities, float32
+    [texts, classes]; None if unknown. ngrams: int32 [M] and ngram_spans: int64 [texts, 2], if the
+    model uses n-grams (nanoloss/vocabulary.py). groups: [texts], if the source has groups.
+    """
     tokens: np.ndarray
     spans: np.ndarray
     labels: np.ndarray
@@ -36,7 +38,7 @@ class Split(NamedTuple):
     groups: np.ndarray = None
 
     def take(self, rows):
-        """The same with these reviews only; rows: indices or a slice."""
+        """These texts only. rows: indices or a slice."""
         return self._replace(
             spans=self.spans[rows],
             labels=None if self.labels is None else self.labels[rows],
@@ -44,11 +46,11 @@ class Split(NamedTuple):
             ngram_spans=None if self.ngram_spans is None else self.ngram_spans[rows])
 
     def lengths(self):
-        """Tokens of each review, int64 [reviews]."""
+        """Tokens of each text, int64 [texts]."""
         return self.spans[:, 1] - self.spans[:, 0]
 
     def join(self, other):
-        """These reviews, and behind them the other's; before n-grams are listed."""
+        """These texts followed by those of another split, both without n-grams and groups."""
         return self._replace(
             groups=None,
             tokens=np.concatenate([self.tokens, other.tokens]),
@@ -57,8 +59,8 @@ class Split(NamedTuple):
 
 
 def load_data(folder, labelled=True):
-    """data/<name> -> ({split name: Split}, its meta.json). Every byte is checked; what is wrong
-    ends in `fail`. labelled: whether classes are wanted."""
+    """data/<name> -> ({split name: Split}, its meta.json). Checks every byte and fails if one is
+    wrong. labelled: whether the data must have labels."""
     remedy = f'make it with: python prepare.py --source=... --name={folder.name}'
     if not folder.exists():
         mend_folder(folder)  # prepare.py may have been killed while it replaced the folder
@@ -77,14 +79,13 @@ def load_data(folder, labelled=True):
             raise
         fail(f'{folder} is damaged ({type(error).__name__}: {error}); {remedy}')
     if labelled and not meta['classes']:
-        fail(f'{folder} has no classes, only texts: it is for pretrain.py; '
-             f'{remedy} --label=COLUMN')
+        fail(f'{folder} has texts without labels, for lm.pretrain; {remedy} --label=COLUMN')
     meta['multi_label'] = splits['train'].labels.ndim == 2
     return splits, meta
 
 
 def load_split(folder, name, meta):
-    """One split, memory-mapped. Raises ValueError where it does not go with meta.json."""
+    """One split, memory-mapped. Raises ValueError if it does not fit meta.json."""
     tokens, offsets, labels = [load_array(folder, f'{name}_{column}.npy', meta['sha256'])
                                for column in ('tokens', 'offsets', 'labels')]
     n_class = len(meta['classes'])
@@ -108,16 +109,16 @@ def load_split(folder, name, meta):
 
 
 def load_array(folder, file, sha256):
-    """A memory-mapped array. Raises ValueError where it is not that of the checksum."""
+    """A memory-mapped array. Raises ValueError if its checksum is wrong."""
     array = np.load(folder / file, mmap_mode='r')
-    # no run should find out after an hour that a byte has flipped
+    # find a flipped byte now, not after an hour of training
     if hashlib.sha256(array).hexdigest() != sha256[file]:
         raise ValueError(f'{file} is damaged')
     return array
 
 
 def load_unlabelled(folder, meta):
-    """The unlabelled texts of data/<name> -> Split without labels. What is wrong ends in `fail`."""
+    """The unlabelled texts of data/<name> -> a Split without labels. Fails if there are none."""
     remedy = 'make it with: python prepare.py --unlabelled=... as well'
     if 'unlabelled' not in meta:
         fail(f'{folder} has no unlabelled texts; {remedy}')
@@ -133,7 +134,7 @@ def load_unlabelled(folder, meta):
 
 
 def spans_of(offsets):
-    """uint64 [reviews + 1] -> int64 [reviews, 2]."""
+    """Offsets uint64 [texts + 1] -> spans int64 [texts, 2]."""
     return np.stack([offsets[:-1], offsets[1:]], 1).astype(np.int64)
 
 
@@ -148,13 +149,12 @@ def sample_texts(split, n_texts, seed):
 
 
 def has_changed(split, sha256):
-    """Whether the tokens are no longer those of this checksum."""
+    """Whether the tokens no longer have this checksum."""
     return hashlib.sha256(split.tokens).hexdigest() != sha256
 
 
 def class_share(labels, n_class):
-    """Each class's share of the labels [reviews] or, of several a review, of the reviews
-    [reviews, classes] -> list of floats."""
+    """The share of the texts that has each label, a list of floats. labels: as in `Split`."""
     if labels.ndim == 2:
         return labels.mean(0).tolist()
     return (np.bincount(labels, minlength=n_class) / len(labels)).tolist()
@@ -167,9 +167,8 @@ def fingerprint(meta):
 
 
 def describe_data(meta):
-    """What a run's config.json says of its data: their fingerprint, their tokens, their classes.
-
-    meta: of `load_data`, with the class_share of what is trained on."""
+    """Facts about the data for config.json. meta: from `load_data`, with the class_share of the
+    training texts."""
     return {
         'data': fingerprint(meta),
         'n_class': len(meta['classes']),
@@ -182,16 +181,16 @@ def describe_data(meta):
 
 
 class Batch(NamedTuple):
-    """Reviews of about one size, the shortest first."""
-    rows: np.ndarray  # int64 [B]: which reviews of the split
+    """Texts of about the same length, the shortest first."""
+    rows: np.ndarray  # int64 [B], rows of the split
     tokens: torch.Tensor  # int64 [B, T]
     counts: torch.Tensor  # int64 [B, T]; 0 is padding
-    labels: torch.Tensor  # int64 [B] or [B, classes], or a teacher's, float32 [B, classes]; or None
-    n_tokens: int  # of the reviews, after truncation but before token dropout and bags
-    ngrams: torch.Tensor = None  # int64 [B, M]; 0 is padding; None where none are used
+    labels: torch.Tensor  # int64 [B] or [B, classes], or float32 probabilities; None if unknown
+    n_tokens: int  # of the texts, after truncation, but before token dropout and bags
+    ngrams: torch.Tensor = None  # int64 [B, M]; 0 is padding; None: no n-grams
 
     def take(self, rows):
-        """The same with these reviews only (but with n_tokens of all)."""
+        """These texts only, but with the n_tokens of all."""
         return self._replace(
             rows=self.rows[rows],
             tokens=self.tokens[rows],
@@ -304,25 +303,25 @@ def index_of(kept, lengths, spans, n_tokens, truncate):
 
 
 def to_bags(tokens, lengths):
-    """Reviews as bags: each review's distinct tokens in ascending order, with their counts.
+    """Texts as bags: the distinct tokens of each text in ascending order, with their counts.
 
-    tokens: int64 [N] on any device, all reviews one after another; lengths: int64 [B] in numpy,
-    tokens per review, sum N. Returns tokens [M] and counts [M], again one review after another, and
-    the new lengths [B], for which a GPU is waited for.
+    tokens: int64 [N] on any device, one text after another; lengths: int64 [B] in numpy, tokens of
+    each text, sum N. Returns tokens [M] and counts [M], again one text after another, and the new
+    lengths [B], for which it waits for a GPU.
     """
     sizes = to_device(lengths, tokens.device)
-    review = torch.arange(len(sizes), device=tokens.device)
-    # the sum is known here: without it, a GPU would have to be asked
-    keys = review.repeat_interleave(sizes, output_size=len(tokens)) << 32 | tokens
-    keys, counts = torch.unique(keys, return_counts=True)  # sorted by review, then by token
-    ends = torch.searchsorted(keys, review + 1 << 32).cpu().numpy()
+    text = torch.arange(len(sizes), device=tokens.device)
+    # with output_size, repeat_interleave need not wait for a GPU
+    keys = text.repeat_interleave(sizes, output_size=len(tokens)) << 32 | tokens
+    keys, counts = torch.unique(keys, return_counts=True)  # sorted by text, then by token
+    ends = torch.searchsorted(keys, text + 1 << 32).cpu().numpy()
     return keys & 0xFFFFFFFF, counts, np.diff(ends, prepend=0)
 
 
 def pad(flat, counts, begins, lengths, width):
-    """Reviews flat[begin:begin + length] and their counts, each [N]; begins, lengths [B] ->
-    tokens and counts [B, width], padded with zeros."""
-    # a gather with one index for all rows: no loop over reviews, on a GPU a single kernel
+    """Texts flat[begin:begin + length] and their counts, each [N]; begins, lengths [B] -> tokens
+    and counts [B, width], padded with zeros."""
+    # gather all texts with one index: no loop, and a single kernel on a GPU
     column = torch.arange(width, device=flat.device)
     real = column < lengths[:, None]
     index = torch.where(real, begins[:, None] + column, 0)
@@ -330,7 +329,7 @@ def pad(flat, counts, begins, lengths, width):
 
 
 def pad_ngrams(split, rows):
-    """The n-grams of these reviews, int64 [rows, M], padded with zeros."""
+    """The n-grams of these texts, int64 [rows, M], padded with zeros."""
     spans = split.ngram_spans[rows]
     lengths = spans[:, 1] - spans[:, 0]
     padded = np.zeros((len(rows), max(1, lengths.max())), np.int64)

@@ -172,7 +172,7 @@ def mend_folder(folder):
 
 
 def current_commit():
-    """The commit of this repository, with -dirty where files differ from it; '' without git."""
+    """The commit of this repository, with -dirty if files differ from it; '' without git."""
     if not shutil.which('git'):
         return ''
     git = ['git', '-C', str(Path(__file__).parents[1]), 'describe', '--always', '--dirty',
@@ -181,12 +181,12 @@ def current_commit():
 
 
 def load_checked(path, device='cpu'):
-    """What torch.save wrote, tensors and plain values only.
+    """Load a file of torch.save that holds tensors and plain values only.
 
-    Every byte is checked, which torch.load does not do. Raises ValueError if the file is damaged or
-    holds more, which might be a program; FileNotFoundError if there is none.
+    It checks every byte, which torch.load does not do. Raises ValueError if the file is damaged or
+    holds anything else, which might be a program; FileNotFoundError if there is none.
     """
-    import torch  # a second that prepare.py, which writes files too, does without
+    import torch  # prepare.py, which writes files too, saves this second
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -195,7 +195,7 @@ def load_checked(path, device='cpu'):
         return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise
-    except pickle.UnpicklingError:  # torch would tell how to load it all the same
+    except pickle.UnpicklingError:  # torch's message says how to load it without the check
         raise ValueError(f'{path} holds more than tensors and plain values') from None
     except Exception as error:  # of many kinds
         raise ValueError(f'{path} is damaged ({type(error).__name__}: {error})') from None

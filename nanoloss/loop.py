@@ -1,5 +1,5 @@
-"""What the training loops, train.py and pretrain.py, share: where a run is and how fast, how it is
-saved and goes on, and how it stops."""
+"""What train.py and lm/pretrain.py share: starting, measuring, saving, resuming and stopping a
+run."""
 import json
 import math
 import os
@@ -27,7 +27,7 @@ MAY_DIFFER = {
 stop_signal = 0  # the signal that asked this process to stop
 
 
-# Before the runs
+# Starting
 
 def default_out_dir(config_files, dataset):
     """out/ and the name of the last config file or, without one, of the data set."""
@@ -130,16 +130,16 @@ def claim_run(folder, config):
               f'is now at {config["commit"] or "unknown"}', file=sys.stderr)
 
 
-# While a run goes on
+# During a run
 
 class Progress:
-    """How far a run is: what is saved beside weights, optimizers and sums."""
+    """How far a run has come: its step, its log and its time."""
 
     def __init__(self):
         self.step = 0
         self.log = []  # the rows of log.jsonl
-        self.curves = None  # a SummaryWriter, once `log_row` needs it
-        self.seconds_before = 0.0  # of what was done until the run was interrupted
+        self.curves = None  # TensorBoard's SummaryWriter, made by `log_row`
+        self.seconds_before = 0.0  # of the run before it was interrupted
         self.start_clock()
 
     def start_clock(self):
@@ -151,10 +151,10 @@ class Progress:
         return self.seconds_before + time.perf_counter() - self.started
 
     def save_is_due(self, sums_are_joined, ckpt_secs):
-        """When the last time is ckpt_secs ago, and before this process stops.
+        """Whether the last save is ckpt_secs ago, or this process is to stop.
 
-        Each of several processes has sums of its own, until an epoch or an evaluation ends: only
-        then they can be saved. sums_are_joined: whether they have just been put together.
+        With several processes, each has sums of its own until an evaluation adds them up; only then
+        can they be saved. sums_are_joined: whether this has just been done.
         """
         if parallel.WORLD > 1 and not sums_are_joined:
             return False
@@ -172,23 +172,23 @@ class Progress:
 
 
 class Meter:
-    """Sums over the steps since the last line of the log or, in train.py, of the epoch; those of
-    tensors stay on the device, for asking a GPU for a number makes it wait."""
+    """Sums over the steps of an epoch (in lm/pretrain.py, since the last line of the log). They
+    stay on the device, because reading a number makes a GPU wait."""
 
     def __init__(self, device):
-        # of losses, correct answers, gradient norms, and how many of these norms are finite
+        # losses, correct answers, gradient norms, number of finite gradient norms
         self.sums = torch.zeros(4, device=device)
         self.reset()
         self.start_clock()
 
     def reset(self):
-        self.sums.zero_()  # in place, for a CUDA graph adds to it where it was
+        self.sums.zero_()  # in place: a CUDA graph adds to this tensor
         self.n_answers = 0
         self.n_tokens = 0
         self.seconds = 0.0
 
     def start_clock(self):
-        """The clock runs on from here: what came before, such as evaluation, was not training."""
+        """Continue the clock. The time since it stopped, such as evaluation, does not count."""
         self.since = time.perf_counter()
 
     def add_micro_batch(self, loss, correct, n):
@@ -196,7 +196,7 @@ class Meter:
         self.sums[:2] += torch.stack([loss * n, correct])
 
     def add_norm(self, grad_norm):
-        # a float16 step may overflow: GradScaler leaves it out, and so is its norm
+        # a float16 step may overflow: the GradScaler skips it, and its norm does not count
         finite = grad_norm.isfinite()
         self.sums[2:] += torch.stack([torch.where(finite, grad_norm, 0), finite])
 
@@ -212,11 +212,11 @@ class Meter:
         self.since = tick
 
     def tokens_per_second(self):
-        """Review tokens, before token dropout and bags."""
+        """Tokens of texts per second, before token dropout and bags."""
         return self.n_tokens / self.seconds
 
     def means(self):
-        """The training columns of log.jsonl, of all processes together."""
+        """The training columns of log.jsonl, over all processes."""
         sums = parallel.sum_over_processes(self.sums.clone())
         loss, correct, norm, n_norms = sums.tolist()
         return {
@@ -261,8 +261,8 @@ class Best:
 
 
 def log_row(folder, progress, row, tensorboard):
-    """Add a row to log.jsonl and, with tensorboard, its numbers to the curves in the run's folder
-    tensorboard/, by step."""
+    """Append a row to log.jsonl and, with tensorboard, its numbers to the curves in the run's
+    folder tensorboard/."""
     progress.log.append(row)
     write_json_lines(folder / 'log.jsonl', progress.log)
     if not tensorboard or parallel.RANK:
@@ -270,8 +270,7 @@ def log_row(folder, progress, row, tensorboard):
     rows = [row]
     if progress.curves is None:
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-        # what was written before an interruption may have points that are computed again, or none
-        # if there was no --tensorboard then: all curves begin anew
+        # a resumed run may repeat points or lack earlier ones, so write all curves again
         shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
         progress.curves = SummaryWriter(folder / 'tensorboard')
         rows = progress.log
@@ -292,7 +291,7 @@ def save_checkpoint(folder, state):
 
 
 def load_checkpoint(folder, state, last_step, device):
-    """Restore what `save_checkpoint` wrote, if anything."""
+    """Restore the state from ckpt.pt, if there is one."""
     if not (folder / 'ckpt.pt').exists():
         return
     try:
@@ -301,22 +300,22 @@ def load_checkpoint(folder, state, last_step, device):
             part.load_state_dict(checkpoint[name])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         # RuntimeError: weights of another shape
-        fail(f'{folder} cannot go on ({type(error).__name__}: {error}); '
+        fail(f'{folder} cannot be resumed ({type(error).__name__}: {error}); '
              'start this run again with --overwrite')
-    print(f'{folder} goes on after step {state["progress"].step} of {last_step}')
+    print(f'{folder} resumes after step {state["progress"].step} of {last_step}')
 
 
 # Stopping
 
 def stop_at_signals():
-    """Let SIGINT and SIGTERM ask for a stop; torchrun stops its processes itself."""
+    """Stop cleanly at SIGINT and SIGTERM. torchrun stops its processes itself."""
     if parallel.WORLD == 1:
         signal.signal(signal.SIGINT, request_stop)
         signal.signal(signal.SIGTERM, request_stop)
 
 
 def request_stop(signum, frame):
-    """Finish the step, save, leave; at a second signal, leave at once."""
+    """Finish the step, save and stop. At a second signal, stop at once."""
     global stop_signal
     stop_signal = signum
     signal.signal(signum, signal.SIG_DFL)
@@ -339,15 +338,15 @@ def clean_exit(out_dir):
 
 
 def seed_step(run_seed, step):
-    """Let dropout draw from the seed, the process and the step, so that a resumed run draws the
-    same."""
+    """Seed dropout with the run's seed, the process and the step, so that a resumed run draws the
+    same numbers."""
     seed = (run_seed * parallel.WORLD + parallel.RANK) * 1_000_003 + step
     torch.manual_seed(seed % 2 ** 63)
 
 
 def is_finite(loss, device, step):
-    """Whether a loss is, where it is looked at: asking a GPU for a number makes it wait, so there
-    only every tenth step is, and all of them at the next evaluation."""
+    """Whether a loss is finite. Reading it makes a GPU wait, so there only every tenth step is
+    checked, and all of them at the next evaluation."""
     if device != 'cpu' and step % 10:
         return True
     return math.isfinite(loss.item())

@@ -203,4 +203,5 @@ def show_help(doc, settings, notes):
     print(doc.strip(), end='\n\nsettings, as --key=value or in a config file:\n')
     width = max(len(f'{key}={value!r}') for key, value in settings.items())
     for key, value in settings.items():
-        print(f'  {f"{key}={value!r}":{width}}  {notes.get(key, "")}'.rstrip())
+        note = notes.get(key, 'keyword of the head or the trunk, see model.py')
+        print(f'  {f"{key}={value!r}":{width}}  {note}'.rstrip())
