@@ -34,7 +34,7 @@ import torch
 from model import hard_labels, is_correct, make_classifier, model_settings
 from nanoloss import loop, parallel
 from nanoloss.data import (
-    batches, class_share, describe_data, has_changed, load_data, sample_texts)
+    batches, check_unchanged, class_share, describe_data, load_data, sample_texts)
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
 from nanoloss.files import write_file, write_json
 from nanoloss.graphs import StepGraphs
@@ -343,28 +343,20 @@ def train(config, folder, data, meta, start):
         if not loop.is_finite(loss, config.device, step):
             loop.fail_at_loss(loss.item(), folder, step, steps)
         meter.count(len(batch.rows), batch.n_tokens)
-        show_progress(config, folder, step, steps, meter)
+        loop.show_progress(folder, step, steps, config.epochs, meter)
 
         # evaluate, log and save, if it is time
         epoch_ends = step % steps == 0
         if epoch_ends or (config.eval_interval and step % config.eval_interval == 0):
             evaluate_and_log(config, folder, model, data['val'], progress, best, meter, lr, steps)
         if progress.save_is_due(epoch_ends, config.ckpt_secs):
-            save_checkpoint(config, folder, state, data, meta)
+            check_unchanged(data, meta)  # on changed data the run would be worthless
+            loop.save_checkpoint(folder, state)
         if loop.stop_signal:
             raise KeyboardInterrupt
         meter.start_clock()
 
     finish(config, folder, model, data, progress, best)
-
-
-def show_progress(config, folder, step, steps, meter):
-    """Print a line that the next one overwrites."""
-    if sys.stdout.isatty():
-        epoch = math.ceil(step / steps)
-        step_of_epoch = step - steps * (epoch - 1)
-        print(f'\r{folder}  epoch {epoch}/{config.epochs}  step {step_of_epoch}/{steps}  '
-              f'{meter.tokens_per_second():,.0f} tokens/s\033[K', end='', flush=True)
 
 
 def evaluate_and_log(config, folder, model, val, progress, best, meter, lr, steps):
@@ -408,18 +400,6 @@ def evaluate_and_log(config, folder, model, val, progress, best, meter, lr, step
           f'{means["tokens_per_second"]:,.0f} tokens/s  {seconds:.0f} s', flush=True)
     if step % steps == 0:
         meter.reset()
-
-
-def save_checkpoint(config, folder, state, data, meta):
-    """Write ckpt.pt. Fail if the data has changed on disk: the run would be worthless."""
-    for name, split in data.items():
-        file = f'{name}_tokens.npy'
-        if not isinstance(split.tokens, np.memmap):  # a copy in memory
-            continue
-        if has_changed(split, meta['sha256'][file]):
-            fail(f'{config.data_dir}/{config.dataset}/{file} has changed; '
-                 'put the old file back and give the same command again')
-    loop.save_checkpoint(folder, state)
 
 
 def finish(config, folder, model, data, progress, best):
@@ -498,7 +478,7 @@ def introduce(config, model, data):
     """Print what is trained on what."""
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f'{config.trunk} trunk, {config.head} head, {n_parameters:,} parameters, '
-          f'{config.device}, {config.dtype}, {torch.get_num_threads()} threads')
+          f'{config.device}, {config.dtype}, {config.threads} threads')
     print(f'batch_size {config.batch_size}, epochs {config.epochs}, ngrams {config.ngrams}, '
           f'min_count {config.min_count}, ngram_rate {config.ngram_rate:g}')
     sizes = ', '.join(f'{len(split.labels):,} {name}' for name, split in data.items())

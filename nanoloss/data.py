@@ -148,9 +148,14 @@ def sample_texts(split, n_texts, seed):
     return split.take(np.sort(rows))
 
 
-def has_changed(split, sha256):
-    """Whether the tokens no longer have this checksum."""
-    return hashlib.sha256(split.tokens).hexdigest() != sha256
+def check_unchanged(data, meta):
+    """Fail if the tokens of a memory-mapped split are no longer those of meta.json."""
+    for name, split in data.items():
+        if not isinstance(split.tokens, np.memmap):  # a copy in memory
+            continue
+        if hashlib.sha256(split.tokens).hexdigest() != meta['sha256'][f'{name}_tokens.npy']:
+            fail(f'{split.tokens.filename} has changed; put the old file back and give the same '
+                 'command again')
 
 
 def class_share(labels, n_class):

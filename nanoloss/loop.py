@@ -260,6 +260,14 @@ class Best:
         vars(self).update(state)
 
 
+def show_progress(folder, step, steps, epochs, meter):
+    """On a terminal, print a line that the next one overwrites. steps: per epoch."""
+    if sys.stdout.isatty():
+        epoch = math.ceil(step / steps)
+        print(f'\r{folder}  epoch {epoch}/{epochs}  step {step - steps * (epoch - 1)}/{steps}  '
+              f'{meter.tokens_per_second():,.0f} tokens/s\033[K', end='', flush=True)
+
+
 def log_row(folder, progress, row, tensorboard):
     """Append a row to log.jsonl and, with tensorboard, its numbers to the curves in the run's
     folder tensorboard/."""
