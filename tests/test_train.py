@@ -89,6 +89,53 @@ def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
     assert outcome(tmp_path / 'a/seed1') == outcome(tmp_path / 'c/seed1')
 
 
+@pytest.fixture
+def steps_seen(monkeypatch):
+    """A list that gets, at each step of a training: the reviews of the batch, as the set of their
+    tokens' counts, and a number that is drawn as dropout draws."""
+    seen = []
+    forward = Encoder.forward
+
+    def recorded_forward(model, tokens, counts, ngrams=None):
+        if model.training:
+            reviews = []
+            for bag in torch.stack([tokens, counts.long()], 2).tolist():
+                reviews.append(tuple(sorted((token, n) for token, n in bag if n)))
+            with torch.random.fork_rng(devices=[]):
+                number = torch.rand(1, dtype=torch.float64).item()
+            seen.append((frozenset(reviews), number))
+        return forward(model, tokens, counts, ngrams)
+    monkeypatch.setattr(Encoder, 'forward', recorded_forward)
+    return seen
+
+
+@pytest.mark.parametrize('token_dropout', [0, 0.5])
+def test_every_epoch_of_every_seed_draws_anew(data, tmp_path, steps_seen, token_dropout):
+    """The order of the reviews, the tokens that are left out, and, at each step, dropout."""
+    train(data, tmp_path, '--n_runs=2', f'--token_dropout={token_dropout}', '--pool=1')
+    assert len(steps_seen) == 2 * 2 * 14  # seeds, epochs, steps
+    batches_seen = [reviews for reviews, _ in steps_seen]
+    assert len(set(batches_seen)) == 2 * 2 * 14  # no two batches have the same reviews
+    reviews_of_epochs = {frozenset().union(*batches_seen[i:i + 14]) for i in range(0, 56, 14)}
+    assert len(reviews_of_epochs) == (4 if token_dropout else 1)
+    assert len({number for _, number in steps_seen}) == 2 * 2 * 14
+
+
+def test_the_training_figures_are_those_of_the_epoch_so_far(data, tmp_path):
+    """Evaluations on the way do not begin them anew; the end of the epoch does."""
+    logs = []
+    for eval_interval in 0, 5:
+        folder = tmp_path / str(eval_interval)
+        train(data, folder, f'--eval_interval={eval_interval}', '--deferred=False', '--dropout=0.1')
+        logs.append({row['step']: row for row in outcome(folder / 'seed0')[1]})
+    once, often = logs
+    assert once.keys() == {14, 28}
+    for step, row in once.items():
+        assert often[step] == row
+    n_correct = often[15]['train_acc'] * 16  # of the first batch of the second epoch
+    assert n_correct == pytest.approx(round(n_correct), abs=1e-9)
+
+
 @pytest.mark.parametrize('run, argv', [
     (train, ['--dropout=0.1']), (train, WINDOWS), (pretrain, ['--dropout=0.1'])],
     ids=['transformer', 'windows', 'language'])
@@ -118,15 +165,22 @@ def test_a_signal_saves_all_runs_that_take_turns(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('trunk', [[], WINDOWS], ids=['transformer', 'windows'])
 def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, trunk):
+    """A run that is cut in its first epoch, at the end of an epoch, in the middle of the second
+    epoch and in the last one, each time at another step of the way to an evaluation."""
     argv = ['--epochs=3', '--dropout=0.1', *trunk, '--eval_interval=5', '--ckpt_secs=0']
     train(data, tmp_path / 'uncut', *argv)
-    # 14 steps an epoch: evaluations at 5, 10, 14 | 15, 20, 25, 28 | 30
-    module = at_evaluation(8, interrupt)
-    with pytest.raises(SystemExit) as stop:
-        train(data, tmp_path / 'cut', *argv, module=module)
-    assert stop.value.code == 130
-    assert not (tmp_path / 'cut/seed0/result.json').exists()
-    assert (tmp_path / 'cut/seed0/ckpt.pt').exists()
+    # 14 steps an epoch: evaluations at 5, 10, 14 | 15, 20, 25, 28 | 30, 35, 40, 42
+    step = 0
+    for n_evaluations, step_of_cut in (1, 4), (4, 14), (2, 19), (4, 29):
+        module = at_evaluation(n_evaluations, interrupt)
+        with pytest.raises(SystemExit) as stop:
+            train(data, tmp_path / 'cut', *argv, module=module)
+        assert stop.value.code == 130
+        assert (f'goes on after step {step} of 42' in capsys.readouterr().out) == (step > 0)
+        assert not (tmp_path / 'cut/seed0/result.json').exists()
+        step = step_of_cut
+        state = torch.load(tmp_path / 'cut/seed0/ckpt.pt', weights_only=True)
+        assert state['progress']['step'] == step
     train(data, tmp_path / 'cut', *argv)
     assert 'goes on after step 29 of 42' in capsys.readouterr().out
     assert outcome(tmp_path / 'cut/seed0') == outcome(tmp_path / 'uncut/seed0')
@@ -269,6 +323,42 @@ def test_texts_without_n_grams_are_the_trunk_s_alone(tmp_path, kind):
         assert not (trunk == both)[~has_none].any()
     preds = np.load(tmp_path / 'out/seed0/preds.npz')['test_logits']
     assert preds[::6] == pytest.approx(both[has_none][0].item(), abs=1e-3)
+
+
+def test_answers_that_tie_in_float16_count_as_evaluate_counts_them(data, tmp_path):
+    """The counts of result.json are those of the logits in preds.npz, which are float16."""
+    module = script()
+    module.predict = lambda model, split: torch.tensor([[1, 1.0001]]).repeat(len(split.labels), 1)
+    train(data, tmp_path, '--head=ce', '--epochs=1', module=module)
+    result, log, _, preds = outcome(tmp_path / 'seed0')
+    for split in 'val', 'test':
+        n_first = preds[f'{split}_labels'].count(0)  # which a tie goes to
+        assert n_first != len(preds[f'{split}_labels']) / 2
+        assert result['last'][split]['correct'] == result['best'][split]['correct'] == n_first
+    assert log[0]['val_acc'] == result['last']['val']['accuracy']
+    run = script('evaluate').read_run(tmp_path / 'seed0')  # it rejects a run whose counts differ
+    assert run.result['last'] == result['last']
+
+
+@pytest.mark.parametrize('head, n_class, n_outputs', [('bce', 2, 1), ('ce', 2, 2), ('ce', 3, 3)])
+def test_the_rate_of_n_grams_grows_with_the_root_of_the_outputs(tmp_path, head, n_class, n_outputs):
+    rng = np.random.default_rng(0)
+    splits = {name: (rng.integers(3, 30, (n, 8)).tolist(), np.arange(n) % n_class)
+              for name, n in {'train': 48, 'val': 6, 'test': 6}.items()}
+    save(tmp_path / 'toy', splits, classes='abc'[:n_class])
+    module = script()
+    make_optimizers = module.make_optimizers
+    made = []
+
+    def kept_optimizers(*args):
+        made.extend(make_optimizers(*args))
+        return made
+    module.make_optimizers = kept_optimizers
+    train(tmp_path, tmp_path / 'out', *WINDOWS, f'--head={head}', '--ngram_rate=5', '--epochs=1',
+          '--min_count=1', '--decay_lr=False', '--warmup_iters=0', module=module)
+    rates = [optimizer.param_groups[0]['lr'] for optimizer in made
+             if isinstance(optimizer, torch.optim.SGD)]
+    assert rates == pytest.approx([5 * math.sqrt(n_outputs)])
 
 
 @pytest.mark.parametrize('n, length, wanted', [
