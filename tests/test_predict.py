@@ -27,6 +27,27 @@ def val_texts(home, classifier, name):
     return texts
 
 
+def main(*argv):
+    """Run predict.py in this process."""
+    module = script('predict')
+    arguments = []
+    module.configure(vars(module), positional=arguments, argv=argv)
+    module.main(arguments)
+
+
+def fails_in(folder, monkeypatch, capsys, argv):
+    """Run predict.py in this process and in a folder -> the one line that it ends in, before any
+    answer."""
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as stop:
+        main(*argv)
+    assert stop.value.code == 2
+    output, error = capsys.readouterr()
+    assert output == ''
+    assert error.count('\n') == 1
+    return error
+
+
 def check_probabilities(home, classifier, run, temperature):
     """The probabilities of the texts of val are those of the logits in a run's preds.npz. Returns
     the probabilities."""
@@ -249,14 +270,10 @@ def test_every_row_has_its_answer(home):
     assert [row['text'] for row in rows] == ['"fine', 'poor"', '"so" so']
 
 
-def test_a_mistake_at_the_end_of_a_file_comes_before_any_answer(home):
+def test_a_mistake_at_the_end_of_a_file_comes_before_any_answer(home, monkeypatch, capsys):
     (home / 'late.csv').write_text('text,id\n' + 'fine,1\n' * 5000 + 'poor\n')
-    command = [sys.executable, ROOT / 'predict.py', 'out/bce', '--file=late.csv']
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stdout == ''
-    assert 'late.csv: cannot be read: line 5002' in done.stderr
-    assert done.stderr.count('\n') == 1
+    error = fails_in(home, monkeypatch, capsys, ['out/bce', '--file=late.csv'])
+    assert 'late.csv: cannot be read: line 5002' in error
 
 
 def test_several_labels_a_text(home):
@@ -274,7 +291,6 @@ def test_explain_in_lines(home):
 
 def test_a_character_of_several_tokens_is_one_piece():
     """Its tokens' worths are added; those before the last one are no text."""
-    import predict
     pieces = [('a', 0.5), ('', 1.0), ('', 0.25), ('\u7968', 0.25), ('', -3.0), ('\u304c', 1.0)]
     assert predict.strongest(pieces).splitlines() == [
         "    -2.00  '\u304c'", "    +1.50  '\u7968'", "    +0.50  'a'"]
@@ -291,13 +307,14 @@ def test_explain_as_json(home, Classifier):
     assert [worth for _, worth in row['worth']] == pytest.approx(expected, abs=1e-3)
 
 
-def test_explain_in_colour(home):
-    if not shutil.which('script'):
-        pytest.skip('there is no script, which makes a terminal')
-    command = f'{sys.executable} {ROOT}/predict.py out/bce --explain "a wonderful [2J film"'
-    done = subprocess.run(['script', '-qec', command, '/dev/null'], cwd=home, capture_output=True,
-                          text=True)
-    assert re.search(r'\033\[30;48;5;\d+m wonderful\033\[0m', done.stdout)
+def test_explain_in_colour(home, monkeypatch, capsys):
+    """On a terminal."""
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+    main('out/bce', '--explain', 'a wonderful \033[2J film')
+    printed = capsys.readouterr().out
+    assert '\033[2J' not in printed
+    assert re.search(r'\033\[30;48;5;\d+m wonderful\033\[0m', printed)
 
 
 def test_a_reader_that_has_seen_enough(home):
@@ -355,16 +372,7 @@ def broken(home):
     (['out/bce', '--fil=x'], 'did you mean file'),
 ])
 def test_mistakes_end_in_one_line(broken, monkeypatch, capsys, argv, message):
-    monkeypatch.chdir(broken)
-    module = script('predict')
-    arguments = []
-    with pytest.raises(SystemExit) as stop:
-        module.configure(vars(module), positional=arguments, argv=argv)
-        module.main(arguments)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert message in error
-    assert error.count('\n') == 1
+    assert message in fails_in(broken, monkeypatch, capsys, argv)
 
 
 def test_runs_of_two_kinds_make_no_group(home, tmp_path):
