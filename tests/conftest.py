@@ -1,5 +1,6 @@
 """Runs that several test files ask for labels, and what they ask them with."""
 import csv
+import hashlib
 import http.client
 import io
 import json
@@ -108,6 +109,16 @@ def export(home, run, *argv):
     module = script('export')
     module.configure(vars(module), argv=[f'--to={folder}', f'--data_dir={home}/data', *argv])
     module.main([home / run])
+    return folder
+
+
+def with_checksums(folder):
+    """Make the checksums of an exported folder fit its files -> the folder."""
+    sums = []
+    for line in (folder / 'SHA256SUMS').read_text().splitlines():
+        name = line.split()[1]
+        sums.append(f'{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n')
+    (folder / 'SHA256SUMS').write_text(''.join(sums))
     return folder
 
 
