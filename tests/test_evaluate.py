@@ -3,6 +3,7 @@ force. The statistics and figures are tested on their own."""
 import importlib.util
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,10 +25,13 @@ BCE = [(340, 170), (344, 172), (350, 176), (352, 168), (346, 174)]  # correct on
 CE = [(330, 160), (332, 166), (328, 163), (338, 167), (336, 161)]
 
 
-def run(*argv):
+def run(*argv, figures=False):
+    """Run evaluate.py in this process."""
     before = dict(vars(evaluate))
     evaluate.folders[:] = []
     try:
+        if not figures:  # they take most of the time
+            evaluate.draw_figures = lambda groups, title: {}
         arguments = [str(argument) for argument in argv]
         configure(vars(evaluate), positional=evaluate.folders, argv=arguments)
         evaluate.main()
@@ -66,7 +70,7 @@ def table_rows(text):
 # Reports
 
 def test_table_summary_and_figures(out, capsys):
-    run(out / 'bce', out / 'ce')
+    run(out / 'bce', out / 'ce', figures=True)
     text = capsys.readouterr().out
     assert text == (out / 'table.md').read_text()
     rows = table_rows(text)
@@ -247,7 +251,7 @@ def test_any_number_of_groups(tmp_path, capsys):
         for seed, correct in enumerate(column):
             make_run(tmp_path / name / f'seed{seed}', (correct, 170 + seed))
     three = [tmp_path / name for name in 'abd']
-    run(*(tmp_path / name for name in counts))
+    run(*(tmp_path / name for name in counts), figures=True)
     text = capsys.readouterr().out
     rows = table_rows(text.split('## Against CE')[1])
 
@@ -387,6 +391,58 @@ def test_groups_that_one_run_knows_are_those_of_all(out, capsys):
     assert json.loads((out / 'summary.json').read_text())['groups'] == before['groups']
 
 
+def widths(summary):
+    """The widths of all intervals of differences for other seeds and other reviews: the pairs', on
+    both splits, and the baselines'."""
+    gaps = [pair[split] for pair in summary['pairs'] for split in ('test', 'val')]
+    gaps += summary['against_baselines']
+    return np.array([gap['both'][1] - gap['both'][0] for gap in gaps])
+
+
+def of_reviews(summary):
+    """The uncertainty of one run through the choice of the reviews, as the text has it."""
+    return float(re.search(r'uncertain by \+-([0-9.]+)', summary['pairs'][0]['test']['text'])[1])
+
+
+def test_intervals_of_pairs_and_of_baselines_widen_with_groups(out, capsys):
+    """All right answers come first, so that a group's are all right or all wrong."""
+    make_run(out / 'nb/seed0', (300, 140), baseline_code='abc')
+    for seed, correct in enumerate(CE):
+        make_run(out / f'x/seed{seed}', (correct[0] - 20, correct[1] - 20))
+    run(out / 'bce', out / 'ce', out / 'x', out / 'nb')
+    before = json.loads((out / 'summary.json').read_text())
+    assert [gap['baseline'] for gap in before['against_baselines']] == ['nb'] * 3
+    for seed in range(5):
+        add_groups(out / f'ce/seed{seed}', 40)
+    run(out / 'bce', out / 'ce', out / 'x', out / 'nb')
+    capsys.readouterr()
+    after = json.loads((out / 'summary.json').read_text())
+    assert (widths(after) > 1.5 * widths(before)).all()
+    # ten reviews of a group are as one: the standard error is sqrt(10) times as large
+    assert of_reviews(after) == pytest.approx(10 ** 0.5 * of_reviews(before), rel=0.05)
+    # Holm's p of all measures is for other groups of reviews, too
+    for name in ('accuracy', 'macro F1', 'NLL, scaled'):
+        assert after['pairs'][0]['holm'][name] > 2 * before['pairs'][0]['holm'][name], name
+
+
+@pytest.mark.parametrize('counts, ce_counts, is_shown', [
+    ([342] * 5, [340] * 5, False),  # the runs differ, by two reviews that chance may have chosen
+    ([340, 341], [300, 301], True)])  # two runs and two are too few for a permutation test
+def test_a_difference_is_shown_by_the_interval_where_the_permutation_test_disagrees(
+        tmp_path, capsys, counts, ce_counts, is_shown):
+    for name, correct in (('bce', counts), ('ce', ce_counts)):
+        for seed, n in enumerate(correct):
+            make_run(tmp_path / f'{name}/seed{seed}', (n, 170), head=name)
+    run(tmp_path / 'bce', tmp_path / 'ce')
+    text = capsys.readouterr().out
+    comparison = json.loads((tmp_path / 'summary.json').read_text())['pairs'][0]['test']
+    assert (comparison['means']['p'] > 0.05) == is_shown
+    assert (comparison['both'][0] > 0) == (comparison['p'] <= 0.05) == is_shown
+    shown = 'On test, BCE is more accurate than CE'
+    not_shown = 'On test, no difference in accuracy between BCE and CE is shown'
+    assert f'**{shown if is_shown else not_shown}.**' in text
+
+
 def test_steps_gap_and_what_older_runs_lack(out, capsys):
     for seed in range(5):  # val rises from .74 to .84 and stays, at steps 10, 20, 30
         path = out / 'bce' / f'seed{seed}' / 'result.json'
@@ -523,6 +579,20 @@ def test_measures_of_many_classes_and_of_one_that_does_not_occur():
     assert list(values) == ['macro F1', 'lowest recall']
 
 
+@pytest.mark.parametrize('n_given', [0, 2])
+def test_recalls_have_their_names_where_a_class_in_the_middle_is_absent(n_given):
+    """No text has it, and no answer or two are it."""
+    labels = np.array([0] * 4 + [2] * 5)
+    given = np.array([0, 0, 0, 2, 2, 2, 2, 0, 0])
+    given[:n_given] = 1
+    values = evaluate.measure_decisions(np.eye(3)[given], labels, ['a', 'b', 'c'])
+    recalls = {name: value for name, value in values.items() if name.startswith('recall')}
+    assert recalls == {'recall of a': 25 * (3 - n_given), 'recall of b': None, 'recall of c': 60}
+    # F1 = 2 right / (with the class + given it), of a and c
+    f1 = 2 * (3 - n_given) / (4 + 5 - n_given), 2 * 3 / (5 + 4)
+    assert values['macro F1'] == pytest.approx(100 * np.mean(f1))
+
+
 def test_a_class_that_no_text_has(tmp_path, capsys):
     """It has no recall, and does not halve macro F1."""
     probs = np.array([[0.9, 0.1]] * 9 + [[0.2, 0.8]])
@@ -608,7 +678,7 @@ def test_a_seed_counts_once(out, capsys):
 def test_a_single_run_is_not_compared(out, capsys):
     for seed in range(1, 5):
         shutil.rmtree(out / 'ce' / f'seed{seed}')
-    run(out / 'bce', out / 'ce')
+    run(out / 'bce', out / 'ce', figures=True)
     text = capsys.readouterr().out
     assert 'CE is a single run: no interval, no comparison' in text
     assert '| unknown' in text
