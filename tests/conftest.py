@@ -1,7 +1,9 @@
 """Runs that several test files ask for labels, and what they ask them with."""
 import csv
 import http.client
+import io
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -18,13 +20,47 @@ AWKWARD = ['Great, "really" great', 'two\nlines', '', 'Скучно 👍', '=1+1
 JSON = {'Content-Type': 'application/json'}
 
 
-def call(cwd, script, *argv, code=0, encoding='utf-8', **kwargs):
+def call_process(cwd, script, *argv, code=0, encoding='utf-8', **kwargs):
     """Run a script to its end, with this exit status -> stdout, or stderr if it has failed."""
     command = [sys.executable, ROOT / script, *map(str, argv)]
     done = subprocess.run(command, cwd=cwd, capture_output=True, encoding=encoding, timeout=600,
                           **kwargs)
     assert done.returncode == code, done.stderr
     return done.stderr if code else done.stdout
+
+
+def call(cwd, script, *argv, code=0, encoding='utf-8', input=''):
+    """`call_process` within this process, which saves the seconds that imports take.
+
+    encoding: None if input and output are bytes.
+    """
+    content = input.encode(encoding) if encoding else input or b''
+    files = {'stdin': io.TextIOWrapper(io.BytesIO(content), 'utf-8')}
+    for name in 'stdout', 'stderr':
+        files[name] = io.TextIOWrapper(io.BytesIO(), 'utf-8')
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    status = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, 'argv', [script, *map(str, argv)])
+        for name, file in files.items():
+            patch.setattr(sys, name, file)
+        try:
+            runpy.run_path(str(ROOT / script), run_name='__main__')
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+
+    output = {}
+    for name in 'stdout', 'stderr':
+        files[name].flush()
+        output[name] = files[name].buffer.getvalue()
+        if encoding:
+            output[name] = output[name].decode(encoding)
+    assert status == code, output['stderr']
+    return output['stderr' if code else 'stdout']
 
 
 def write_topics(path):
