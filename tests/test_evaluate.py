@@ -18,7 +18,8 @@ import evaluate
 from helpers import make_run
 from model import make_head
 from nanoloss.configure import configure
-from nanoloss.stats import interval
+from nanoloss.stats import holm, interval, seeds_needed
+from test_stats import brute_force
 
 ROOT = Path(__file__).parents[1]
 BCE = [(340, 170), (344, 172), (350, 176), (352, 168), (346, 174)]  # correct on (test, val)
@@ -69,8 +70,8 @@ def table_rows(text):
 
 # Reports
 
-def test_table_summary_and_figures(out, capsys):
-    run(out / 'bce', out / 'ce', figures=True)
+def test_table_and_summary(out, capsys):
+    run(out / 'bce', out / 'ce')
     text = capsys.readouterr().out
     assert text == (out / 'table.md').read_text()
     rows = table_rows(text)
@@ -106,11 +107,12 @@ def test_table_summary_and_figures(out, capsys):
     low, high = pair['test']['both']
     seeds_low, seeds_high = pair['test']['seeds']
     assert low < seeds_low < 3.4 < seeds_high < high
-    for name in ('accuracy_by_run.png', 'accuracy_by_epoch.png', 'reliability.png',
-                 'coverage.png'):
-        png = (out / name).read_bytes()
-        assert png[:8] == b'\x89PNG\r\n\x1a\n'
-        assert len(png) < 300_000
+    spread = pair['test']['spread']
+    expected = brute_force(on_test, [test for test, _ in CE], spread=True)
+    assert (spread['hits'], spread['splits']) == expected
+    counts = [seeds_needed(value, 0.26) for value in pair['test']['sd']]
+    assert pair['test']['seeds_needed'] == counts
+    assert f'it takes {counts[0]:,} runs per group ({counts[1]:,} to {counts[2]:,})' in text
     assert not list(out.glob('*.tmp'))
 
 
@@ -121,9 +123,7 @@ def test_summary_holds_these_figures_and_no_others(out, capsys):
     assert list(summary) == ['units', 'effect', 'notes', 'groups', 'pairs', 'against_baselines']
     group = summary['groups'][0]
     assert list(group) == ['label', 'runs', 'measures', 'answered', 'paper', 'test', 'val']
-    share, accuracy = group['answered']['0.6']
-    assert 0 < share <= 100
-    assert accuracy >= 80
+    assert list(group['answered']) == ['0.6', '0.7', '0.8', '0.9', '0.95', '0.99']
     assert list(group['runs'][0]) == [
         'folder', 'seed', 'head', 'data', 'dataset', 'epochs', 'seconds', 'best_epoch', 'last',
         'best', 'measures']
@@ -135,6 +135,34 @@ def test_summary_holds_these_figures_and_no_others(out, capsys):
     assert list(pair['test']) == [
         'verdict', 'estimate', 'seeds', 'both', 'reviews', 'p', 'means', 'spread', 'sd',
         'seeds_needed', 'text']
+
+
+def scaled_logits(run):
+    """A run of BCE in summary.json -> its logits on test divided by its temperature, [N], positive
+    where the answer is right."""
+    preds = np.load(Path(run['folder']) / 'preds.npz')
+    z = preds['test_logits'][:, 0].astype(float) / run['measures']['temperature']
+    return np.where(preds['test_labels'] == 1, z, -z)
+
+
+def test_sure_answers_are_counted_over_all_runs(out, capsys):
+    run(out / 'bce')
+    row, = table_rows(capsys.readouterr().out.split('## If only sure')[1])[2:]
+    group, = json.loads((out / 'summary.json').read_text())['groups']
+    z = np.concatenate([scaled_logits(one) for one in group['runs']])
+    confidence = 1 / (1 + np.exp(-abs(z)))
+    shares = []
+    for (least, (share, accuracy)), cell in zip(group['answered'].items(), row[1:], strict=True):
+        sure = confidence >= float(least)
+        shares.append(sure.mean())
+        assert share == pytest.approx(100 * sure.mean())
+        if sure.any():
+            assert accuracy == pytest.approx(100 * (z[sure] > 0).mean())
+            assert cell == f'{share:.1f}: {accuracy:.2f}'
+        else:
+            assert accuracy is None
+            assert cell == '0.0: -'
+    assert shares[0] > shares[2] > shares[-1] == 0
 
 
 @pytest.fixture
@@ -277,6 +305,16 @@ def test_any_number_of_groups(tmp_path, capsys):
         assert (pair['a'], pair['b']) == (name, 'CE')
         assert pair['holm']['accuracy'] == pytest.approx(corrected[name])
         assert list(pair['holm']) == ['accuracy', 'macro F1', 'NLL, scaled', 'ECE, scaled']
+
+    # the same of another measure, from the texts' own numbers
+    nll = {}
+    for name, group in zip(counts, summary['groups']):
+        nll[name] = np.stack([np.log1p(np.exp(-scaled_logits(one))) for one in group['runs']])
+    of_nll = holm([interval(nll[name], nll['ce'], paired=True)['p'] for name in 'abd'])
+    for name, row, p_of_nll, pair in zip('abd', rows[2:], of_nll, summary['pairs']):
+        assert pair['holm']['NLL, scaled'] == pytest.approx(p_of_nll)
+        difference = nll[name].mean() - nll['ce'].mean()
+        assert row[7:9] == [f'{difference:+.3f}', f'{p_of_nll:.2g}']
 
     run(*three, '--ref=b')
     text = capsys.readouterr().out
@@ -449,6 +487,10 @@ def test_steps_gap_and_what_older_runs_lack(out, capsys):
         result = json.loads(path.read_text())
         result['last']['train'] = {'n': 200, 'correct': 190, 'accuracy': 0.95, 'loss': 0.2}
         path.write_text(json.dumps(result))
+        log = out / 'bce' / f'seed{seed}' / 'log.jsonl'
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        lines = [json.dumps({**row, 'logit_grad': 0.5 / row['epoch']}) for row in rows]
+        log.write_text('\n'.join(lines) + '\n')
     run(out / 'bce', out / 'ce', '--target=87')
     text = capsys.readouterr().out
     head, _, bce, ce = table_rows(text.split('## The decisions')[1])[:4]
@@ -458,7 +500,9 @@ def test_steps_gap_and_what_older_runs_lack(out, capsys):
     assert ce['train − test accuracy'] == '-'
     assert bce['steps to 87 % on val'] == '20 ± 0 (2 of 5)'
     assert ce['steps to 87 % on val'] == '-'
-    assert bce['last'] == '-'
+    assert bce['d loss / d z, first'] == '0.500 ± 0.000'
+    assert bce['last'] == '0.167 ± 0.000'
+    assert ce['d loss / d z, first'] == ce['last'] == '-'
 
 
 def test_grid_pads_its_columns():
@@ -743,7 +787,15 @@ def test_command_line(out):
     done = subprocess.run(argv, cwd=out, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    assert done.stdout == (out / 'new' / 'deep' / 'table.md').read_text()
+    new = out / 'new/deep'
+    assert sorted(path.name for path in new.iterdir()) == [
+        'accuracy_by_epoch.png', 'accuracy_by_run.png', 'coverage.png', 'reliability.png',
+        'summary.json', 'table.md']
+    for path in new.glob('*.png'):
+        png = path.read_bytes()
+        assert png[:8] == b'\x89PNG\r\n\x1a\n'
+        assert len(png) < 300_000
+    assert done.stdout == (new / 'table.md').read_text()
     assert done.stdout.startswith(
         '# BCE and CE on toy\n\n10 runs of 3 epochs, together 300 minutes, on a machine')
     assert not (out / 'table.md').exists()
