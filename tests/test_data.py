@@ -100,11 +100,20 @@ def test_a_generator_s_seed_makes_the_batches(toy):
         return found
     assert draw(3) == draw(3)
     assert draw(3) != draw(4)
-    # the generator shuffles whole batches of one size each, it does not mix them
-    ordered = {tuple(batch.rows) for batch in batches(toy, 16, 20)}
-    drawn = [tuple(batch.rows) for batch in batches(toy, 16, 20, rng=np.random.default_rng(0))]
-    assert set(drawn) == ordered
-    assert len(drawn) == len(ordered) == math.ceil(SIZES['train'] / 16)
+
+
+def test_a_generator_shuffles_whole_batches(toy):
+    """Each still has reviews of one size, but any can be the first, not the shortest alone."""
+    ordered = [tuple(batch.rows) for batch in batches(toy, 16, 20)]
+    firsts = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        drawn = [tuple(batch.rows) for batch in batches(toy, 16, 20, rng=rng)]
+        assert drawn != ordered
+        assert sorted(drawn) == sorted(ordered)
+        firsts.add(drawn[0])
+    assert len(ordered) == math.ceil(SIZES['train'] / 16) == 14
+    assert len(firsts) > 10
 
 
 def test_batches_leave_out_tokens_anew_but_never_all(toy):
@@ -199,7 +208,7 @@ def test_few_reviews_are_drawn_by_the_seed(toy, capsys):
     assert draw_reviews(toy, 0, 5) is toy
     assert draw_reviews(toy, len(toy.labels), 5).spans.tolist() == toy.spans.tolist()
     drawn = []
-    for seed in (0, 0, 1):
+    for seed in 0, 0, 1:
         few = draw_reviews(toy, 50, seed)
         assert len(few.labels) == len(few.spans) == 50
         assert (np.diff(few.spans[:, 0]) > 0).all()  # each once, in the order that they have
@@ -228,14 +237,15 @@ def test_what_is_used_of_a_long_review(size):
         assert [len(kept) for kept in used.values()] == [size] * 3
 
 
+@pytest.mark.parametrize('size', [1, 7, 8])  # of an odd one, the head has a token more
 @pytest.mark.parametrize('truncate', ['head', 'tail', 'both'])
-def test_batches_are_of_the_shortened_reviews(truncate):
+def test_batches_are_of_the_shortened_reviews(truncate, size):
     reviews = [np.arange(30), np.arange(100, 103), np.arange(200, 212)]
-    for batch in batches(split_of(reviews), 1, 8, truncate, bag=False):
+    for batch in batches(split_of(reviews), 1, size, truncate, bag=False):
         review = reviews[batch.rows[0]]
-        wanted = np.concatenate(shorten(review, 8, truncate)).tolist()
+        wanted = np.concatenate(shorten(review, size, truncate)).tolist()
         assert batch.tokens[0, :len(wanted)].tolist() == wanted
-        assert batch.counts.sum() == batch.n_tokens == len(wanted) == min(len(review), 8)
+        assert batch.counts.sum() == batch.n_tokens == len(wanted) == min(len(review), size)
 
 
 def test_to_bags_counts_what_a_counter_counts():
@@ -412,6 +422,23 @@ def test_an_oversampled_epoch_draws_every_class_equally_often(classes):
             assert (of_class < passes).sum() <= len(classes) - 1
         first_half = np.bincount(labels[order[:n // 2]], minlength=len(classes))
         assert (first_half > 0).all()  # the classes are mixed
+
+
+def test_oversampling_draws_the_extra_reviews_anew():
+    """Of 97 reviews of class 0, 50 are drawn; of 3 of class 1, two 17 times and one 16 times."""
+    labels = (np.arange(100) >= 97).astype(np.uint8)
+    n_drawn = np.zeros(97, int)
+    n_fewer = np.zeros(3, int)
+    for seed in range(60):
+        order = shuffled(labels, np.random.default_rng(seed), oversample=True)
+        drawn = np.bincount(order, minlength=100)
+        assert drawn[:97].max() == 1
+        n_drawn += drawn[:97]
+        assert sorted(drawn[97:]) == [16, 17, 17]
+        n_fewer += drawn[97:] == 16
+    # binomial counts of mean 31 and 20: five standard deviations
+    assert abs(n_drawn - 60 * 50 / 97).max() < 20
+    assert abs(n_fewer - 20).max() < 19
 
 
 def test_oversampled_reviews_make_batches():
@@ -629,3 +656,12 @@ def test_joined_splits_are_one_after_the_other():
     batch, = batches(joined, 8, 10, bag=False)
     assert batch.labels.dtype == torch.float32
     assert torch.equal(batch.labels, torch.from_numpy(joined.labels[batch.rows]))
+
+
+def test_some_reviews_are_joined_with_others():
+    """As with n_train and a teacher: the tokens of reviews that are left out are still there."""
+    first = split_of([[1, 2], [3], [7, 8, 9]], np.array([0, 1, 0])).take([1])
+    second = split_of([[4, 5, 6], [4]], np.array([1, 1]))
+    joined = first.join(second)
+    assert [joined.tokens[a:b].tolist() for a, b in joined.spans] == [[3], [4, 5, 6], [4]]
+    assert joined.labels.tolist() == [1, 1, 1]

@@ -3,6 +3,7 @@ force. The statistics and figures are tested on their own."""
 import importlib.util
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,17 +18,21 @@ import evaluate
 from helpers import make_run
 from model import make_head
 from nanoloss.settings import configure
-from nanoloss.stats import interval
+from nanoloss.stats import holm, interval, seeds_needed
+from test_stats import brute_force
 
 ROOT = Path(__file__).parents[1]
 BCE = [(340, 170), (344, 172), (350, 176), (352, 168), (346, 174)]  # correct on (test, val)
 CE = [(330, 160), (332, 166), (328, 163), (338, 167), (336, 161)]
 
 
-def run(*argv):
+def run(*argv, figures=False):
+    """Run evaluate.py in this process."""
     before = dict(vars(evaluate))
     evaluate.folders[:] = []
     try:
+        if not figures:  # they take most of the time
+            evaluate.draw_figures = lambda groups, title: {}
         arguments = [str(argument) for argument in argv]
         configure(vars(evaluate), positional=evaluate.folders, argv=arguments)
         evaluate.main()
@@ -65,7 +70,7 @@ def table_rows(text):
 
 # Reports
 
-def test_table_summary_and_figures(out, capsys):
+def test_table_and_summary(out, capsys):
     run(out / 'bce', out / 'ce')
     text = capsys.readouterr().out
     assert text == (out / 'table.md').read_text()
@@ -102,11 +107,12 @@ def test_table_summary_and_figures(out, capsys):
     low, high = pair['test']['both']
     seeds_low, seeds_high = pair['test']['seeds']
     assert low < seeds_low < 3.4 < seeds_high < high
-    for name in ('accuracy_by_run.png', 'accuracy_by_epoch.png', 'reliability.png',
-                 'coverage.png'):
-        png = (out / name).read_bytes()
-        assert png[:8] == b'\x89PNG\r\n\x1a\n'
-        assert len(png) < 300_000
+    spread = pair['test']['spread']
+    expected = brute_force(on_test, [test for test, _ in CE], spread=True)
+    assert (spread['hits'], spread['splits']) == expected
+    counts = [seeds_needed(value, 0.26) for value in pair['test']['sd']]
+    assert pair['test']['seeds_needed'] == counts
+    assert f'it takes {counts[0]:,} runs per group ({counts[1]:,} to {counts[2]:,})' in text
     assert not list(out.glob('*.tmp'))
 
 
@@ -117,9 +123,7 @@ def test_summary_holds_these_figures_and_no_others(out, capsys):
     assert list(summary) == ['units', 'effect', 'notes', 'groups', 'pairs', 'against_baselines']
     group = summary['groups'][0]
     assert list(group) == ['label', 'runs', 'measures', 'answered', 'paper', 'test', 'val']
-    share, accuracy = group['answered']['0.6']
-    assert 0 < share <= 100
-    assert accuracy >= 80
+    assert list(group['answered']) == ['0.6', '0.7', '0.8', '0.9', '0.95', '0.99']
     assert list(group['runs'][0]) == [
         'folder', 'seed', 'head', 'data', 'dataset', 'epochs', 'seconds', 'best_epoch', 'last',
         'best', 'measures']
@@ -131,6 +135,34 @@ def test_summary_holds_these_figures_and_no_others(out, capsys):
     assert list(pair['test']) == [
         'verdict', 'estimate', 'seeds', 'both', 'reviews', 'p', 'means', 'spread', 'sd',
         'seeds_needed', 'text']
+
+
+def scaled_logits(run):
+    """A run of BCE in summary.json -> its logits on test divided by its temperature, [N], positive
+    where the answer is right."""
+    preds = np.load(Path(run['folder']) / 'preds.npz')
+    z = preds['test_logits'][:, 0].astype(float) / run['measures']['temperature']
+    return np.where(preds['test_labels'] == 1, z, -z)
+
+
+def test_sure_answers_are_counted_over_all_runs(out, capsys):
+    run(out / 'bce')
+    row, = table_rows(capsys.readouterr().out.split('## If only sure')[1])[2:]
+    group, = json.loads((out / 'summary.json').read_text())['groups']
+    z = np.concatenate([scaled_logits(one) for one in group['runs']])
+    confidence = 1 / (1 + np.exp(-abs(z)))
+    shares = []
+    for (least, (share, accuracy)), cell in zip(group['answered'].items(), row[1:], strict=True):
+        sure = confidence >= float(least)
+        shares.append(sure.mean())
+        assert share == pytest.approx(100 * sure.mean())
+        if sure.any():
+            assert accuracy == pytest.approx(100 * (z[sure] > 0).mean())
+            assert cell == f'{share:.1f}: {accuracy:.2f}'
+        else:
+            assert accuracy is None
+            assert cell == '0.0: -'
+    assert shares[0] > shares[2] > shares[-1] == 0
 
 
 @pytest.fixture
@@ -247,7 +279,7 @@ def test_any_number_of_groups(tmp_path, capsys):
         for seed, correct in enumerate(column):
             make_run(tmp_path / name / f'seed{seed}', (correct, 170 + seed))
     three = [tmp_path / name for name in 'abd']
-    run(*(tmp_path / name for name in counts))
+    run(*(tmp_path / name for name in counts), figures=True)
     text = capsys.readouterr().out
     rows = table_rows(text.split('## Against CE')[1])
 
@@ -273,6 +305,16 @@ def test_any_number_of_groups(tmp_path, capsys):
         assert (pair['a'], pair['b']) == (name, 'CE')
         assert pair['holm']['accuracy'] == pytest.approx(corrected[name])
         assert list(pair['holm']) == ['accuracy', 'macro F1', 'NLL, scaled', 'ECE, scaled']
+
+    # the same of another measure, from the texts' own numbers
+    nll = {}
+    for name, group in zip(counts, summary['groups']):
+        nll[name] = np.stack([np.log1p(np.exp(-scaled_logits(one))) for one in group['runs']])
+    of_nll = holm([interval(nll[name], nll['ce'], paired=True)['p'] for name in 'abd'])
+    for name, row, p_of_nll, pair in zip('abd', rows[2:], of_nll, summary['pairs']):
+        assert pair['holm']['NLL, scaled'] == pytest.approx(p_of_nll)
+        difference = nll[name].mean() - nll['ce'].mean()
+        assert row[7:9] == [f'{difference:+.3f}', f'{p_of_nll:.2g}']
 
     run(*three, '--ref=b')
     text = capsys.readouterr().out
@@ -387,12 +429,68 @@ def test_groups_that_one_run_knows_are_those_of_all(out, capsys):
     assert json.loads((out / 'summary.json').read_text())['groups'] == before['groups']
 
 
+def widths(summary):
+    """The widths of all intervals of differences for other seeds and other reviews: the pairs', on
+    both splits, and the baselines'."""
+    gaps = [pair[split] for pair in summary['pairs'] for split in ('test', 'val')]
+    gaps += summary['against_baselines']
+    return np.array([gap['both'][1] - gap['both'][0] for gap in gaps])
+
+
+def of_reviews(summary):
+    """The uncertainty of one run through the choice of the reviews, as the text has it."""
+    return float(re.search(r'uncertain by \+-([0-9.]+)', summary['pairs'][0]['test']['text'])[1])
+
+
+def test_intervals_of_pairs_and_of_baselines_widen_with_groups(out, capsys):
+    """All right answers come first, so that a group's are all right or all wrong."""
+    make_run(out / 'nb/seed0', (300, 140), baseline_code='abc')
+    for seed, correct in enumerate(CE):
+        make_run(out / f'x/seed{seed}', (correct[0] - 20, correct[1] - 20))
+    run(out / 'bce', out / 'ce', out / 'x', out / 'nb')
+    before = json.loads((out / 'summary.json').read_text())
+    assert [gap['baseline'] for gap in before['against_baselines']] == ['nb'] * 3
+    for seed in range(5):
+        add_groups(out / f'ce/seed{seed}', 40)
+    run(out / 'bce', out / 'ce', out / 'x', out / 'nb')
+    capsys.readouterr()
+    after = json.loads((out / 'summary.json').read_text())
+    assert (widths(after) > 1.5 * widths(before)).all()
+    # ten reviews of a group are as one: the standard error is sqrt(10) times as large
+    assert of_reviews(after) == pytest.approx(10 ** 0.5 * of_reviews(before), rel=0.05)
+    # Holm's p of all measures is for other groups of reviews, too
+    for name in ('accuracy', 'macro F1', 'NLL, scaled'):
+        assert after['pairs'][0]['holm'][name] > 2 * before['pairs'][0]['holm'][name], name
+
+
+@pytest.mark.parametrize('counts, ce_counts, is_shown', [
+    ([342] * 5, [340] * 5, False),  # the runs differ, by two reviews that chance may have chosen
+    ([340, 341], [300, 301], True)])  # two runs and two are too few for a permutation test
+def test_a_difference_is_shown_by_the_interval_where_the_permutation_test_disagrees(
+        tmp_path, capsys, counts, ce_counts, is_shown):
+    for name, correct in (('bce', counts), ('ce', ce_counts)):
+        for seed, n in enumerate(correct):
+            make_run(tmp_path / f'{name}/seed{seed}', (n, 170), head=name)
+    run(tmp_path / 'bce', tmp_path / 'ce')
+    text = capsys.readouterr().out
+    comparison = json.loads((tmp_path / 'summary.json').read_text())['pairs'][0]['test']
+    assert (comparison['means']['p'] > 0.05) == is_shown
+    assert (comparison['both'][0] > 0) == (comparison['p'] <= 0.05) == is_shown
+    shown = 'On test, BCE is more accurate than CE'
+    not_shown = 'On test, no difference in accuracy between BCE and CE is shown'
+    assert f'**{shown if is_shown else not_shown}.**' in text
+
+
 def test_steps_gap_and_what_older_runs_lack(out, capsys):
     for seed in range(5):  # val rises from .74 to .84 and stays, at steps 10, 20, 30
         path = out / 'bce' / f'seed{seed}' / 'result.json'
         result = json.loads(path.read_text())
         result['last']['train'] = {'n': 200, 'correct': 190, 'accuracy': 0.95, 'loss': 0.2}
         path.write_text(json.dumps(result))
+        log = out / 'bce' / f'seed{seed}' / 'log.jsonl'
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        lines = [json.dumps({**row, 'logit_grad': 0.5 / row['epoch']}) for row in rows]
+        log.write_text('\n'.join(lines) + '\n')
     run(out / 'bce', out / 'ce', '--target=87')
     text = capsys.readouterr().out
     head, _, bce, ce = table_rows(text.split('## The decisions')[1])[:4]
@@ -402,7 +500,9 @@ def test_steps_gap_and_what_older_runs_lack(out, capsys):
     assert ce['train − test accuracy'] == '-'
     assert bce['steps to 87 % on val'] == '20 ± 0 (2 of 5)'
     assert ce['steps to 87 % on val'] == '-'
-    assert bce['last'] == '-'
+    assert bce['d loss / d z, first'] == '0.500 ± 0.000'
+    assert bce['last'] == '0.167 ± 0.000'
+    assert ce['d loss / d z, first'] == ce['last'] == '-'
 
 
 def test_grid_pads_its_columns():
@@ -523,6 +623,20 @@ def test_measures_of_many_classes_and_of_one_that_does_not_occur():
     assert list(values) == ['macro F1', 'lowest recall']
 
 
+@pytest.mark.parametrize('n_given', [0, 2])
+def test_recalls_have_their_names_where_a_class_in_the_middle_is_absent(n_given):
+    """No text has it, and no answer or two are it."""
+    labels = np.array([0] * 4 + [2] * 5)
+    given = np.array([0, 0, 0, 2, 2, 2, 2, 0, 0])
+    given[:n_given] = 1
+    values = evaluate.measure_decisions(np.eye(3)[given], labels, ['a', 'b', 'c'])
+    recalls = {name: value for name, value in values.items() if name.startswith('recall')}
+    assert recalls == {'recall of a': 25 * (3 - n_given), 'recall of b': None, 'recall of c': 60}
+    # F1 = 2 right / (with the class + given it), of a and c
+    f1 = 2 * (3 - n_given) / (4 + 5 - n_given), 2 * 3 / (5 + 4)
+    assert values['macro F1'] == pytest.approx(100 * np.mean(f1))
+
+
 def test_a_class_that_no_text_has(tmp_path, capsys):
     """It has no recall, and does not halve macro F1."""
     probs = np.array([[0.9, 0.1]] * 9 + [[0.2, 0.8]])
@@ -608,7 +722,7 @@ def test_a_seed_counts_once(out, capsys):
 def test_a_single_run_is_not_compared(out, capsys):
     for seed in range(1, 5):
         shutil.rmtree(out / 'ce' / f'seed{seed}')
-    run(out / 'bce', out / 'ce')
+    run(out / 'bce', out / 'ce', figures=True)
     text = capsys.readouterr().out
     assert 'CE is a single run: no interval, no comparison' in text
     assert '| unknown' in text
@@ -673,7 +787,15 @@ def test_command_line(out):
     done = subprocess.run(argv, cwd=out, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    assert done.stdout == (out / 'new' / 'deep' / 'table.md').read_text()
+    new = out / 'new/deep'
+    assert sorted(path.name for path in new.iterdir()) == [
+        'accuracy_by_epoch.png', 'accuracy_by_run.png', 'coverage.png', 'reliability.png',
+        'summary.json', 'table.md']
+    for path in new.glob('*.png'):
+        png = path.read_bytes()
+        assert png[:8] == b'\x89PNG\r\n\x1a\n'
+        assert len(png) < 300_000
+    assert done.stdout == (new / 'table.md').read_text()
     assert done.stdout.startswith(
         '# BCE and CE on toy\n\n10 runs of 3 epochs, together 300 minutes, on a machine')
     assert not (out / 'table.md').exists()

@@ -7,10 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import AWKWARD, ROOT, call, export
+from conftest import AWKWARD, ROOT, call, export, with_checksums
 from helpers import fails, script
 
 from nanoloss.reader import Classifier as Exported
@@ -98,7 +99,7 @@ def test_the_reader_needs_neither_the_repository_nor_torch(exported, Classifier,
 
 
 def test_the_card_says_what_the_runs_are_worth(exported, home, Classifier):
-    """Its accuracy on test is that of the mean of the runs, counted from what they have kept."""
+    """Its accuracy on test is that of the mean of the runs, counted from their logits."""
     classifier = Classifier('out/bce')
     p = 0
     for run, seed in zip(classifier.runs, ('seed0', 'seed1')):
@@ -110,6 +111,25 @@ def test_the_card_says_what_the_runs_are_worth(exported, home, Classifier):
     assert 'neg, pos' in card
     assert 'licence of the data | to be filled in' in card
     assert ': 0 other labels' in card
+
+
+def test_the_card_of_several_labels_counts_texts_with_all_labels_right(exported, home):
+    card = (exported['out/topics'] / 'README.md').read_text('utf-8')
+    preds = np.load(home / 'out/topics/seed0/preds.npz')
+    for split in 'val', 'test':
+        right = (preds[f'{split}_logits'] > 0) == (preds[f'{split}_labels'] == 1)
+        n_right = int(right.all(1).sum())
+        assert n_right < right.any(1).sum()  # or the figure would be the same
+        low, high = proportion_confint(n_right, len(right))
+        assert (f'| {split} | {len(right):,} | {100 * n_right / len(right):.2f} '
+                f'| {100 * low:.2f} to {100 * high:.2f} |') in card
+
+
+def proportion_confint(n_right, n):
+    """Wilson's interval of a share: the solutions of |share - p| = z sqrt(p (1 - p) / n)."""
+    z = 1.959964
+    share = n_right / n
+    return np.sort(np.roots([1 + z ** 2 / n, -2 * share - z ** 2 / n, share ** 2]))
 
 
 @pytest.mark.parametrize('file', [
@@ -215,6 +235,22 @@ def test_what_does_not_answer_as_predict_is_not_kept(home, exported, capsys, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('wrong', [np.nan, 0.0021])
+def test_one_wrong_probability_is_enough(wrong, capsys):
+    module = script('export')
+
+    def answering(p):
+        return SimpleNamespace(probs=lambda texts: p, label=lambda row: row.argmax())
+    right = np.array([[0.3, 0.7], [0.501, 0.499], [0.1, 0.9]])
+    near = right + [[0.0019, -0.0019]]
+    near[1] = [0.4999, 0.5001]
+    n_other, distance = module.compare(answering(right), answering(near), ['a', 'b', 'c'])
+    assert n_other == 1 and distance == pytest.approx(0.0019)
+    near[2] = right[2] + wrong
+    error = fails(capsys, answering(right), answering(near), ['a', 'b', 'c'], run=module.compare)
+    assert 'away from predict.py on a text of val; nothing was written' in error
+
+
 def test_other_data_are_no_check(home, capsys, tmp_path):
     shutil.copytree(home / 'data/topics', tmp_path / 'data/sample')
     error = fails(capsys, home, 'out/bce', f'--to={tmp_path}/model', f'--data_dir={tmp_path}/data',
@@ -232,12 +268,7 @@ def rewritten(exported, tmp_path, run='out/windows', **files):
     for name, content in files.items():
         path = folder / name.replace('__', '.')
         path.write_bytes(content(path.read_bytes()) if callable(content) else content)
-    sums = []
-    for line in (folder / 'SHA256SUMS').read_text().splitlines():
-        name = line.split()[1]
-        sums.append(f'{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n')
-    (folder / 'SHA256SUMS').write_text(''.join(sums))
-    return folder
+    return with_checksums(folder)
 
 
 def refusal(folder):

@@ -87,6 +87,28 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path):
         assert names(tmp_path) == ['file.bin']
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync = os.fsync
+    replace = os.replace
+
+    def record_sync(opened):
+        path = os.readlink(f'/proc/self/fd/{opened}')
+        with open(path, 'rb') as file:  # what is still in a buffer is not synced
+            events.append(('fsync', path, file.read()))
+        fsync(opened)
+
+    def record_replace(source, target):
+        events.append(('replace', str(source), str(target)))
+        replace(source, target)
+    monkeypatch.setattr(files.os, 'fsync', record_sync)
+    monkeypatch.setattr(files.os, 'replace', record_replace)
+    path = tmp_path / 'file.bin'
+    files.write_file(path, lambda file: file.write(b'content'))
+    temporary = f'{path}.tmp'
+    assert events == [('fsync', temporary, b'content'), ('replace', temporary, str(path))]
+
+
 def test_a_folder_that_is_not_there_and_one_in_the_way(tmp_path):
     with pytest.raises(FileNotFoundError):
         files.write_file(tmp_path / 'nowhere/file', lambda file: None)
@@ -382,6 +404,13 @@ def test_leftovers_go_and_nothing_else_does(tmp_path):
         (tmp_path / name).write_text(name)
     with files.locked_folder(tmp_path):
         assert names(tmp_path) == ['ckpt.pt', 'log.jsonl']
+
+
+def test_what_another_process_writes_stays_where_the_lock_is_refused(tmp_path, capsys):
+    with files.locked_folder(tmp_path):
+        (tmp_path / 'ckpt.pt.tmp').write_text('which the other one writes just now')
+        assert 'another process' in fails(capsys, enter, tmp_path)
+        assert names(tmp_path) == ['ckpt.pt.tmp']
 
 
 def test_processes_that_share_a_run_share_its_lock(tmp_path, monkeypatch):

@@ -133,6 +133,36 @@ def test_embed_encode_pool_and_head_make_forward(pos, training):
         torch.testing.assert_close(mean, by_hand, rtol=1e-12, atol=1e-12)
 
 
+EMBEDDED = (4, 12, 16)  # REVIEWS, padded, by n_embd
+POOLED = (4, 16)
+
+
+@pytest.mark.parametrize('shape, dropped', [
+    ({'n_layer': 0}, [EMBEDDED]),
+    ({'n_layer': 2}, [EMBEDDED] * 5),  # the embedding, then attention and MLP of each block
+    ({'n_layer': 2, 'causal': True}, [EMBEDDED] * 5),
+    ({'n_layer': 0, 'window': 3}, [POOLED]),
+    ({'n_layer': 1, 'window': 3}, [EMBEDDED] * 2),  # those of the block alone
+], ids=str)
+def test_what_is_dropped_out_in_training(shape, dropped, monkeypatch):
+    model = encoder(dropout=0.3, **shape)
+    found = []
+    real = F.dropout
+
+    def dropout(x, p, training):
+        if training:
+            assert p == 0.3
+            found.append(tuple(x.shape))
+        return real(x, p, training)
+
+    monkeypatch.setattr(F, 'dropout', dropout)
+    tokens, counts = pad(SEQUENCES)
+    model.train()(tokens, counts)
+    assert found == dropped
+    model.eval()(tokens, counts)
+    assert found == dropped
+
+
 def test_embeddings_are_the_token_s_and_the_position_s_rows():
     model = encoder(pos='learned')
     tokens, counts = pad(SEQUENCES)
@@ -438,6 +468,9 @@ BY_HAND = [
     ('focal', {}, (0.294615 ** 2 * 0.349012, 0.964881 ** 2 * 3.349012)),
     ('focal', {'gamma': 0.5}, (0.294615 ** 0.5 * 0.349012, 0.964881 ** 0.5 * 3.349012)),
     ('focal', {'gamma': 0.0, 'alpha': '1,2,3'}, (0.349012 * 2 / 2.1, 3.349012 * 3 / 2.1)),
+    # 1 - p is of the probability, whatever the class weighs
+    ('focal', {'alpha': '1,2,3'}, (0.294615 ** 2 * 0.349012 * 2 / 2.1,
+                                   0.964881 ** 2 * 3.349012 * 3 / 2.1)),
     ('brier', {}, (0.259496 ** 2 + 0.294615 ** 2 + 0.035119 ** 2,
                    0.259496 ** 2 + 0.705385 ** 2 + 0.964881 ** 2)),
     ('square', {}, ((1 + 1 + 1) / 3, (4 + 1 + 4) / 3)),
@@ -900,6 +933,22 @@ def test_a_trunk_is_taken_from_another_encoder():
         model.load_trunk(larger.state_dict())
     for name, weight in model.state_dict().items():  # all or nothing
         assert torch.equal(weight, before[name])
+
+
+@pytest.mark.parametrize('n_known', [6, 9, 0])
+def test_a_trunk_is_taken_without_the_n_grams(n_known):
+    """They were chosen for other data: a model keeps its own, as many or more, or none."""
+    shape = {'window': 3, 'n_layer': 0}
+    source = encoder(**shape, known_ngrams=6)
+    source.ngrams.keys.copy_(torch.arange(6))
+    model = Encoder(EncoderConfig(vocab_size=50, n_class=2, n_embd=16, known_ngrams=n_known,
+                                  **shape)).double()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.load_trunk(source.state_dict())
+    for name, weight in model.state_dict().items():
+        own = name.startswith(('head.', 'ngrams.'))
+        assert torch.equal(weight, before[name] if own else source.state_dict()[name]), name
+        assert own or not torch.equal(weight, before[name]), name
 
 
 # Mistakes

@@ -55,10 +55,11 @@ def test_optimizers_are_torch_s(ours, theirs, settings):
         models.append(model)
     assert torch.equal(models[0].weight, models[1].weight)
     assert torch.equal(models[0].bias, models[1].bias)
+    assert 'torch._dynamo' in sys.modules  # torch's have imported the compiler, or ours can go
 
 
 def test_optimizers_do_not_import_the_compiler():
-    """All that a loop asks of them, in a process of its own; torch's do, or ours can go."""
+    """All that a loop asks of them, in a process of its own."""
     program = """
 import sys, torch
 from nanoloss.optim import SGD, AdamW
@@ -69,21 +70,16 @@ for optimizer in (SGD([weight], fused=True), AdamW([weight], fused=True)):
     optimizer.zero_grad()
     optimizer.load_state_dict(optimizer.state_dict())
 print('torch._dynamo' in sys.modules)
-torch.optim.SGD([weight])
-print('torch._dynamo' in sys.modules)
 """
     process = subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True,
                              capture_output=True, text=True)
-    assert process.stdout.split() == ['False', 'True']
+    assert process.stdout == 'False\n'
 
 
-PRECISIONS = [(torch.float64, 1e-30, 1e-13), (torch.float32, 1e-30, 1e-5),
-              (torch.float32, 1e-8, 2e-3)]
-
-
-@pytest.mark.parametrize('announced', [True, False], ids=['announced', 'not announced'])
-@pytest.mark.parametrize('n_parts', [1, 3])
-@pytest.mark.parametrize('dtype, eps, tolerance', PRECISIONS)
+@pytest.mark.parametrize('dtype, eps, tolerance, n_parts, announced', [
+    (torch.float64, 1e-30, 1e-14, 1, True), (torch.float64, 1e-30, 1e-13, 1, False),
+    (torch.float64, 1e-30, 1e-14, 3, True), (torch.float64, 1e-30, 1e-13, 3, False),
+    (torch.float32, 1e-30, 1e-6, 3, True), (torch.float32, 1e-8, 1e-4, 3, True)])
 def test_deferred_adamw_is_adamw(dtype, eps, tolerance, n_parts, announced):
     """Against torch.optim.AdamW over the whole table: rows that come often, seldom and never,
     changing rates, lookups in parts, a checkpoint on the way. In float64 exactly; eps, which a

@@ -185,7 +185,8 @@ def test_mistakes_are_those_of_every_seed():
 # Slices and confusions
 
 def test_slices_against_a_count():
-    answers = make_answers()
+    answers = make_answers(n_runs=10)
+    answers.groups[answers.wrong] %= 6  # so that texts of a group are right or wrong together
     slices = {(row['kind'], row['name']): row for row in page.measure_slices(answers)}
     fifths = {name: row for (kind, name), row in slices.items() if kind == 'length'}
     assert len(fifths) == 5 and sum(row['n'] for row in fifths.values()) == 300
@@ -210,7 +211,21 @@ def test_slices_against_a_count():
         as_bad = sum(math.comb(n_wrong, k) * math.comb(300 - n_wrong, n - k)
                      for k in range(wrong[inside].sum(), n + 1))
         assert row['p'] == pytest.approx(as_bad / math.comb(300, n))
-        assert row['p'] <= row['holm'] <= min(1, row['p'] * len(slices)) + 1e-12
+
+    # intervals of other slices take the texts of a group together
+    for k in range(2):
+        row = slices['class', f'class {k}']
+        inside = answers.labels == k
+        known = interval(answers.correct[:, inside], clusters=answers.groups[inside])['both']
+        unknown = interval(answers.correct[:, inside])['both']
+        assert (row['low'], row['high']) == pytest.approx(known)
+        assert (row['low'], row['high']) != pytest.approx(unknown)
+
+    # Holm: the smallest p times the number of slices, the next times one less ...
+    highest = 0
+    for i, row in enumerate(sorted(slices.values(), key=lambda row: row['p'])):
+        highest = max(highest, min(1, (len(slices) - i) * row['p']))
+        assert row['holm'] == pytest.approx(highest)
 
 
 def test_the_worst_slice_is_the_one_that_is_worse():
@@ -239,13 +254,16 @@ def test_confusions_against_a_count(n_class):
         label = answers.classes.index(row['label'])
         answer = answers.classes.index(row['answer'])
         given = (answers.labels == label) & (answers.probs.argmax(2) == answer)
-        assert float(row['texts']) == pytest.approx(given.sum() / 3, abs=1e-3)
-        for place in row['examples'].split():
-            split, i = place.split(':')
-            match = (answers.splits == split) & (answers.rows == int(i))
-            assert given.any(0)[match].all()
+        assert float(row['texts']) == pytest.approx(given.sum() / 3, rel=1e-5)
+        share = given.sum() / 3 / (answers.labels == label).sum()
+        assert float(row['share_of_label']) == pytest.approx(share, rel=1e-5)
+        # of mistakes, the two surest
+        mistakes = np.flatnonzero(given.any(0)) if label != answer else []
+        surest = sorted(mistakes, key=lambda i: -answers.probs.mean(0)[i, answer])[:2]
+        assert row['examples'] == ' '.join(
+            f'{answers.splits[i]}:{answers.rows[i]}' for i in surest)
         total += float(row['texts'])
-    assert total == pytest.approx(600, abs=1e-2)
+    assert total == pytest.approx(600, rel=1e-4)
     assert ('Labels (rows)' in files['page.html'].decode()) == (n_class < 20)
 
 
@@ -261,6 +279,48 @@ def test_several_labels_go_label_by_label():
             counts, abs=1e-3)
     text = check_page(files['page.html'].decode()).data
     assert 'left out here' in text and 'looks mislabelled' not in text
+    # the margin is how far the worst probability is off
+    rows = read_csv(files, 'mistakes')
+    off = abs(answers.probs.mean(0) - answers.labels).max(1)
+    expected = sorted(off[~answers.correct.any(0)], reverse=True)
+    assert [float(row['margin']) for row in rows] == pytest.approx(expected, rel=1e-5)
+
+
+# Probabilities
+
+def histogram_by_hand(probs, labels):
+    """Right and wrong answers by their probability, [20, 2], means over the runs."""
+    counts = np.zeros((20, 2))
+    for of_run in probs:
+        for p, label in zip(of_run, labels):
+            if np.ndim(label):  # each label is a decision
+                cases = [(of_label, (of_label > 0.5) == y) for of_label, y in zip(p, label)]
+            elif len(p) == 2:
+                cases = [(p[1], p.argmax() == label)]
+            else:
+                cases = [(p.max(), p.argmax() == label)]
+            for probability, is_right in cases:
+                counts[int(20 * probability), int(not is_right)] += 1 / len(probs)
+    return counts
+
+
+@pytest.mark.parametrize('n_class, multi_label', [(2, False), (3, False), (3, True)])
+def test_the_histograms_against_a_count(n_class, multi_label):
+    answers = make_answers(n_class=n_class)
+    if multi_label:
+        answers = several_labels(answers)
+    answers.unscaled = answers.probs ** 2 / (answers.probs ** 2).sum(2, keepdims=True)
+    test = answers.splits == 'test'
+    after, before = [histogram_by_hand(probs[:, test], answers.labels[test])
+                     for probs in (answers.probs, answers.unscaled)]
+    assert page.histogram(answers, answers.probs) == pytest.approx(after)
+    assert page.histogram(answers, answers.unscaled) == pytest.approx(before)
+    # in the table, those after temperature scaling come first
+    body = page.probabilities_section(answers).body
+    for k in (9, 15, 19):
+        line, = re.findall(f'>{5 * k} to {5 * k + 5}</th>(.*?)</tr>', body)
+        cells = re.findall('>([^<>]+)</td>', line)
+        assert cells == [f'{count:,.1f}' for count in (*after[k], *before[k])]
 
 
 # Near-duplicates
@@ -367,6 +427,7 @@ def test_worth_of_tokens_is_that_of_explain(group, dataset, home, Classifier):
     classifier = Classifier(first.folder)
     sums = {}
     counts = {}
+    decided = {}
     for text in texts:
         p, name, pieces = classifier.explain(text)
         k = classifier.classes.index(name)
@@ -374,8 +435,14 @@ def test_worth_of_tokens_is_that_of_explain(group, dataset, home, Classifier):
         for token, (_, worth) in dict(zip(ids, pieces)).items():
             counts[token] = counts.get(token, 0) + 1
             sums.setdefault(token, []).append((k, worth))
+            # of two classes, the answer is another without a token that is worth more than all
+            decides = worth > np.log(p[k] / (1 - p[k]))
+            decided[token] = decided.get(token, 0) + decides
     assert worths.ids.tolist() == sorted(counts)
     assert worths.counts.tolist() == [counts[token] for token in sorted(counts)]
+    if group != 'topics':
+        assert worths.decided.tolist() == [decided[token] for token in sorted(counts)]
+        assert sum(decided.values()) > 0 or group == 'windows'
     for token, of_token in zip(worths.ids.tolist(), worths.sums):
         if len({k for k, _ in sums[token]}) == 1:  # the same class was explained each time
             k = sums[token][0][0]

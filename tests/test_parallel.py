@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import ROOT
 
-from nanoloss import parallel
+from nanoloss import loop, parallel
 
 # two processes on a batch of so many reviews, in parts; the first one writes what it has found
 TWO = '''
@@ -62,6 +62,18 @@ def test_a_process_on_its_own_shares_with_nobody():
     parallel.wait()
     parallel.finish()
     assert not torch.distributed.is_initialized()
+
+
+def test_dropout_is_drawn_anew_by_each_process_at_each_step(monkeypatch):
+    monkeypatch.setattr(parallel, 'WORLD', 2)
+    numbers = []
+    for seed in range(3):
+        for rank in range(2):
+            monkeypatch.setattr(parallel, 'RANK', rank)
+            for step in range(1, 5):
+                loop.seed_step(seed, step)
+                numbers.append(torch.rand(1, dtype=torch.float64).item())
+    assert len(set(numbers)) == 3 * 2 * 4
 
 
 def test_more_processes_than_gpus(monkeypatch):

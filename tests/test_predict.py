@@ -27,30 +27,67 @@ def val_texts(home, classifier, name):
     return texts
 
 
-@pytest.mark.parametrize('name, which', [('bce', 'last'), ('bce', 'best'), ('windows', 'last')])
-def test_probabilities_are_those_of_the_training_loop(home, Classifier, name, which):
-    """From the text of val, with other batches, against the logits in preds.npz; a group is the
-    mean of its runs."""
-    seeds = [Classifier(f'out/{name}/seed{k}', which) for k in (0, 1)]
-    texts = val_texts(home, seeds[0], 'sample')
-    labels = np.load(home / 'data/sample/val_labels.npy')
+def main(*argv):
+    """Run predict.py in this process."""
+    module = script('predict')
+    arguments = []
+    module.configure(vars(module), positional=arguments, argv=argv)
+    module.main(arguments)
+
+
+def fails_in(folder, monkeypatch, capsys, argv):
+    """Run predict.py in this process and in a folder -> the one line that it ends in, before any
+    answer."""
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as stop:
+        main(*argv)
+    assert stop.value.code == 2
+    output, error = capsys.readouterr()
+    assert output == ''
+    assert error.count('\n') == 1
+    return error
+
+
+def check_probabilities(home, classifier, run, temperature):
+    """The probabilities of the texts of val are those of the logits in a run's preds.npz. Returns
+    the probabilities."""
+    p = classifier.probs(val_texts(home, classifier, 'sample'))
+    logits = np.load(home / run / 'preds.npz')['val_logits'][:, 0].astype(float)
+    log_odds = np.log(p[:, 1] / p[:, 0])
+    # the saved logits are float16, which has 11 bits
+    assert temperature * log_odds == pytest.approx(logits, rel=2 ** -11, abs=1e-5)
+    assert p.sum(1) == pytest.approx(np.ones(len(p)))
+    return p
+
+
+@pytest.mark.parametrize('name', ['bce', 'windows'])
+def test_probabilities_are_those_of_the_training_loop(home, Classifier, name):
+    """From the texts of val, with other batches; a group is the mean of its runs."""
+    seeds = []
     probs = []
-    for k, seed in enumerate(seeds):
-        run = home / f'out/{name}/seed{k}'
-        result = json.loads((run / 'result.json').read_text())[which]
-        p = seed.probs(texts)
-        n_correct = ((p[:, 1] > 0.5) == labels).sum()
-        assert n_correct == pytest.approx(result['val']['correct'], abs=1)
-        assert p.sum(1) == pytest.approx(np.ones(len(p)))
-        if which == 'last':
-            logits = np.load(run / 'preds.npz')['val_logits'][:, 0].astype(float)
-            expected = 1 / (1 + np.exp(-logits / result['temperature']))
-            assert p[:, 1] == pytest.approx(expected, abs=2e-3)
-        probs.append(p)
-    group = Classifier(f'out/{name}', which)
+    for run in f'out/{name}/seed0', f'out/{name}/seed1':
+        classifier = Classifier(run)
+        result = json.loads((home / run / 'result.json').read_text())
+        seeds.append(classifier)
+        probs.append(check_probabilities(home, classifier, run, result['last']['temperature']))
+    group = Classifier(f'out/{name}')
+    texts = val_texts(home, group, 'sample')
     assert group.probs(texts) == pytest.approx((probs[0] + probs[1]) / 2)
     assert len({seeds[0].id, seeds[1].id, group.id}) == 3
     assert group.probs([]).shape == (0, 2)
+
+
+def test_best_is_the_best_weights_and_their_temperature(home, Classifier, tmp_path):
+    """In a run that has the weights of another seed as its best ones."""
+    run = tmp_path / 'seed0'
+    shutil.copytree(home / 'out/bce/seed0', run)
+    shutil.copy(home / 'out/bce/seed1/model.pt', run / 'best.pt')
+    result = json.loads((run / 'result.json').read_text())
+    result['last']['temperature'] = 1.5
+    result['best']['temperature'] = 3.0
+    (run / 'result.json').write_text(json.dumps(result))
+    check_probabilities(home, Classifier(run), 'out/bce/seed0', 1.5)
+    check_probabilities(home, Classifier(run, 'best'), 'out/bce/seed1', 3.0)
 
 
 def test_a_text_has_the_same_probabilities_in_any_company(home, Classifier):
@@ -60,7 +97,7 @@ def test_a_text_has_the_same_probabilities_in_any_company(home, Classifier):
     texts = [' '.join(reviews[i % 7:i % 7 + 1 + i % 5]) for i in range(300)]
     together = classifier.probs(texts)
     for i in range(0, 300, 23):
-        assert together[i] == pytest.approx(classifier.probs([texts[i]])[0], abs=1e-5)
+        assert together[i] == pytest.approx(classifier.probs([texts[i]])[0], abs=1e-6)
 
 
 def test_the_temperature_is_the_best_on_val(home):
@@ -100,7 +137,7 @@ def test_worth_is_that_of_leaving_a_token_out(home, Classifier, run):
                 logits = member.model(shorter, torch.ones_like(shorter))[-1].double()
             probs = member.model.head.probs(logits / member.temperature)
             without += float(probs[0, likeliest]) / len(classifier.runs)
-        assert worth == pytest.approx(log_odds(p[likeliest]) - log_odds(without), abs=1e-3)
+        assert worth == pytest.approx(log_odds(p[likeliest]) - log_odds(without), abs=1e-5)
 
 
 def test_worth_with_n_grams_is_that_of_the_shorter_text(Classifier):
@@ -109,7 +146,7 @@ def test_worth_with_n_grams_is_that_of_the_shorter_text(Classifier):
     assert ''.join(piece for piece, _ in pieces) == 'a wonderful film, great film'
     shorter = classifier.probs(['a wonderful film, film'])[0]
     y = classifier.classes.index(name)
-    assert dict(pieces)[' great'] == pytest.approx(log_odds(p[y]) - log_odds(shorter[y]), abs=1e-3)
+    assert dict(pieces)[' great'] == pytest.approx(log_odds(p[y]) - log_odds(shorter[y]), abs=1e-5)
 
 
 def test_runs_of_other_vocabularies_make_no_mean(home, Classifier, tmp_path):
@@ -233,14 +270,10 @@ def test_every_row_has_its_answer(home):
     assert [row['text'] for row in rows] == ['"fine', 'poor"', '"so" so']
 
 
-def test_a_mistake_at_the_end_of_a_file_comes_before_any_answer(home):
+def test_a_mistake_at_the_end_of_a_file_comes_before_any_answer(home, monkeypatch, capsys):
     (home / 'late.csv').write_text('text,id\n' + 'fine,1\n' * 5000 + 'poor\n')
-    command = [sys.executable, ROOT / 'predict.py', 'out/bce', '--file=late.csv']
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stdout == ''
-    assert 'late.csv: cannot be read: line 5002' in done.stderr
-    assert done.stderr.count('\n') == 1
+    error = fails_in(home, monkeypatch, capsys, ['out/bce', '--file=late.csv'])
+    assert 'late.csv: cannot be read: line 5002' in error
 
 
 def test_several_labels_a_text(home):
@@ -258,7 +291,6 @@ def test_explain_in_lines(home):
 
 def test_a_character_of_several_tokens_is_one_piece():
     """Its tokens' worths are added; those before the last one are no text."""
-    import predict
     pieces = [('a', 0.5), ('', 1.0), ('', 0.25), ('\u7968', 0.25), ('', -3.0), ('\u304c', 1.0)]
     assert predict.strongest(pieces).splitlines() == [
         "    -2.00  '\u304c'", "    +1.50  '\u7968'", "    +0.50  'a'"]
@@ -275,13 +307,14 @@ def test_explain_as_json(home, Classifier):
     assert [worth for _, worth in row['worth']] == pytest.approx(expected, abs=1e-3)
 
 
-def test_explain_in_colour(home):
-    if not shutil.which('script'):
-        pytest.skip('there is no script, which makes a terminal')
-    command = f'{sys.executable} {ROOT}/predict.py out/bce --explain "a wonderful [2J film"'
-    done = subprocess.run(['script', '-qec', command, '/dev/null'], cwd=home, capture_output=True,
-                          text=True)
-    assert re.search(r'\033\[30;48;5;\d+m wonderful\033\[0m', done.stdout)
+def test_explain_in_colour(home, monkeypatch, capsys):
+    """On a terminal."""
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+    main('out/bce', '--explain', 'a wonderful \033[2J film')
+    printed = capsys.readouterr().out
+    assert '\033[2J' not in printed
+    assert re.search(r'\033\[30;48;5;\d+m wonderful\033\[0m', printed)
 
 
 def test_a_reader_that_has_seen_enough(home):
@@ -339,16 +372,7 @@ def broken(home):
     (['out/bce', '--fil=x'], 'did you mean file'),
 ])
 def test_mistakes_end_in_one_line(broken, monkeypatch, capsys, argv, message):
-    monkeypatch.chdir(broken)
-    module = script('predict')
-    arguments = []
-    with pytest.raises(SystemExit) as stop:
-        module.configure(vars(module), positional=arguments, argv=argv)
-        module.main(arguments)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert message in error
-    assert error.count('\n') == 1
+    assert message in fails_in(broken, monkeypatch, capsys, argv)
 
 
 def test_runs_of_two_kinds_make_no_group(home, tmp_path):

@@ -332,19 +332,22 @@ def test_small_archive_and_its_folder(tmp_path, enc, capsys):
 def test_unlabelled_texts(tmp_path, enc, capsys):
     """From an archive, its folder and a file: the same arrays, and the labelled ones as without."""
     texts = [f'unlabelled {i % 5}' for i in range(6)] + ['train pos 9']
+    path = small_archive(tmp_path / 'small.tar.gz')
+    run(f'--source={path}', f'--data_dir={tmp_path}/plain')
+    _, data = load(tmp_path / 'plain/imdb')
+    held_out = [texts_of(data, split, enc)[0] for split in ('val', 'test')]
 
     def add_texts(files):
         del files['aclImdb/train/unsup/0_0.txt']
-        for i, one in enumerate([*texts, 'test pos 9', 'test neg 3']):
+        for i, one in enumerate([*texts, *held_out]):
             files[f'aclImdb/train/unsup/{i}_0.txt'] = one.encode()
 
-    path = small_archive(tmp_path / 'small.tar.gz', add_texts)
+    small_archive(path, add_texts)
     with tarfile.open(path) as tar:
         tar.extractall(tmp_path)
     with open(tmp_path / 'more.csv', 'w', newline='') as file:
-        csv.writer(file).writerows([['text'], ['test neg 3'], *([one] for one in texts[::-1]),
-                                    ['test pos 9']])
-    run(f'--source={path}', f'--data_dir={tmp_path}/plain')
+        csv.writer(file).writerows([['text'], [held_out[1]], *([one] for one in texts[::-1]),
+                                    [held_out[0]]])
     plain = json.loads((tmp_path / 'plain/imdb/meta.json').read_text())
     capsys.readouterr()
     arrays = []
@@ -378,7 +381,7 @@ def test_unlabelled_texts(tmp_path, enc, capsys):
     says('no text in train/unsup', tmp_path / 'plain')
     (tmp_path / 'label.csv').write_text('label\nx\n')
     says("no column 'text'", tmp_path / 'label.csv')
-    (tmp_path / 'all.csv').write_text('text\ntest pos 9\n')
+    (tmp_path / 'all.csv').write_text('\n'.join(['text', *held_out]))
     says('all of its texts are in val or test', tmp_path / 'all.csv')
 
 

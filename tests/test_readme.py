@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, ask, call, start_server
+from conftest import ROOT, ask, call_process, start_server
 
 
 def first_commands():
@@ -34,7 +34,7 @@ def test_from_a_table_to_a_service(tmp_path):
     for script, *argv in commands[:-1]:
         if script == 'train.py':
             argv += ['--n_runs=2', '--epochs=4']  # as they stand, it takes a minute more
-        call(tmp_path, script, *argv)
+        call_process(tmp_path, script, *argv)
     assert 'macro F1' in (tmp_path / 'out/table.md').read_text('utf-8')
     assert (tmp_path / 'out/page.html').exists()
 

@@ -19,7 +19,9 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from conftest import AWKWARD, JSON, ROOT, ask, call, start_server
+from conftest import (
+    AWKWARD, JSON, ROOT, ask, call, call_process, start_server, with_checksums)
+
 
 def test_answers_are_those_of_predict(server, Classifier):
     classifier = Classifier('out/bce')
@@ -55,11 +57,72 @@ def test_one_text_has_an_answer_without_lists(server, Classifier):
     assert ask(server, {'text': AWKWARD[0]})[2]['explanation'] is None
 
 
+def load(folder, *argv):
+    """The classifier that serve.py would answer with."""
+    serve = pytest.importorskip('serve')
+    settings = serve.configure(dict(vars(serve)), argv=argv)
+    return serve.load_classifier(folder, SimpleNamespace(**settings))
+
+
+@pytest.fixture
+def run(home, tmp_path):
+    """A run with thresholds under which nothing is sure, and with best weights that are others."""
+    run = tmp_path / 'seed0'
+    shutil.copytree(home / 'out/bce/seed0', run)
+    result = json.loads((run / 'result.json').read_text())
+    result['thresholds'] = {'rule': 'precision', 'goal': 0.99, 'values': [1.0, 1.0]}
+    (run / 'result.json').write_text(json.dumps(result))
+    shutil.copy(home / 'out/bce/seed1/model.pt', run / 'best.pt')
+    return run
+
+
+@pytest.fixture
+def folder(exported, tmp_path):
+    """An exported folder with such thresholds."""
+    folder = tmp_path / 'exported'
+    shutil.copytree(exported['out/bce'], folder)
+    description = json.loads((folder / 'model.json').read_text())
+    description['thresholds'] = {'rule': 'precision', 'goal': 0.99, 'values': [1.0, 1.0]}
+    (folder / 'model.json').write_text(json.dumps(description))
+    return with_checksums(folder)
+
+
+@pytest.mark.parametrize('kind', ['run', 'folder'])
+def test_thresholds_are_used_unless_they_are_not_wanted(kind, request):
+    path = request.getfixturevalue(kind)
+    for argv, unsure in ([], 2), (['--thresholds=False'], 0):
+        classifier = load(path, *argv)
+        labels = [classifier.label(row) for row in classifier.probs(['good', 'bad'])]
+        assert labels.count('unsure') == unsure
+
+
+@pytest.mark.parametrize('kind', ['run', 'folder'])
+def test_an_answer_below_min_confidence_is_unsure(kind, request):
+    path = request.getfixturevalue(kind)
+    for argv, unsure in ([], 0), (['--min_confidence=1'], 2):
+        classifier = load(path, '--thresholds=False', *argv)
+        labels = [classifier.label(row) for row in classifier.probs(['good', 'bad'])]
+        assert labels.count('unsure') == unsure
+
+
+@pytest.mark.parametrize('which', ['last', 'best'])
+def test_which_weights_answer(which, run, Classifier):
+    found = load(run, '--thresholds=False', f'--which={which}')
+    expected = Classifier(run, which)
+    assert found.id == expected.id
+    p = found.probs(AWKWARD)
+    assert (p == expected.probs(AWKWARD)).all()
+    other = Classifier(run, {'last': 'best', 'best': 'last'}[which])
+    assert (p != other.probs(AWKWARD)).any(1).all()
+
+
 @pytest.mark.parametrize('body, expected', [
     ({'texts': []}, 422),
     ({'texts': ['a'] * 257}, 422),
     ({'texts': ['a', 'b'], 'explain': True}, 422),
+    ({'texts': ['a' * 50_000]}, 200),
     ({'texts': ['a' * 50_001]}, 422),
+    ({'texts': ['a', 'a' * 50_001]}, 422),
     ({'texts': 'a'}, 422),
     ({'text': ['a']}, 422),
     ({'text': 'a', 'texts': ['a']}, 422),
@@ -608,7 +671,7 @@ def test_without_torch(home, exported, tmp_path):
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=20)
     assert error == ''
-    error = call(home, 'serve.py', 'out/bce', '--port=0', code=2, env=environment)
+    error = call_process(home, 'serve.py', 'out/bce', '--port=0', code=2, env=environment)
     assert 'a run needs what is in requirements.txt (no torch)' in error
     assert error.count('\n') == 1
 

@@ -226,6 +226,45 @@ def test_the_interval_of_clusters_covers_the_truth(n_clusters):
     assert 0.91 < clustered < 0.99
 
 
+def test_the_noise_of_single_answers_by_hand():
+    # means of the runs 1/3 and 2/3, of every review 1/2: 4/9 + 1/9 + 1/9 is left of each run, with
+    # (2 - 1) (3 - 1) degrees of freedom; the mean is of six answers
+    answers = np.array([[1, 0, 0], [0, 1, 1]])
+    assert stats.answer_noise(answers) == pytest.approx(4 / 3 / 2 / 6)
+    # runs and reviews that only add up have none
+    assert stats.answer_noise(np.array([[1, 5, 2], [3, 7, 4.]])) == pytest.approx(0)
+
+
+def test_the_interval_of_eight_clusters_is_students_t():
+    """Of a difference where all runs agree: a t test of the eight movies' means."""
+    clusters = np.repeat(np.arange(8), 5)
+    a = np.ones((3, 40), bool)
+    # wrong answers of b on the five reviews of each movie: mean 2, sum of squares 12
+    n_wrong = np.array([0, 1, 1, 2, 2, 3, 3, 4])
+    b = np.tile(np.arange(40) % 5 >= n_wrong[clusters], (3, 1))
+    found = stats.interval(a, b, clusters=clusters)
+    error = 20 * (12 / 7 / 8) ** 0.5  # a review of a movie is 20 points
+    half = 2.3646243 * error  # t(0.975, 7) from the printed tables; 1.96 for other answers
+    assert found['both'] == pytest.approx((40 - half, 40 + half))
+    assert found['p'] == pytest.approx(scipy_stats.ttest_1samp(n_wrong, 0).pvalue)
+    assert found['reviews'] == pytest.approx(1.96 * error)
+
+
+def test_degrees_of_freedom_of_runs_and_clusters_are_satterthwaites():
+    """Values that are a run's plus a movie's, with no noise: both variances are known."""
+    movies = np.array([0.7, 0.8, 0.9, 0.75, 0.85, 0.95])
+    of_runs = [np.array([0, 0.02, 0.04]), np.array([0, 0.01, 0.05, 0.06])]
+    clusters = np.repeat(np.arange(6), 4)
+    values = [of_runs[0][:, None] + movies[clusters],
+              of_runs[1][:, None] + np.zeros(24)]
+    found = stats.interval(*values, clusters=clusters)
+    variances = [100 ** 2 * group.var(ddof=1) / len(group) for group in (*of_runs, movies)]
+    df = sum(variances) ** 2 / sum(np.square(variances) / [2, 3, 5])
+    half = scipy_stats.t.ppf(0.975, df) * sum(variances) ** 0.5
+    estimate = 100 * (0.02 + 0.825 - 0.03)
+    assert found['both'] == pytest.approx((estimate - half, estimate + half))
+
+
 def test_half_interval_is_students_t():
     # mean 7, sd sqrt(2.5), t(0.975, 4) = 2.7764451 from the printed tables
     assert stats.half_interval([5, 6, 7, 8, 9]) == pytest.approx(2.7764451 * 0.5 ** 0.5)

@@ -1,9 +1,7 @@
 """runs/sweep.py on made-up runs: on what a rate is judged, and which is best."""
 import json
-import subprocess
-import sys
 
-from helpers import ROOT
+from conftest import call
 
 
 def write_run(folder, dataset, val, test):
@@ -14,11 +12,6 @@ def write_run(folder, dataset, val, test):
     (folder / 'result.json').write_text(json.dumps({'last': last}))
 
 
-def sweep(folder):
-    return subprocess.run([sys.executable, ROOT / 'runs/sweep.py', folder], capture_output=True,
-                          text=True)
-
-
 def test_a_rate_is_judged_by_the_mean_of_its_seeds_on_val(tmp_path):
     """Test, which says otherwise, counts only where all is cut out of the training side."""
     for dataset, best, row in (
@@ -27,20 +20,19 @@ def test_a_rate_is_judged_by_the_mean_of_its_seeds_on_val(tmp_path):
         for rate, runs in ('0.001', [(6, 30), (7, 30)]), ('0.01', [(7, 0), (7, 0)]):
             for seed, (val, test) in enumerate(runs):
                 write_run(tmp_path / dataset / f'sweep/ce/{rate}/seed{seed}', dataset, val, test)
-        done = sweep(tmp_path / dataset)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == (tmp_path / dataset / 'sweep.md').read_text()
-        assert row in done.stdout
+        table = call(tmp_path, 'runs/sweep.py', dataset)
+        assert table == (tmp_path / dataset / 'sweep.md').read_text()
+        assert row in table
         assert (tmp_path / dataset / 'best_rates.txt').read_text() == f'ce {best}\n'
         assert (tmp_path / dataset / 'sweep.png').stat().st_size > 1000
 
 
 def test_losses_of_other_rates_or_no_runs_end_in_a_line(tmp_path):
-    done = sweep(tmp_path)
-    assert (done.returncode, done.stderr.count('\n')) == (2, 1)
-    assert 'there is no finished run' in done.stderr
+    error = call(tmp_path, 'runs/sweep.py', '.', code=2)
+    assert error.count('\n') == 1
+    assert 'there is no finished run' in error
     write_run(tmp_path / 'sweep/ce/0.1/seed0', 'trec', 1, 1)
     write_run(tmp_path / 'sweep/bce/0.2/seed0', 'trec', 1, 1)
-    done = sweep(tmp_path)
-    assert (done.returncode, done.stderr.count('\n')) == (2, 1)
-    assert 'not of the rates of the others' in done.stderr
+    error = call(tmp_path, 'runs/sweep.py', '.', code=2)
+    assert error.count('\n') == 1
+    assert 'not of the rates of the others' in error

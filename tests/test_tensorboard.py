@@ -66,9 +66,10 @@ def interrupt(module, at_step, run, *args):
         loop.stop_signal = 0
 
 
-@pytest.mark.parametrize('name, run, argv', [
-    ('train', train, CLASSIFIER), ('pretrain', pretrain, [])])
-@pytest.mark.parametrize('before', [True, False], ids=['from the start', 'since it goes on'])
+@pytest.mark.parametrize('name, run, argv, before', [
+    ('train', train, CLASSIFIER, True), ('train', train, CLASSIFIER, False),
+    ('pretrain', pretrain, [], True)],
+    ids=['from the start', 'since it goes on', 'of a language model'])
 def test_curves_are_the_log(data, tmp_path, name, run, argv, before):
     """Also of a run that was killed between two checkpoints, after points that it computes
     again."""

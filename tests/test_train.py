@@ -36,10 +36,9 @@ def config_of(folder):
     return json.loads((folder / 'config.json').read_text())
 
 
-def copy_scripts(folder, *further):
-    """What a training needs, for a test that changes it."""
-    for name in ('train.py', 'model.py', *further):
-        (folder / name).parent.mkdir(exist_ok=True)
+def copy_scripts(folder):
+    """The code of a training, for a test that changes it."""
+    for name in ('train.py', 'model.py'):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / 'nanoloss', folder / 'nanoloss',
                     ignore=shutil.ignore_patterns('__pycache__'))
@@ -89,6 +88,53 @@ def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
     assert outcome(tmp_path / 'a/seed1') == outcome(tmp_path / 'c/seed1')
 
 
+@pytest.fixture
+def steps_seen(monkeypatch):
+    """A list that gets, at each step of a training: the reviews of the batch, as the set of their
+    tokens' counts, and a number that is drawn as dropout draws."""
+    seen = []
+    forward = Encoder.forward
+
+    def recorded_forward(model, tokens, counts, ngrams=None):
+        if model.training:
+            reviews = []
+            for bag in torch.stack([tokens, counts.long()], 2).tolist():
+                reviews.append(tuple(sorted((token, n) for token, n in bag if n)))
+            with torch.random.fork_rng(devices=[]):
+                number = torch.rand(1, dtype=torch.float64).item()
+            seen.append((frozenset(reviews), number))
+        return forward(model, tokens, counts, ngrams)
+    monkeypatch.setattr(Encoder, 'forward', recorded_forward)
+    return seen
+
+
+@pytest.mark.parametrize('token_dropout', [0, 0.5])
+def test_every_epoch_of_every_seed_draws_anew(data, tmp_path, steps_seen, token_dropout):
+    """The order of the reviews, the tokens that are left out, and, at each step, dropout."""
+    train(data, tmp_path, '--n_runs=2', f'--token_dropout={token_dropout}', '--pool=1')
+    assert len(steps_seen) == 2 * 2 * 14  # seeds, epochs, steps
+    batches_seen = [reviews for reviews, _ in steps_seen]
+    assert len(set(batches_seen)) == 2 * 2 * 14  # no two batches have the same reviews
+    reviews_of_epochs = {frozenset().union(*batches_seen[i:i + 14]) for i in range(0, 56, 14)}
+    assert len(reviews_of_epochs) == (4 if token_dropout else 1)
+    assert len({number for _, number in steps_seen}) == 2 * 2 * 14
+
+
+def test_the_training_figures_are_those_of_the_epoch_so_far(data, tmp_path):
+    """Evaluations on the way do not begin them anew; the end of the epoch does."""
+    logs = []
+    for eval_interval in 0, 5:
+        folder = tmp_path / str(eval_interval)
+        train(data, folder, f'--eval_interval={eval_interval}', '--deferred=False', '--dropout=0.1')
+        logs.append({row['step']: row for row in outcome(folder / 'seed0')[1]})
+    once, often = logs
+    assert once.keys() == {14, 28}
+    for step, row in once.items():
+        assert often[step] == row
+    n_correct = often[15]['train_acc'] * 16  # of the first batch of the second epoch
+    assert n_correct == pytest.approx(round(n_correct), abs=1e-9)
+
+
 @pytest.mark.parametrize('run, argv', [
     (train, ['--dropout=0.1']), (train, WINDOWS), (pretrain, ['--dropout=0.1'])],
     ids=['transformer', 'windows', 'language'])
@@ -118,15 +164,22 @@ def test_a_signal_saves_all_runs_that_take_turns(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('trunk', [[], WINDOWS], ids=['transformer', 'windows'])
 def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, trunk):
+    """A run that is cut in its first epoch, at the end of an epoch, in the middle of the second
+    epoch and in the last one, each time at another step of the way to an evaluation."""
     argv = ['--epochs=3', '--dropout=0.1', *trunk, '--eval_interval=5', '--ckpt_secs=0']
     train(data, tmp_path / 'uncut', *argv)
-    # 14 steps an epoch: evaluations at 5, 10, 14 | 15, 20, 25, 28 | 30
-    module = at_evaluation(8, interrupt)
-    with pytest.raises(SystemExit) as stop:
-        train(data, tmp_path / 'cut', *argv, module=module)
-    assert stop.value.code == 130
-    assert not (tmp_path / 'cut/seed0/result.json').exists()
-    assert (tmp_path / 'cut/seed0/ckpt.pt').exists()
+    # 14 steps an epoch: evaluations at 5, 10, 14 | 15, 20, 25, 28 | 30, 35, 40, 42
+    step = 0
+    for n_evaluations, step_of_cut in (1, 4), (4, 14), (2, 19), (4, 29):
+        module = at_evaluation(n_evaluations, interrupt)
+        with pytest.raises(SystemExit) as stop:
+            train(data, tmp_path / 'cut', *argv, module=module)
+        assert stop.value.code == 130
+        assert (f'goes on after step {step} of 42' in capsys.readouterr().out) == (step > 0)
+        assert not (tmp_path / 'cut/seed0/result.json').exists()
+        step = step_of_cut
+        state = torch.load(tmp_path / 'cut/seed0/ckpt.pt', weights_only=True)
+        assert state['progress']['step'] == step
     train(data, tmp_path / 'cut', *argv)
     assert 'goes on after step 29 of 42' in capsys.readouterr().out
     assert outcome(tmp_path / 'cut/seed0') == outcome(tmp_path / 'uncut/seed0')
@@ -178,36 +231,63 @@ def test_deferred_steps_are_those_of_dense_adamw(data, tmp_path, monkeypatch, tr
     same(outcome(tmp_path / 'deferred/seed0'), outcome(tmp_path / 'dense/seed0'))
 
 
-@pytest.mark.parametrize('argv', [
-    [], ['--deferred=False', '--max_tokens=60'], [*WINDOWS, '--dropout=0'],
-], ids=['deferred', 'dense, in parts', 'windows'])
-def test_two_processes_are_one(data, tmp_path, argv):
-    """torchrun with two gloo processes: the same batches, half of each to a process.
+SHARED = {  # what two processes share -> its further arguments
+    'deferred': [],
+    'dense, in parts': ['--deferred=False', '--max_tokens=60'],
+    'windows': [*WINDOWS, '--dropout=0'],
+}
+# train.py, as one of the processes of torchrun, with one list of arguments after the other
+IN_TURN = f'''
+import json, runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+for sys.argv[1:] in json.loads(sys.argv[1]):
+    runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')
+'''
 
-    Of 209 reviews, the last batch has one, so that one process has none. Only the first process
-    writes and prints."""
-    shutil.copytree(data, tmp_path / 'data')
-    folder = tmp_path / 'data/toy'
+
+@pytest.fixture(scope='module')
+def two_processes(data, tmp_path_factory):
+    """A folder with a data set and, of each of SHARED, a run of one process and one of two,
+    one/NAME and two/NAME; and what torchrun has printed.
+
+    Of 209 reviews, the last batch has one, so that one process has none."""
+    home = tmp_path_factory.mktemp('two')
+    shutil.copytree(data, home / 'data')
+    folder = home / 'data/toy'
     meta = json.loads((folder / 'meta.json').read_text())
     for name in 'train_offsets', 'train_labels':
         array = np.load(folder / f'{name}.npy')[:-1]
         np.save(folder / f'{name}.npy', array)
         meta['sha256'][f'{name}.npy'] = hashlib.sha256(array).hexdigest()
     (folder / 'meta.json').write_text(json.dumps(meta))
-    argv = [*TINY, f'--data_dir={tmp_path / "data"}', '--dtype=float64', '--token_dropout=0.3',
-            *argv]
-    train(tmp_path / 'data', tmp_path / 'one', *argv)
-    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    shutil.copytree(tmp_path / 'one', tmp_path / 'two')  # a finished run in the way
-    two = subprocess.run(
-        [*torchrun, ROOT / 'train.py', *argv, f'--out_dir={tmp_path / "two"}', '--overwrite'],
-        capture_output=True, text=True, cwd=tmp_path)
-    assert two.returncode == 0, two.stderr
-    assert two.stdout.count('epoch 2/2') == two.stdout.count('done') == 1
-    same(outcome(tmp_path / 'one/seed0'), outcome(tmp_path / 'two/seed0'))
-    files = {path.name for path in (tmp_path / 'one/seed0').iterdir()}
-    assert {path.name for path in (tmp_path / 'two/seed0').iterdir()} == files
-    assert config_of(tmp_path / 'two/seed0')['processes'] == 2
+
+    commands = []
+    for name, argv in SHARED.items():
+        argv = ['--dtype=float64', '--token_dropout=0.3', *argv]
+        train(home / 'data', home / 'one' / name, *argv)
+        commands.append([*TINY, f'--data_dir={home / "data"}', f'--out_dir={home / "two" / name}',
+                         *argv, '--overwrite'])
+    shutil.copytree(home / 'one', home / 'two')  # finished runs in the way
+    (home / 'in_turn.py').write_text(IN_TURN)
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+         'in_turn.py', json.dumps(commands)], capture_output=True, text=True, cwd=home)
+    assert done.returncode == 0, done.stderr
+    return home, done.stdout
+
+
+@pytest.mark.parametrize('name', SHARED)
+def test_two_processes_are_one(two_processes, name):
+    """torchrun with two gloo processes: the same batches, half of each to a process. Only the first
+    process writes and prints."""
+    home, printed = two_processes
+    one = home / 'one' / name / 'seed0'
+    two = home / 'two' / name / 'seed0'
+    same(outcome(one), outcome(two))
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+    assert config_of(one)['processes'] == 1
+    assert config_of(two)['processes'] == 2
+    assert printed.count(f'{two}  epoch 2/2') == printed.count(f'{two}  done') == 1
 
 
 def test_bag_on_and_off_are_one_training(data, tmp_path):
@@ -269,6 +349,42 @@ def test_texts_without_n_grams_are_the_trunk_s_alone(tmp_path, kind):
         assert not (trunk == both)[~has_none].any()
     preds = np.load(tmp_path / 'out/seed0/preds.npz')['test_logits']
     assert preds[::6] == pytest.approx(both[has_none][0].item(), abs=1e-3)
+
+
+def test_answers_that_tie_in_float16_count_as_evaluate_counts_them(data, tmp_path):
+    """The counts of result.json are those of the logits in preds.npz, which are float16."""
+    module = script()
+    module.predict = lambda model, split: torch.tensor([[1, 1.0001]]).repeat(len(split.labels), 1)
+    train(data, tmp_path, '--head=ce', '--epochs=1', module=module)
+    result, log, _, preds = outcome(tmp_path / 'seed0')
+    for split in 'val', 'test':
+        n_first = preds[f'{split}_labels'].count(0)  # which a tie goes to
+        assert n_first != len(preds[f'{split}_labels']) / 2
+        assert result['last'][split]['correct'] == result['best'][split]['correct'] == n_first
+    assert log[0]['val_acc'] == result['last']['val']['accuracy']
+    run = script('evaluate').read_run(tmp_path / 'seed0')  # it rejects a run whose counts differ
+    assert run.result['last'] == result['last']
+
+
+@pytest.mark.parametrize('head, n_class, n_outputs', [('bce', 2, 1), ('ce', 2, 2), ('ce', 3, 3)])
+def test_the_rate_of_n_grams_grows_with_the_root_of_the_outputs(tmp_path, head, n_class, n_outputs):
+    rng = np.random.default_rng(0)
+    splits = {name: (rng.integers(3, 30, (n, 8)).tolist(), np.arange(n) % n_class)
+              for name, n in {'train': 48, 'val': 6, 'test': 6}.items()}
+    save(tmp_path / 'toy', splits, classes='abc'[:n_class])
+    module = script()
+    make_optimizers = module.make_optimizers
+    made = []
+
+    def kept_optimizers(*args):
+        made.extend(make_optimizers(*args))
+        return made
+    module.make_optimizers = kept_optimizers
+    train(tmp_path, tmp_path / 'out', *WINDOWS, f'--head={head}', '--ngram_rate=5', '--epochs=1',
+          '--min_count=1', '--decay_lr=False', '--warmup_iters=0', module=module)
+    rates = [optimizer.param_groups[0]['lr'] for optimizer in made
+             if isinstance(optimizer, torch.optim.SGD)]
+    assert rates == pytest.approx([5 * math.sqrt(n_outputs)])
 
 
 @pytest.mark.parametrize('n, length, wanted', [
@@ -402,33 +518,27 @@ def test_what_config_says_of_data_and_code(data, tmp_path):
         assert len(checksum) == 16
 
 
-def test_a_run_of_other_code_names_the_file_that_changed(data, tmp_path):
+def test_a_run_of_other_code_names_the_file_that_changed(data, tmp_path, capsys, monkeypatch):
     """A comment in train.py is enough; with the old code back, all is as it was."""
     copy_scripts(tmp_path)
-    command = [sys.executable, 'train.py', *TINY, f'--data_dir={data}', '--epochs=1']
-
-    def run():
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
-    assert run().returncode == 0
-    before = (tmp_path / 'out/toy/seed0/result.json').read_bytes()
+    monkeypatch.setattr(loop, '__file__', str(tmp_path / 'nanoloss/loop.py'))
+    out = tmp_path / 'out'
+    train(data, out, '--epochs=1')
+    before = (out / 'seed0/result.json').read_bytes()
     code = (tmp_path / 'train.py').read_text()
     changed = code.replace('# The command\n', '# The command line\n')
     assert changed != code
     (tmp_path / 'train.py').write_text(changed)
     with open(tmp_path / 'nanoloss/stats.py', 'a') as file:
         file.write('# which moves no number of a training\n')
-    second = run()
-    assert second.returncode == 2
-    assert second.stderr.count('\n') == 1
-    assert 'out/toy/seed0 was begun by other code: train.py changed since then' in second.stderr
-    assert 'if only by a comment; put the old code back (commit ' in second.stderr
-    assert '--overwrite' in second.stderr
+    error = fails(capsys, data, out, '--epochs=1')
+    assert 'out/seed0 was begun by other code: train.py changed since then' in error
+    assert 'if only by a comment; put the old code back (commit ' in error
+    assert '--overwrite' in error
     (tmp_path / 'train.py').write_text(code)
-    third = run()
-    assert third.returncode == 0
-    assert 'complete already' in third.stdout
-    assert (tmp_path / 'out/toy/seed0/result.json').read_bytes() == before
+    train(data, out, '--epochs=1')
+    assert 'complete already' in capsys.readouterr().out
+    assert (out / 'seed0/result.json').read_bytes() == before
 
 
 # Heads and configs
@@ -461,23 +571,22 @@ def test_a_new_head_is_one_class(data, tmp_path):
 
 
 def test_the_loss_of_the_readme(data, tmp_path):
-    """The class that README.md shows, put at the end of a model.py, trains, and its keyword is a
+    """The class that README.md shows, put at the end of model.py, trains, and its keyword is a
     setting."""
     section = (ROOT / 'README.md').read_text(encoding='utf-8').partition('\n## Hack it\n')[2]
     code = re.search(r'```python\n(.*?)```', section, re.DOTALL)[1]
     assert 'class PolyHead(Head):' in code
     assert "HEADS['poly'] = PolyHead" in code
-    copy_scripts(tmp_path, 'config/ce.py', 'config/paper.py')
-    with open(tmp_path / 'model.py', 'a') as file:
-        file.write('\n\n' + code)
     assert sum(map(bool, code.splitlines())) <= 10
-    subprocess.run(
-        [sys.executable, 'train.py', 'config/ce.py', *TINY, f'--data_dir={data}', '--head=poly',
-         '--epsilon=2', '--out_dir=out/poly'], cwd=tmp_path, check=True)
-    lines = (tmp_path / 'out/poly/seed0/log.jsonl').read_text().splitlines()
-    log = [json.loads(line) for line in lines]
+    exec(code, vars(model_script))
+    try:
+        train(data, tmp_path, str(ROOT / 'config/ce.py'), *TINY, f'--out_dir={tmp_path}',
+              '--head=poly', '--epsilon=2')
+    finally:
+        del model_script.HEADS['poly'], model_script.PolyHead
+    _, log, _, _ = outcome(tmp_path / 'seed0')
     assert log[-1]['train_loss'] < log[0]['train_loss']
-    assert config_of(tmp_path / 'out/poly/seed0')['epsilon'] == 2.0
+    assert config_of(tmp_path / 'seed0')['epsilon'] == 2.0
 
 
 CONFIGS = sorted(path.name for path in (ROOT / 'config').glob('[!_]*.py'))
@@ -494,33 +603,31 @@ def test_every_config_trains(data, tmp_path, name):
 
 def test_matched_bce_is_ce_in_a_whole_run(data, tmp_path):
     """config/bce_matched.py against config/ce.py without clipping: dropout, token dropout, decay
-    and schedule on."""
-    argv = ['--dtype=float64', '--dropout=0.1', '--min_lr=1e-4', '--grad_clip=0']
-    train(data, tmp_path / 'ce', '--head=ce', *argv)
-    train(data, tmp_path / 'bce', '--head=bce_matched', *argv)
-    train(data, tmp_path / 'plain', '--head=bce', *argv)
-    ce = outcome(tmp_path / 'ce/seed0')
-    bce = outcome(tmp_path / 'bce/seed0')
-    plain = outcome(tmp_path / 'plain/seed0')
-    assert len(ce[1]) == len(bce[1]) == len(plain[1]) == 2
-    for of_ce, of_bce, of_plain in zip(ce[1], bce[1], plain[1]):
-        for key in 'train_loss', 'val_loss':
-            assert of_bce[key] == pytest.approx(of_ce[key], abs=1e-6)  # sums of the log are float32
-            assert abs(of_plain[key] - of_ce[key]) > 1e-5
-    z = np.array(ce[3]['test_logits'])
-    z_bce = np.array(bce[3]['test_logits'])
-    assert np.allclose(z[:, 1] - z[:, 0], z_bce[:, 0], atol=2e-3)  # float16
-
-
-@pytest.mark.parametrize('argv', [['--lr_mult=1', '--wd_mult=1'], ['--from_ce=False']],
-                         ids=['the start alone', 'the rate alone'])
-def test_half_matched_bce_is_not_ce(data, tmp_path, argv):
-    shared = ['--dtype=float64', '--grad_clip=0']
-    train(data, tmp_path / 'ce', '--head=ce', *shared)
-    train(data, tmp_path / 'bce', '--head=bce_matched', *shared, *argv)
-    ce = outcome(tmp_path / 'ce/seed0')[1][-1]
-    bce = outcome(tmp_path / 'bce/seed0')[1][-1]
-    assert abs(bce['val_loss'] - ce['val_loss']) > 1e-5
+    and schedule on. Neither plain BCE nor BCE with the start alone or the rate alone is that."""
+    argvs = {
+        'ce': ['--head=ce'],
+        'matched': ['--head=bce_matched'],
+        'plain': ['--head=bce'],
+        'the start alone': ['--head=bce_matched', '--lr_mult=1', '--wd_mult=1'],
+        'the rate alone': ['--head=bce_matched', '--from_ce=False'],
+    }
+    outcomes = {}
+    for name, argv in argvs.items():
+        train(data, tmp_path / name, *argv, '--dtype=float64', '--dropout=0.1', '--min_lr=1e-4',
+              '--grad_clip=0')
+        outcomes[name] = outcome(tmp_path / name / 'seed0')
+    _, ce_log, _, ce_preds = outcomes.pop('ce')
+    assert len(ce_log) == 2
+    for name, (_, log, _, _) in outcomes.items():
+        for row, ce_row in zip(log, ce_log, strict=True):
+            for key in 'train_loss', 'val_loss':
+                if name == 'matched':  # sums of the log are float32
+                    assert row[key] == pytest.approx(ce_row[key], abs=1e-6)
+                else:
+                    assert abs(row[key] - ce_row[key]) > 1e-5, name
+    z = np.array(ce_preds['test_logits'])
+    z_matched = np.array(outcomes['matched'][3]['test_logits'])
+    assert np.allclose(z[:, 1] - z[:, 0], z_matched[:, 0], atol=2e-3)  # float16
 
 
 def test_a_nudged_ce_is_nearly_ce(data, tmp_path):
@@ -826,19 +933,17 @@ def test_a_damaged_checkpoint_is_named(data, tmp_path, capsys, damage):
 
 
 def test_from_the_shell(tmp_path):
-    """No traceback, status 2, one line, from a process of its own in another folder; --help lists
-    the settings."""
-    def run(argument):
-        return subprocess.run([sys.executable, ROOT / 'train.py', argument], cwd=tmp_path,
-                              capture_output=True, text=True)
+    """No traceback, status 2, one line, from a process of its own in another folder."""
+    done = subprocess.run([sys.executable, ROOT / 'train.py', '--dataset=nothing'], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1)
+    assert done.stderr.startswith('train.py: ')
 
-    bad = run('--dataset=nothing')
-    assert (bad.returncode, bad.stdout, bad.stderr.count('\n')) == (2, '', 1)
-    assert bad.stderr.startswith('train.py: ')
-    listed = run('--help')
-    assert listed.returncode == 0
-    assert 'batch_size=' in listed.stdout
-    assert 'reviews a step' in listed.stdout
+
+def test_help_lists_the_settings(tmp_path):
+    listed = call(tmp_path, 'train.py', '--help')
+    assert 'batch_size=' in listed
+    assert 'reviews a step' in listed
 
 
 # A teacher
