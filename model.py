@@ -27,7 +27,8 @@ class Trunk(nn.Module):
     tokens int64 [B, T], counts [B, T] (0: padding, behind the tokens of the text).
 
     A trunk sets `n_features` and `ordered`: whether the order of the tokens matters. If it does
-    not, a text may be given as a bag: each distinct token once, with its count.
+    not, a text may be given as a bag: each distinct token once, with its count. On a CPU, training
+    is faster if the nn.Embedding of the tokens is named `token_embedding` (nanoloss/optim.py).
 
     `__init__` takes from the data n_tokens, the size of the vocabulary, and block_size, the most
     tokens of a text. Keywords with a default are settings of train.py. It raises ValueError.

@@ -201,7 +201,7 @@ def make_optimizers(config, model):
     """
     others = []
     excluded = []  # the parameters that are not AdamW's
-    if config.deferred:
+    if config.deferred and hasattr(model.trunk, 'token_embedding'):
         table = model.trunk.token_embedding.weight.detach()
         embedding = DeferredEmbedding.from_pretrained(table, freeze=False, sparse=True)
         model.trunk.token_embedding = embedding
