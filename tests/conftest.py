@@ -9,6 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 import nanoloss  # noqa: E402, F401 (before torch: it sets how OpenMP threads wait)
 from helpers import script  # noqa: E402
+
+from nanoloss import tokenizer  # noqa: E402
 
 AWKWARD = ['Great, "really" great', 'two\nlines', '', 'Скучно 👍', '=1+1']  # texts
 JSON = {'Content-Type': 'application/json'}
@@ -86,6 +89,12 @@ def write_topics(path):
         for row in csv.DictReader(sample):
             topics = [topic for topic in ('songs', 'jokes') if topic in row['review']]
             table.writerow([row['review'], '|'.join(topics)])
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_tokenizer():
+    """Make cl100k_base once, for it takes 0.2 s, and scripts ask for it again and again."""
+    tokenizer.cl100k_from_wheel = cache(tokenizer.cl100k_from_wheel)
 
 
 @pytest.fixture(scope='session')

@@ -84,8 +84,8 @@ def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
 
 @pytest.fixture
 def steps_seen(monkeypatch):
-    """A list that gets, at each step of a training: the reviews of the batch, as the set of their
-    tokens' counts, and a number that is drawn as dropout draws."""
+    """A list to which each training step adds its reviews, each as its tokens and their counts, and
+    a random number, drawn as dropout would draw it."""
     seen = []
     forward = Classifier.forward
 
@@ -133,8 +133,8 @@ def test_the_training_figures_are_those_of_the_epoch_so_far(data, tmp_path):
 
 @pytest.mark.parametrize('trunk', [[], WINDOWS], ids=['transformer', 'windows'])
 def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, trunk):
-    """A run that is cut in its first epoch, at the end of an epoch, in the middle of the second
-    epoch and in the last one, each time at another step of the way to an evaluation."""
+    """A run that is cut in its first epoch, at the end of an epoch, in a middle epoch and in its
+    last one."""
     argv = ['--epochs=3', '--dropout=0.1', *trunk, '--eval_interval=5', '--ckpt_secs=0']
     train(data, tmp_path / 'uncut', *argv)
     # 14 steps an epoch: evaluations at 5, 10, 14 | 15, 20, 25, 28 | 30, 35, 40, 42
@@ -207,9 +207,12 @@ SHARED = {  # what two processes share -> its further arguments
 }
 # train.py, as one of the processes of torchrun, with one list of arguments after the other
 IN_TURN = f'''
-import json, runpy, sys
+import json
+import runpy
+import sys
 sys.path.insert(0, {str(ROOT)!r})
-for sys.argv[1:] in json.loads(sys.argv[1]):
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
     runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')
 '''
 
