@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 import nanoloss  # noqa: E402, F401 (before torch, whose threads it tells how to wait)
 from helpers import script  # noqa: E402
+
+from nanoloss import tokenizer  # noqa: E402
 
 AWKWARD = ['Great, "really" great', 'two\nlines', '', 'Скучно 👍', '=1+1']  # texts
 JSON = {'Content-Type': 'application/json'}
@@ -76,6 +79,12 @@ def write_topics(path):
         for row in csv.DictReader(sample):
             topics = [topic for topic in ('songs', 'jokes') if topic in row['review']]
             table.writerow([row['review'], '|'.join(topics)])
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_tokenizer():
+    """Make cl100k_base once, for it takes 0.2 s, and scripts ask for it again and again."""
+    tokenizer.cl100k_from_wheel = cache(tokenizer.cl100k_from_wheel)
 
 
 def made_once(factory, name, make):
