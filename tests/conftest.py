@@ -1,6 +1,7 @@
 """Runs that several test files ask for labels, and what they ask them with."""
 import csv
 import fcntl
+import functools
 import hashlib
 import http.client
 import io
@@ -11,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 import nanoloss  # noqa: E402, F401 (before torch, whose threads it tells how to wait)
 from helpers import script  # noqa: E402
 
-from nanoloss import tokenizer  # noqa: E402
+from nanoloss import reader, tokenizer  # noqa: E402
 
 AWKWARD = ['Great, "really" great', 'two\nlines', '', 'Скучно 👍', '=1+1']  # texts
 JSON = {'Content-Type': 'application/json'}
@@ -81,10 +81,28 @@ def write_topics(path):
             table.writerow([row['review'], '|'.join(topics)])
 
 
+def cached(function, key):
+    """A function that is computed once for each key(*args, **kwargs)."""
+    known = {}
+
+    @functools.wraps(function)
+    def look_up(*args, **kwargs):
+        wanted = key(*args, **kwargs)
+        if wanted not in known:
+            # with its arguments, so that no other object gets their id
+            known[wanted] = function(*args, **kwargs), args
+        return known[wanted][0]
+    return look_up
+
+
 @pytest.fixture(scope='session', autouse=True)
 def one_tokenizer():
-    """Make cl100k_base once, for it takes 0.2 s, and scripts ask for it again and again."""
-    tokenizer.cl100k_from_wheel = cache(tokenizer.cl100k_from_wheel)
+    """Make cl100k_base, its file and what a reader makes of it once, for each takes 0.2 s, and
+    scripts ask for them again and again."""
+    tokenizer.cl100k_from_wheel = functools.cache(tokenizer.cl100k_from_wheel)
+    tokenizer.table_file = cached(tokenizer.table_file, id)
+    reader.read_tokenizer = cached(
+        reader.read_tokenizer, lambda path, **definition: (path.read_bytes(), str(definition)))
 
 
 def made_once(factory, name, make):
