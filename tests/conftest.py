@@ -1,15 +1,17 @@
 """Runs that several test files ask for labels, and what they ask them with."""
 import csv
+import fcntl
+import functools
 import hashlib
 import http.client
 import io
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 import nanoloss  # noqa: E402, F401 (before torch: it sets how OpenMP threads wait)
 from helpers import script  # noqa: E402
 
-from nanoloss import tokenizer  # noqa: E402
+from nanoloss import reader, tokenizer  # noqa: E402
 
 AWKWARD = ['Great, "really" great', 'two\nlines', '', 'Скучно 👍', '=1+1']  # texts
 JSON = {'Content-Type': 'application/json'}
@@ -91,17 +93,54 @@ def write_topics(path):
             table.writerow([row['review'], '|'.join(topics)])
 
 
+def cached(function, key):
+    """A function that is computed once for each key(*args, **kwargs)."""
+    known = {}
+
+    @functools.wraps(function)
+    def look_up(*args, **kwargs):
+        wanted = key(*args, **kwargs)
+        if wanted not in known:
+            # with its arguments, so that no other object gets their id
+            known[wanted] = function(*args, **kwargs), args
+        return known[wanted][0]
+    return look_up
+
+
 @pytest.fixture(scope='session', autouse=True)
 def one_tokenizer():
-    """Make cl100k_base once, for it takes 0.2 s, and scripts ask for it again and again."""
-    tokenizer.cl100k_from_wheel = cache(tokenizer.cl100k_from_wheel)
+    """Make cl100k_base, its file and what a reader makes of it once, for each takes 0.2 s, and
+    scripts ask for them again and again."""
+    tokenizer.cl100k_from_wheel = functools.cache(tokenizer.cl100k_from_wheel)
+    tokenizer.table_file = cached(tokenizer.table_file, id)
+    reader.read_tokenizer = cached(
+        reader.read_tokenizer, lambda path, **definition: (path.read_bytes(), str(definition)))
+
+
+def made_once(factory, name, make):
+    """A new folder with what make(folder) writes there. The first of pytest's processes makes it,
+    the others copy it. factory: the fixture tmp_path_factory."""
+    base = factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:  # then that of all processes is one above
+        base = base.parent
+    original = base / f'original_{name}'
+    with open(base / f'{name}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not original.exists():
+            folder = factory.mktemp(name)
+            make(folder)
+            folder.rename(original)
+    return shutil.copytree(original, factory.mktemp(name), dirs_exist_ok=True)
 
 
 @pytest.fixture(scope='session')
 def home(tmp_path_factory):
-    """A folder with two short runs on the sample, out/bce, two of the default model, out/windows,
-    and one on reviews with several labels, out/topics."""
-    home = tmp_path_factory.mktemp('home')
+    """A folder with two short runs on the sample, out/bce, two of the default model, out/windows, and
+    one on reviews with several labels, out/topics."""
+    return made_once(tmp_path_factory, 'home', make_home)
+
+
+def make_home(home):
     write_topics(home / 'topics.csv')
     call(home, 'prepare.py', '--source=sample')
     call(home, 'prepare.py', '--source=topics.csv', '--label_sep=|')
@@ -112,7 +151,6 @@ def home(tmp_path_factory):
     call(home, 'train.py', '--dataset=sample', '--threads=1', '--epochs=2', '--n_embd=16',
          '--dtype=float32', '--n_runs=2', '--block_size=60', '--out_dir=out/windows')
     call(home, 'train.py', *argv, '--out_dir=out/topics', '--dataset=topics', '--pos=learned')
-    return home
 
 
 @pytest.fixture
@@ -123,13 +161,12 @@ def Classifier(home, monkeypatch):
     return Classifier
 
 
-def export(home, run, *argv):
-    """Run export.py in this process on a run in `home` -> the folder that it has made there."""
+def export(home, run, folder):
+    """Run export.py in this process on a run in `home` -> the folder that it has made."""
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
-    folder = home / 'exported' / run.replace('out/', '').replace('/', '_')
     module = script('export')
-    module.configure(vars(module), argv=[f'--to={folder}', f'--data_dir={home}/data', *argv])
+    module.configure(vars(module), argv=[f'--to={folder}', f'--data_dir={home}/data'])
     module.main([home / run])
     return folder
 
@@ -145,9 +182,15 @@ def with_checksums(folder):
 
 
 @pytest.fixture(scope='session')
-def exported(home):
+def exported(home, tmp_path_factory):
     """{group of runs in `home`: the folder of it that export.py has made}."""
-    return {run: export(home, run) for run in ('out/bce', 'out/windows', 'out/topics')}
+    names = 'bce', 'windows', 'topics'
+
+    def make(folder):
+        for name in names:
+            export(home, f'out/{name}', folder / name)
+    folder = made_once(tmp_path_factory, 'exported', make)
+    return {f'out/{name}': folder / name for name in names}
 
 
 def start_server(home, *argv, **kwargs):

@@ -62,6 +62,13 @@ def close(found, expected):
     return np.allclose(found, expected, rtol=2e-3, atol=3e-3)
 
 
+def same_accuracy(found, margins, labels):
+    """Whether an accuracy is that of these margins, but for those that may round to the other sign.
+    """
+    n_near = (abs(margins) < 3e-3).sum()
+    return abs(found - np.mean((margins > 0) == labels)) * len(labels) <= n_near + 1e-6
+
+
 # Two classes: the sample
 
 @pytest.fixture(scope='module')
@@ -116,19 +123,22 @@ def vectorizer_of(kind):
 def test_the_best_on_val_of_all_pipelines(kind, make, sample, fitted):
     _, texts, labels = sample
     result, preds = read(fitted, kind)
-    pipelines = {}
+    vectorizer = vectorizer_of(kind)
+    x = {'train': vectorizer.fit_transform(texts['train'])}
+    for split in 'val', 'test':
+        x[split] = vectorizer.transform(texts[split])
+    models = {}
     accuracies = {}
     for tried in result['tried']:
-        pipeline = make_pipeline(vectorizer_of(kind), make(tried['C']))
-        pipeline.fit(texts['train'], labels['train'])
-        pipelines[tried['C']] = pipeline
-        accuracies[tried['C']] = pipeline.score(texts['val'], labels['val'])
-        assert tried['val'] == pytest.approx(accuracies[tried['C']], abs=0.004)  # a review
-    assert len(pipelines) >= 5
+        model = make(tried['C']).fit(x['train'], labels['train'])
+        models[tried['C']] = model
+        accuracies[tried['C']] = model.score(x['val'], labels['val'])
+        assert same_accuracy(tried['val'], model.decision_function(x['val']), labels['val'])
+    assert len(models) >= 5
     chosen = result['chosen']['C']
     assert chosen == max(accuracies, key=accuracies.get)
-    for split in ('val', 'test'):
-        expected = pipelines[chosen].decision_function(texts[split])
+    for split in 'val', 'test':
+        expected = models[chosen].decision_function(x[split])
         logits = preds[f'{split}_logits']
         assert logits.dtype == np.float16
         assert close(logits[:, -1], expected)
@@ -137,12 +147,12 @@ def test_the_best_on_val_of_all_pipelines(kind, make, sample, fitted):
         else:
             assert logits.shape[1] == 1
         assert (preds[f'{split}_labels'] == labels[split]).all()
-        accuracy = np.mean((expected > 0) == labels[split])
-        assert result['last'][split]['accuracy'] == pytest.approx(accuracy, abs=0.004)
+        assert same_accuracy(result['last'][split]['accuracy'], expected, labels[split])
     same_number = len(labels['val'])
     assert result['last']['train']['n'] == same_number
-    accuracy = pipelines[chosen].score(texts['train'][:same_number], labels['train'][:same_number])
-    assert result['last']['train']['accuracy'] == pytest.approx(accuracy, abs=0.004)
+    expected = models[chosen].decision_function(x['train'][:same_number])
+    accuracy = result['last']['train']['accuracy']
+    assert same_accuracy(accuracy, expected, labels['train'][:same_number])
 
 
 def test_the_kinds_are_good_on_the_sample(fitted):
