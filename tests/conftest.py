@@ -135,8 +135,8 @@ def made_once(factory, name, make):
 
 @pytest.fixture(scope='session')
 def home(tmp_path_factory):
-    """A folder with two short runs on the sample, out/bce, two of the default model, out/windows, and
-    one on reviews with several labels, out/topics."""
+    """A folder with two short runs on the sample, out/bce, two of the default model, out/windows,
+    and one on reviews with several labels, out/topics."""
     return made_once(tmp_path_factory, 'home', make_home)
 
 
