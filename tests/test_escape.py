@@ -12,7 +12,7 @@ from helpers import make_run, script
 from test_figures import make_group
 from test_page import make_answers
 
-from nanoloss import figures, page
+from nanoloss import figures, page, thresholds
 from nanoloss.settings import fail
 from nanoloss.escape import figure_name, markdown, markdown_name, one_line, shortened
 
@@ -66,22 +66,34 @@ def test_a_message_is_one_line_without_controls(capsys):
     assert error.count('\n') == 1
 
 
+def evaluate(*argv):
+    """Run evaluate.py in this process, without figures and with few resamples, which take most of
+    the time."""
+    module = script('evaluate')
+    module.draw_figures = lambda groups, title: {}
+    module.configure(vars(module), positional=module.folders, argv=list(map(str, argv)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thresholds, 'RESAMPLES', 10)
+        module.main()
+
+
 def evaluated(folder, classes):
     """evaluate.py's table.md, with thresholds, of a group of two runs of these classes."""
     for seed, correct in enumerate([(350, 180), (360, 170)]):
         make_run(folder / f'seed{seed}', correct, classes=classes)
-    module = script('evaluate')
-    module.draw_figures = lambda groups, title: {}
-    argv = [str(folder), '--at_precision=0.9']
-    module.configure(vars(module), positional=module.folders, argv=argv)
-    module.main()
+    evaluate(folder, '--at_precision=0.9')
     return (folder.parent / 'table.md').read_text()
 
 
+@pytest.fixture(scope='module')
+def ordinary_table(tmp_path_factory):
+    return evaluated(tmp_path_factory.mktemp('a') / 'group', ['neg', 'CLASS'])
+
+
 @pytest.mark.parametrize('name', NAMES)
-def test_the_table(tmp_path, capsys, name):
+def test_the_table(tmp_path, capsys, ordinary_table, name):
     """As many lines and cells as with an ordinary name, each of one text but for the name."""
-    expected = evaluated(tmp_path / 'a/group', ['neg', 'CLASS'])
+    expected = ordinary_table
     found = evaluated(tmp_path / 'b/group', ['neg', name])
     squeezed = [re.sub(r' +|-{3,}', ' ', text) for text in (expected, found)]
     if len(name) < 100:
@@ -98,11 +110,7 @@ def test_the_name_of_a_group(tmp_path, capsys, name):
     for group, correct in ((name, 350), ('other', 360)):
         for seed in 0, 1:
             make_run(tmp_path / group / f'seed{seed}', (correct + seed, 180))
-    module = script('evaluate')
-    module.draw_figures = lambda groups, title: {}
-    module.configure(vars(module), positional=module.folders,
-                     argv=[str(tmp_path / name), str(tmp_path / 'other'), '--thresholds=f1'])
-    module.main()
+    evaluate(tmp_path / name, tmp_path / 'other', '--thresholds=f1')
     table = (tmp_path / 'table.md').read_text()
     assert f'# {markdown(name)} and other on toy' in table
     assert f'## other against {markdown(name)}' in table
@@ -129,14 +137,18 @@ def test_figures(name):
     assert all(content.startswith(b'\x89PNG') for content in files.values())
 
 
+@pytest.fixture(scope='module')
+def ordinary_page():
+    answers = make_answers(classes=['class 0', 'CLASS', 'class 2'])
+    return page.make_page(answers, None)['page.html'].decode()
+
+
 @pytest.mark.parametrize('name', NAMES)
-def test_the_page(name):
+def test_the_page(name, ordinary_page):
     answers = make_answers(classes=['class 0', name, 'class 2'])
     answers.label = answers.dataset = name
     content = page.make_page(answers, None)['page.html'].decode()
-    ordinary = make_answers(classes=['class 0', 'CLASS', 'class 2'])
-    expected = page.make_page(ordinary, None)['page.html'].decode()
-    elements = [re.findall('</?[a-zA-Z0-9!]+', text) for text in (content, expected)]
+    elements = [re.findall('</?[a-zA-Z0-9!]+', text) for text in (content, ordinary_page)]
     assert elements[0] == elements[1]  # none comes from a name
     assert not re.search('[\0\x1b]', content)
 

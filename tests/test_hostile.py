@@ -308,10 +308,11 @@ def test_what_is_no_request(server, raw):
     assert ask(server, None, 'GET', '/health')[0] == 200
 
 
-def test_a_word_of_ten_megabytes(home):
+def test_a_word_of_two_megabytes(home):
+    """In time that grows with its length: with its square it would take hours."""
     predict = script('predict')
     classifier = predict.Classifier(home / 'out/bce')
-    texts = ['a' * 10_000_000, '最' * 3_000_000, '\n' * 1_000_000]
-    start = time.monotonic()
+    texts = ['a' * 2_000_000, '最' * 700_000, '\n' * 200_000]
+    start = time.process_time()  # however busy the machine is
     assert classifier.probs(texts).shape == (3, 2)
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 20
