@@ -9,18 +9,33 @@ from nanoloss.settings import fail
 OLD_TRANSFORMER = {'n_layer': 2, 'n_head': 4, 'n_embd': 128, 'pos': 'none', 'causal': False,
                    'dropout': 0.0}
 OLD_WINDOWS = {'window': 3, 'n_embd': 256, 'dropout': 0.5}
+# settings that were removed, with the values that are constants now
+REMOVED = {'keep_frac': 1.0, 'oversample': False, 'bias': True, 'pool': 50, 'beta1': 0.9,
+           'beta2': 0.99, 'min_lr': 0.0, 'decay_lr': True}
 
 
 def upgrade_config(config):
-    """A classifier's config.json of any version -> with today's names. Others stay as they are."""
+    """A classifier's config.json of any version -> with today's names. Others stay as they are.
+
+    A removed setting stays if it had another value than today's constant.
+    """
     if 'trunk' in config or 'baseline_code' in config or 'tied' in config:
         return config
     trunk = 'windows' if config.get('window') else 'transformer'
     settings = OLD_WINDOWS if trunk == 'windows' else OLD_TRANSFORMER
-    gone = ('window', 'pooling', 'bias', 'beta1', 'beta2', 'min_lr', 'decay_lr', 'compile',
-            'at_once', 'pool', 'keep_frac', 'oversample', 'code', *OLD_TRANSFORMER)
-    kept = {key: value for key, value in config.items() if key not in gone}
+    gone = ('window', 'pooling', 'compile', 'at_once', 'code', *OLD_TRANSFORMER)
+    kept = {}
+    for key, value in config.items():
+        if key not in gone and not (key in REMOVED and value == REMOVED[key]):
+            kept[key] = value
     kept |= {key: config.get(key, default) for key, default in settings.items()}
+
+    # the weights of these models might fit a trunk of today: name one that does not exist
+    pooling = config.get('pooling', 'mean')
+    if trunk == 'windows' and config.get('n_layer'):
+        trunk = 'windows with layers'
+    elif pooling != ('max' if trunk == 'windows' else 'mean'):
+        trunk = f'{trunk} with {pooling} pooling'
     known = {'known_tokens': 0, 'known_ngrams': 0, 'ngrams': 'none', 'lower': False, 'spell': False}
     kept = {**known, **kept, 'trunk': trunk}
     kept['full_vocab'] = not kept['known_tokens']
