@@ -74,12 +74,17 @@ def load_trunk(config, meta):
     described = path.with_name('config.json')
     try:
         weights = load_weights(path)
-        other = json.loads(described.read_text()) if described.is_file() else {}
     except (ValueError, OSError) as error:
         fail(error)
+    other = {}
+    if described.is_file():
+        try:
+            other = upgrade_config(json.loads(described.read_text()))
+        except (ValueError, TypeError, AttributeError, OSError) as error:
+            fail(f'{described} is damaged ({error})')
     for name in ('n_head', 'lower', 'causal', 'spell'):  # which the weights do not show
-        own = getattr(config, name, None)
-        if name in other and other[name] != own:
+        own = getattr(config, name, None)  # windows have no n_head, nor weights that would fit
+        if own is not None and name in other and other[name] != own:
             fail(f'{path} does not fit: its {name} is {other[name]}, here it is {own}; a language '
                  'model needs config/finetune.py')
     if other.get('tokenizer', meta['tokenizer']) != meta['tokenizer']:
@@ -92,7 +97,8 @@ def load_trunk(config, meta):
 def copy_trunk(model, weights):
     """Copy the trunk's weights from another Classifier's state_dict. Raises ValueError if they do
     not fit."""
-    if 'tokens' in model.state_dict() and not model.tokens.equal(weights['tokens']):
+    tokens = model.state_dict().get('tokens')
+    if tokens is not None and not ('tokens' in weights and tokens.equal(weights['tokens'])):
         raise ValueError('it knows other tokens')
     trunk = {}
     for name, weight in model.trunk.state_dict().items():
