@@ -548,9 +548,13 @@ def keywords(cls):
 
 def model_settings(settings):
     """The keywords of the trunk and the head that `settings`, a dict, names, with their defaults.
-    Raises ValueError if there is no such class."""
-    return {**keywords(find_class(settings['trunk'], TRUNKS)),
-            **keywords(find_class(settings['head'], HEADS))}
+    Raises ValueError if there is no such class, or if one keyword would set both."""
+    of_trunk = keywords(find_class(settings['trunk'], TRUNKS))
+    of_head = keywords(find_class(settings['head'], HEADS))
+    for key in of_head:
+        if key in of_trunk:
+            raise ValueError(f'the trunk and the head both have a keyword {key!r}')
+    return of_trunk | of_head
 
 
 def make_head(head, n_features, n_class, multi_label=False, class_share=None, **settings):

@@ -17,7 +17,7 @@ from nanoloss.settings import fail
 from nanoloss.devices import choose_device, choose_dtype, hardware_name
 from nanoloss.files import (
     current_commit, load_checked, locked_folder, write_file, write_json, write_json_lines)
-from nanoloss.runs import upgrade_config
+from nanoloss.runs import REMOVED, upgrade_config
 
 # settings and facts in which a run and the command that resumes it may differ
 MAY_DIFFER = {
@@ -112,10 +112,11 @@ def claim_run(folder, config):
 
     way_out = f'give another --out_dir, or --overwrite to delete {folder}'
     try:
-        old = upgrade_config(json.loads((folder / 'config.json').read_text()))
-        differing = [key for key in config if key not in MAY_DIFFER and old.get(key) != config[key]]
-    except (ValueError, AttributeError):
+        old = REMOVED | upgrade_config(json.loads((folder / 'config.json').read_text()))
+    except (ValueError, TypeError, AttributeError):
         fail(f'{folder}/config.json is damaged; {way_out}')
+    new = REMOVED | config
+    differing = [key for key in new if key not in MAY_DIFFER and old.get(key) != new[key]]
     # these follow from the device, and so does the kind of the optimizers' state
     moved = old.get('device') != config.get('device')
     if moved and differing and set(differing) <= {'dtype', 'deferred', 'max_tokens'}:
@@ -124,7 +125,7 @@ def claim_run(folder, config):
     if differing:
         key = differing[0]
         fail(f'{folder} holds a run with other {", ".join(differing)} ({key} was {old.get(key)!r}, '
-             f'is {config[key]!r}); {way_out}')
+             f'is {new[key]!r}); {way_out}')
     if old.get('commit') != config['commit']:
         print(f'warning: {folder} was begun at commit {old.get("commit") or "unknown"}, the code '
               f'is now at {config["commit"] or "unknown"}', file=sys.stderr)

@@ -9,18 +9,33 @@ from nanoloss.settings import fail
 OLD_TRANSFORMER = {'n_layer': 2, 'n_head': 4, 'n_embd': 128, 'pos': 'none', 'causal': False,
                    'dropout': 0.0}
 OLD_WINDOWS = {'window': 3, 'n_embd': 256, 'dropout': 0.5}
+# settings that were removed, with the values that are constants now
+REMOVED = {'keep_frac': 1.0, 'oversample': False, 'bias': True, 'pool': 50, 'beta1': 0.9,
+           'beta2': 0.99, 'min_lr': 0.0, 'decay_lr': True}
 
 
 def upgrade_config(config):
-    """A classifier's config.json of any version -> with today's names. Others stay as they are."""
+    """A classifier's config.json of any version -> with today's names. Others stay as they are.
+
+    A removed setting stays if it had another value than today's constant.
+    """
     if 'trunk' in config or 'baseline_code' in config or 'tied' in config:
         return config
     trunk = 'windows' if config.get('window') else 'transformer'
     settings = OLD_WINDOWS if trunk == 'windows' else OLD_TRANSFORMER
-    gone = ('window', 'pooling', 'bias', 'beta1', 'beta2', 'min_lr', 'decay_lr', 'compile',
-            'at_once', 'pool', 'keep_frac', 'oversample', 'code', *OLD_TRANSFORMER)
-    kept = {key: value for key, value in config.items() if key not in gone}
+    gone = ('window', 'pooling', 'compile', 'at_once', 'code', *OLD_TRANSFORMER)
+    kept = {}
+    for key, value in config.items():
+        if key not in gone and not (key in REMOVED and value == REMOVED[key]):
+            kept[key] = value
     kept |= {key: config.get(key, default) for key, default in settings.items()}
+
+    # the weights of these models might fit a trunk of today: name one that does not exist
+    pooling = config.get('pooling', 'mean')
+    if trunk == 'windows' and config.get('n_layer'):
+        trunk = 'windows with layers'
+    elif pooling != ('max' if trunk == 'windows' else 'mean'):
+        trunk = f'{trunk} with {pooling} pooling'
     known = {'known_tokens': 0, 'known_ngrams': 0, 'ngrams': 'none', 'lower': False, 'spell': False}
     kept = {**known, **kept, 'trunk': trunk}
     kept['full_vocab'] = not kept['known_tokens']
@@ -59,12 +74,17 @@ def load_trunk(config, meta):
     described = path.with_name('config.json')
     try:
         weights = load_weights(path)
-        other = json.loads(described.read_text()) if described.is_file() else {}
     except (ValueError, OSError) as error:
         fail(error)
+    other = {}
+    if described.is_file():
+        try:
+            other = upgrade_config(json.loads(described.read_text()))
+        except (ValueError, TypeError, AttributeError, OSError) as error:
+            fail(f'{described} is damaged ({error})')
     for name in ('n_head', 'lower', 'causal', 'spell'):  # which the weights do not show
-        own = getattr(config, name, None)
-        if name in other and other[name] != own:
+        own = getattr(config, name, None)  # windows have no n_head, nor weights that would fit
+        if own is not None and name in other and other[name] != own:
             fail(f'{path} does not fit: its {name} is {other[name]}, here it is {own}; a language '
                  'model needs config/finetune.py')
     if other.get('tokenizer', meta['tokenizer']) != meta['tokenizer']:
@@ -77,7 +97,8 @@ def load_trunk(config, meta):
 def copy_trunk(model, weights):
     """Copy the trunk's weights from another Classifier's state_dict. Raises ValueError if they do
     not fit."""
-    if 'tokens' in model.state_dict() and not model.tokens.equal(weights['tokens']):
+    tokens = model.state_dict().get('tokens')
+    if tokens is not None and not ('tokens' in weights and tokens.equal(weights['tokens'])):
         raise ValueError('it knows other tokens')
     trunk = {}
     for name, weight in model.trunk.state_dict().items():

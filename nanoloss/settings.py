@@ -61,6 +61,13 @@ def configure(namespace, more=None, positional=None, config_files=None, argv=Non
         further = more(settings) if more else {}
     except ValueError as error:
         fail(error)
+    for key, default in further.items():
+        if key in settings:
+            fail(f'the keyword {key!r} of the head or the trunk is a setting of this script, too; '
+                 'give it another name')
+        if type(default) not in KINDS:
+            fail(f'the keyword {key}={default!r} of the head or the trunk cannot be a setting: '
+                 'its default must be a bool, an int, a float or a string')
     for source, key, value in assignments:
         if key in further:
             further[key] = convert(source, key, value, further[key])

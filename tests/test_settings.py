@@ -1,6 +1,7 @@
 """The configurator: what it reads, what wins, and what every mistake says (5 s)."""
 import contextlib
 import io
+import math
 import os
 import re
 import runpy
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nanoloss.settings import configure
+from nanoloss.settings import check_bounds, configure, updated
 
 ROOT = Path(__file__).parents[1]
 RULE = '# ' + '-' * 77
@@ -57,6 +58,14 @@ def gamma(settings):
     return {'gamma': 2.0, 'steps': 3} if settings['head'] == 'focal' else {}
 
 
+def settings_of(namespace, *args, **kwargs):
+    """The settings that `configure` returns, as a dict. It must leave the namespace as it was."""
+    before = dict(namespace)
+    config = configure(namespace, *args, **kwargs)
+    assert namespace == before
+    return vars(config)
+
+
 @pytest.fixture
 def namespace(tmp_path, monkeypatch):
     (tmp_path / 'demo.py').write_text(SCRIPT)
@@ -87,10 +96,29 @@ def error(capsys, namespace, *argv, **kwargs):
 # What is a setting
 
 def test_settings_are_what_stands_between_the_rules(namespace):
+    assert settings_of(namespace, argv=[]) == DEFAULTS
+    assert list(settings_of(namespace, argv=[])) == list(DEFAULTS)  # in the script's order
+
+
+def test_the_settings_are_one_object(namespace):
+    """Each call makes a new one, and the namespace keeps the defaults."""
     before = dict(namespace)
-    assert configure(namespace, argv=[]) == DEFAULTS
+    first = configure(namespace, argv=['--n_layer=3'])
+    second = configure(namespace, argv=['--learning_rate=1'])
+    assert (first.n_layer, first.learning_rate) == (3, 1e-3)
+    assert (second.n_layer, second.learning_rate) == (2, 1.0)
+    first.n_layer = 4
+    assert second.n_layer == 2
     assert namespace == before
-    assert list(configure(namespace, argv=[])) == list(DEFAULTS)  # in the script's order
+    assert not hasattr(second, 'product')
+
+
+def test_an_updated_config_is_a_copy(namespace):
+    config = configure(namespace, argv=[])
+    other = updated(config, n_layer=5, device='cpu')
+    assert vars(other) == DEFAULTS | {'n_layer': 5, 'device': 'cpu'}
+    assert vars(updated(config)) == vars(config) == DEFAULTS
+    assert updated(config) is not config
 
 
 def script_with(line):
@@ -108,10 +136,10 @@ def script_with(line):
     ("more = ','.join(sorted(('b', 'a')))", 'a,b')])
 def test_an_expression_with_a_plain_value_is_a_setting(namespace, line, value):
     path, _ = script_with(line)
-    settings = configure(runpy.run_path(path), argv=[])
+    settings = settings_of(runpy.run_path(path), argv=[])
     assert settings == DEFAULTS | {'more': value}
     assert type(settings['more']) is type(value)
-    assert configure(runpy.run_path(path), argv=['--more=1'])['more'] == type(value)(1)
+    assert settings_of(runpy.run_path(path), argv=['--more=1'])['more'] == type(value)(1)
 
 
 @pytest.mark.parametrize('line', [
@@ -148,14 +176,23 @@ def test_a_script_without_two_rules_is_an_error(capsys, namespace, text, n_rules
 
 def test_nothing_between_the_rules_is_no_setting_at_all(namespace):
     path = write('bare.py', f'"""Bare."""\n{RULE}\n{RULE}\nafter = 1\n')
-    assert configure(runpy.run_path(path), argv=[]) == {}
+    assert settings_of(runpy.run_path(path), argv=[]) == {}
 
 
-@pytest.mark.parametrize('name', [
-    'train.py', 'evaluate.py', 'prepare.py', 'predict.py', 'serve.py', 'bench.py',
-    'baseline.py'])
-def test_every_script_has_its_settings_between_two_rules(name):
-    lines = (ROOT / name).read_text(encoding='utf-8').splitlines()
+FILES = [*ROOT.glob('*.py'), *ROOT.glob('tools/*.py'), *ROOT.glob('lm/*.py')]
+SCRIPTS = [path.relative_to(ROOT) for path in sorted(FILES)
+           if 'configure(globals()' in path.read_text(encoding='utf-8')]
+
+
+def test_all_scripts_are_checked():
+    names = {path.name for path in SCRIPTS}
+    assert names >= {'prepare.py', 'train.py', 'evaluate.py', 'predict.py', 'serve.py', 'export.py',
+                     'bench.py', 'baseline.py', 'pretrain.py', 'sample.py'}
+
+
+@pytest.mark.parametrize('path', SCRIPTS, ids=str)
+def test_every_script_has_its_settings_between_two_rules(path):
+    lines = (ROOT / path).read_text(encoding='utf-8').splitlines()
     rules = [i for i, line in enumerate(lines) if re.fullmatch('# -{20,}', line)]
     assert len(rules) == 2
     first, last = rules
@@ -167,7 +204,8 @@ def test_every_script_has_its_settings_between_two_rules(name):
 # What wins
 
 def test_without_argv_it_reads_the_command_line(namespace):
-    assert configure(namespace)['n_layer'] == 9 == namespace['n_layer']
+    assert configure(namespace).n_layer == 9
+    assert namespace['n_layer'] == 2
 
 
 def test_later_wins(namespace):
@@ -177,12 +215,11 @@ def test_later_wins(namespace):
         ([one], 3), ([one, two], 4), ([two, one], 3), ([one, '--n_layer=5'], 5),
         (['--n_layer=5', one], 3), (['--n_layer=5', one, '--n_layer=6', '--n_layer=7'], 7)]
     for argv, n_layer in cases:
-        settings = configure(dict(namespace), argv=argv)
+        settings = settings_of(namespace, argv=argv)
         assert settings['n_layer'] == n_layer, argv
         assert settings.items() >= {'head': 'bce', 'verbose': True}.items()
-    settings = configure(namespace, argv=[one, two, '--min_lr=7'])
+    settings = settings_of(namespace, argv=[one, two, '--min_lr=7'])
     assert settings == DEFAULTS | {'n_layer': 4, 'out_dir': 'a', 'min_lr': 7.0}
-    assert namespace.items() >= settings.items()
 
 
 @pytest.mark.parametrize('argument, value', [
@@ -195,7 +232,7 @@ def test_later_wins(namespace):
     ('--out_dir=x.py', 'x.py'),
     ('--out_dir=__import__("os").getcwd()', '__import__("os").getcwd()')])
 def test_text_takes_the_type_of_the_default(namespace, argument, value):
-    result = configure(namespace, argv=[argument])[argument[2:].partition('=')[0]]
+    result = settings_of(namespace, argv=[argument])[argument[2:].partition('=')[0]]
     assert result == value and type(result) is type(value)
 
 
@@ -222,7 +259,7 @@ def test_a_wrong_type_says_which_it_wants(capsys, namespace, argument, wanted):
     ('import math, os.path as path\nlearning_rate = math.pi', 3.141592653589793),
     ('from math import e as _e\n_two = 2\nlearning_rate = _two * _e', 5.43656365691809)])
 def test_a_config_file_is_python(namespace, line, value):
-    settings = configure(namespace, argv=[write('c.py', line)])
+    settings = settings_of(namespace, argv=[write('c.py', line)])
     (key, result), = (settings.items() - DEFAULTS.items())
     assert f'{key} = ' in line
     assert result == value and type(result) is type(DEFAULTS[key])
@@ -267,7 +304,7 @@ def test_the_paths_of_the_config_files_are_collected(namespace):
     cases = [([], []), ([one], [one]), ([two, '--n_layer=5', one, two], [two, one, two])]
     for argv, paths in cases:
         found = []
-        configure(dict(namespace), argv=argv, config_files=found)
+        configure(namespace, argv=argv, config_files=found)
         assert found == paths
     found = []
     rest = []
@@ -294,7 +331,7 @@ def test_positional_arguments(capsys, namespace):
     assert "'movie.txt' is neither" in error(capsys, namespace, 'movie.txt')
     assert "'-n' is neither" in error(capsys, namespace, '-n')
     rest = []
-    settings = configure(namespace, positional=rest, argv=[
+    settings = settings_of(namespace, positional=rest, argv=[
         'out/bce', '--n_layer=3', write('c.py', 'min_lr = 1'), 'out/ce', ''])
     assert rest == ['out/bce', 'out/ce', '']
     assert settings == DEFAULTS | {'n_layer': 3, 'min_lr': 1.0}
@@ -303,15 +340,13 @@ def test_positional_arguments(capsys, namespace):
 def test_a_head_brings_settings_of_its_own(capsys, namespace):
     # gamma before `head` is known, and an int for a float
     focal = write('focal.py', 'gamma = 1\nhead = "focal"')
-    assert configure(dict(namespace), gamma, argv=[]) == DEFAULTS
-    new = dict(namespace)
-    settings = configure(new, gamma, argv=[focal, '--steps=5'])
+    assert settings_of(namespace, gamma, argv=[]) == DEFAULTS
+    settings = settings_of(namespace, gamma, argv=[focal, '--steps=5'])
     assert settings == DEFAULTS | {'head': 'focal', 'gamma': 1.0, 'steps': 5}
     assert type(settings['gamma']) is float
-    assert new.items() >= settings.items()
-    settings = configure(dict(namespace), gamma, argv=['--gamma=4', focal, '--gamma=7'])
+    settings = settings_of(namespace, gamma, argv=['--gamma=4', focal, '--gamma=7'])
     assert settings['gamma'] == 7.0
-    assert configure(dict(namespace), gamma, argv=['--head=focal'])['gamma'] == 2.0
+    assert settings_of(namespace, gamma, argv=['--head=focal'])['gamma'] == 2.0
 
     unknown = "there is no setting 'gamma'"
     assert unknown in error(capsys, namespace, '--gamma=4', more=gamma)
@@ -320,6 +355,45 @@ def test_a_head_brings_settings_of_its_own(capsys, namespace):
     assert 'did you mean gamma' in message
     message = error(capsys, namespace, '--head=focal', '--steps=4.5', more=gamma)
     assert 'an integer' in message
+
+
+def test_no_such_head(capsys, namespace):
+    def more(settings):
+        raise ValueError('there is no\n"focal"')
+    assert error(capsys, namespace, more=more) == 'demo.py: there is no "focal"\n'
+
+
+def test_a_keyword_of_a_head_is_no_other_setting(capsys, namespace):
+    """Otherwise its default would silently replace the script's value."""
+    for argv in [], ['--n_layer=3']:
+        message = error(capsys, namespace, *argv, more=lambda settings: {'n_layer': 5})
+        assert "the keyword 'n_layer' of the head or the trunk is a setting of this" in message
+
+
+@pytest.mark.parametrize('default', [None, (1, 2), [], print])
+def test_a_keyword_of_a_head_has_the_default_of_a_setting(capsys, namespace, default):
+    for argv in [], ['--weight=1']:
+        message = error(capsys, namespace, *argv, more=lambda settings: {'weight': default})
+        assert f'the keyword weight={default!r} of the head or the trunk cannot be a' in message
+        assert 'a bool, an int, a float or a string' in message
+
+
+# Bounds
+
+@pytest.mark.parametrize('n_layer, below, says', [
+    (1, 3, ''), (2, 3, ''), (0, 3, 'n_layer must be at least 1 and below 3, not 0'),
+    (3, 3, 'n_layer must be at least 1 and below 3, not 3'),
+    (-1, math.inf, 'n_layer must be at least 1, not -1'), (10 ** 9, math.inf, '')])
+def test_bounds(capsys, namespace, n_layer, below, says):
+    config = configure(namespace, argv=[f'--n_layer={n_layer}'])
+    bounds = [(['max_bytes', 'n_layer'], 1, math.inf), (['n_layer'], 1, below)]
+    if not says:
+        check_bounds(config, bounds)
+        return
+    with pytest.raises(SystemExit) as stop:
+        check_bounds(config, bounds[1:])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f'demo.py: {says}\n'
 
 
 # Help, and the command line itself
@@ -347,7 +421,8 @@ def test_help_lists_every_setting(capsys, namespace, argv):
 
     with pytest.raises(SystemExit):
         configure(namespace, lambda settings: {'gamma': 2.0}, argv=['--help'])
-    assert capsys.readouterr().out == out + '  gamma=2.0\n'
+    note = 'keyword of the head or the trunk, see model.py'
+    assert capsys.readouterr().out == out + f'  gamma=2.0            {note}\n'
     # with what else was said, so that the head is known whose keywords these are
     with pytest.raises(SystemExit):
         configure(namespace, argv=['--help', '--n_layer=3'])
@@ -366,7 +441,7 @@ def test_on_the_command_line(tmp_path):
     """One line, exit status 2, no traceback; an error of the script's own keeps its traceback."""
     script = tmp_path / 'demo.py'
     script.write_text(SCRIPT + 'from nanoloss.settings import configure\n'
-                      'configure(globals())\nprint(n_layer, 1 / n_layer)')
+                      'config = configure(globals())\nprint(config.n_layer, 1 / config.n_layer)')
     (tmp_path / 'bad.py').write_text('n_layer = 1 / 0')
 
     def run(*argv):
@@ -399,16 +474,17 @@ def test_any_arguments_end_in_settings_or_a_clear_exit(tmp_path):
                          derandomize=True, database=None)
     @hypothesis.given(st.lists(argument, max_size=4))
     def check(argv):
-        new = dict(namespace)
+        before = dict(namespace)
         out = io.StringIO()
         err = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                settings = configure(new, gamma, argv=argv, positional=[])
+                settings = vars(configure(namespace, gamma, argv=argv, positional=[]))
             except SystemExit as stop:
-                assert new == namespace
                 assert (stop.code, err.getvalue().count('\n')) in [(0, 0), (2, 1)]
                 return
+            finally:
+                assert namespace == before
         types = {key: type(value) for key, value in (DEFAULTS | gamma(settings)).items()}
         assert {key: type(value) for key, value in settings.items()} == types
 
