@@ -13,7 +13,7 @@ OLD_WINDOWS = {'window': 3, 'n_embd': 256, 'dropout': 0.5}
 
 def upgrade_config(config):
     """A classifier's config.json of any version -> with today's names. Others stay as they are."""
-    if 'trunk' in config or 'baseline_code' in config or 'tied' in config:
+    if 'trunk' in config or is_baseline(config) or 'tied' in config:
         return config
     trunk = 'windows' if config.get('window') else 'transformer'
     settings = OLD_WINDOWS if trunk == 'windows' else OLD_TRANSFORMER
@@ -38,6 +38,11 @@ def upgrade_weights(weights):
             name = 'trunk.' + name.removeprefix('windows.')
         upgraded[name] = weight
     return upgraded
+
+
+def is_baseline(config):
+    """Whether a run's config.json is of tools/baseline.py, which trains no network."""
+    return 'sklearn' in config
 
 
 def load_weights(path, device='cpu'):

@@ -152,8 +152,8 @@ def test_nothing_between_the_rules_is_no_setting_at_all(namespace):
 
 
 @pytest.mark.parametrize('name', [
-    'train.py', 'evaluate.py', 'prepare.py', 'predict.py', 'serve.py', 'bench.py',
-    'baseline.py'])
+    'train.py', 'evaluate.py', 'prepare.py', 'predict.py', 'serve.py', 'tools/bench.py',
+    'tools/baseline.py', 'tools/learning_curve.py'])
 def test_every_script_has_its_settings_between_two_rules(name):
     lines = (ROOT / name).read_text(encoding='utf-8').splitlines()
     rules = [i for i, line in enumerate(lines) if re.fullmatch('# -{20,}', line)]
