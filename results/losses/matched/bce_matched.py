@@ -1,7 +1,7 @@
-# One logit that learns exactly as the difference of ce.py's two logits does (with --grad_clip=0
-# there, too): the head has the same start, twice the rate and half the decay a step of that rate,
-# and there is no clipping by a norm that counts it once.
-from config.paper import *
+# One logit that trains exactly as the difference of the two logits of config/ce.py with
+# --grad_clip=0: the head has the same start, twice the learning rate and, per step at that rate,
+# half the weight decay. There is no clipping, because the norm would count this logit once.
+from config.paper import *  # noqa: F403
 
-head = 'bce_matched'
+head = 'results/losses/matched/heads.py:MatchedBCEHead'
 grad_clip = 0.0
