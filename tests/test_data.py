@@ -394,43 +394,6 @@ def test_an_epoch_has_every_review_once():
     assert order.tolist() != shuffled(labels, np.random.default_rng(1)).tolist()
 
 
-@pytest.mark.parametrize('classes', [[90, 10], [3, 80, 17], [50, 50], [1, 99], [33, 33, 34]])
-def test_an_oversampled_epoch_draws_every_class_equally_often(classes):
-    labels = np.repeat(np.arange(len(classes)), classes)
-    n = len(labels)
-    for seed in range(3):
-        order = shuffled(labels, np.random.default_rng(seed), oversample=True)
-        assert len(order) == n
-        per_class = np.bincount(labels[order], minlength=len(classes))
-        assert per_class.max() - per_class.min() <= len(classes) - 1
-        drawn = np.bincount(order, minlength=n)
-        for y in range(len(classes)):
-            of_class = drawn[labels == y]
-            # whole passes, then some once more; what is over the epoch's length falls off
-            passes = math.ceil(n / len(classes)) // classes[y]
-            assert of_class.max() <= passes + 1
-            assert (of_class < passes).sum() <= len(classes) - 1
-        first_half = np.bincount(labels[order[:n // 2]], minlength=len(classes))
-        assert (first_half > 0).all()  # the classes are mixed
-
-
-def test_oversampled_reviews_make_batches():
-    """Of a class with four reviews in a hundred, each comes about as often as the others do."""
-    reviews, _ = toy_reviews(100, np.random.default_rng(0))
-    labels = (np.arange(100) % 25 == 0).astype(np.uint8)
-    split = split_of(reviews, labels)
-    drawn = np.zeros(100, int)
-    for epoch in range(3):
-        rng = np.random.default_rng(epoch)
-        order = shuffled(labels, rng, oversample=True)
-        for batch in batches(split, 16, 20, order=order, rng=rng):
-            assert batch.labels.tolist() == labels[batch.rows].tolist()
-            np.add.at(drawn, batch.rows, 1)
-    assert drawn.sum() == 300 and drawn[labels == 1].sum() == 150
-    rare = drawn[labels == 1]
-    assert rare.max() - rare.min() <= 3  # at most one more an epoch
-
-
 # Data sets on disk
 
 def test_a_data_set_is_loaded_as_it_was_written(tmp_path):

@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,13 +15,13 @@ import pytest
 import torch
 from conftest import call
 from helpers import (
-    ROOT, TINY, WINDOWS, at_evaluation, fails, interrupt, make_data, outcome, pretrain, same, save,
-    script, toy_reviews, train)
+    ROOT, TINY, WINDOWS, at_evaluation, fails, interrupt, make_data, outcome, same, save, script,
+    toy_reviews, train)
 
 import model as model_script
 from model import Encoder, EncoderConfig
 from nanoloss import loop, optim
-from nanoloss.data import Split, batches, load_data, shuffled
+from nanoloss.data import Split, load_data
 from nanoloss.tokenizer import tokenizer
 from predict import Classifier
 
@@ -87,33 +86,6 @@ def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
     assert config_of(tmp_path / 'a/seed1')['seed'] == 1
     train(data, tmp_path / 'c', '--dropout=0.1', '--seed=1')
     assert outcome(tmp_path / 'a/seed1') == outcome(tmp_path / 'c/seed1')
-
-
-@pytest.mark.parametrize('run, argv', [
-    (train, ['--dropout=0.1']), (train, WINDOWS), (pretrain, ['--dropout=0.1'])],
-    ids=['transformer', 'windows', 'language'])
-def test_runs_that_take_turns_are_the_runs_one_after_the_other(data, tmp_path, run, argv):
-    run(data, tmp_path / 'turns', *argv, '--n_runs=3', '--at_once=2')
-    run(data, tmp_path / 'alone', *argv, '--n_runs=3')
-    for seed in range(3):
-        assert outcome(tmp_path / f'turns/seed{seed}') == outcome(tmp_path / f'alone/seed{seed}')
-
-
-def test_a_signal_saves_all_runs_that_take_turns(data, tmp_path, monkeypatch):
-    argv = ['--dropout=0.1', '--n_runs=3']
-    monkeypatch.setattr(loop, 'stop_signal', 0)
-    module = at_evaluation(2, lambda: setattr(loop, 'stop_signal', signal.SIGINT))
-    with pytest.raises(SystemExit) as stop:
-        train(data, tmp_path / 'cut', *argv, '--at_once=2', module=module)
-    assert stop.value.code == 130
-    # at the second one's first evaluation
-    assert [path.parent.name for path in sorted(tmp_path.glob('cut/*/ckpt.pt'))] == [
-        'seed0', 'seed1']
-    monkeypatch.setattr(loop, 'stop_signal', 0)
-    train(data, tmp_path / 'cut', *argv, '--at_once=3')
-    train(data, tmp_path / 'uncut', *argv)
-    for seed in range(3):
-        assert outcome(tmp_path / f'cut/seed{seed}') == outcome(tmp_path / f'uncut/seed{seed}')
 
 
 @pytest.mark.parametrize('trunk', [[], WINDOWS], ids=['transformer', 'windows'])
@@ -492,105 +464,7 @@ def test_every_config_trains(data, tmp_path, name):
     assert math.isfinite(result['last']['test']['loss'])
 
 
-def test_matched_bce_is_ce_in_a_whole_run(data, tmp_path):
-    """config/bce_matched.py against config/ce.py without clipping: dropout, token dropout, decay
-    and schedule on."""
-    argv = ['--dtype=float64', '--dropout=0.1', '--min_lr=1e-4', '--grad_clip=0']
-    train(data, tmp_path / 'ce', '--head=ce', *argv)
-    train(data, tmp_path / 'bce', '--head=bce_matched', *argv)
-    train(data, tmp_path / 'plain', '--head=bce', *argv)
-    ce = outcome(tmp_path / 'ce/seed0')
-    bce = outcome(tmp_path / 'bce/seed0')
-    plain = outcome(tmp_path / 'plain/seed0')
-    assert len(ce[1]) == len(bce[1]) == len(plain[1]) == 2
-    for of_ce, of_bce, of_plain in zip(ce[1], bce[1], plain[1]):
-        for key in 'train_loss', 'val_loss':
-            assert of_bce[key] == pytest.approx(of_ce[key], abs=1e-6)  # sums of the log are float32
-            assert abs(of_plain[key] - of_ce[key]) > 1e-5
-    z = np.array(ce[3]['test_logits'])
-    z_bce = np.array(bce[3]['test_logits'])
-    assert np.allclose(z[:, 1] - z[:, 0], z_bce[:, 0], atol=2e-3)  # float16
-
-
-@pytest.mark.parametrize('argv', [['--lr_mult=1', '--wd_mult=1'], ['--from_ce=False']],
-                         ids=['the start alone', 'the rate alone'])
-def test_half_matched_bce_is_not_ce(data, tmp_path, argv):
-    shared = ['--dtype=float64', '--grad_clip=0']
-    train(data, tmp_path / 'ce', '--head=ce', *shared)
-    train(data, tmp_path / 'bce', '--head=bce_matched', *shared, *argv)
-    ce = outcome(tmp_path / 'ce/seed0')[1][-1]
-    bce = outcome(tmp_path / 'bce/seed0')[1][-1]
-    assert abs(bce['val_loss'] - ce['val_loss']) > 1e-5
-
-
-def test_a_nudged_ce_is_nearly_ce(data, tmp_path):
-    train(data, tmp_path / 'ce', '--head=ce', '--dtype=float64')
-    for nudge in '0', '1e-7':
-        train(data, tmp_path / nudge, '--head=ce_nudged', f'--nudge={nudge}', '--dtype=float64')
-    _, _, ce, _ = outcome(tmp_path / 'ce/seed0')
-    _, _, same_weights, _ = outcome(tmp_path / '0/seed0')
-    _, _, nudged, _ = outcome(tmp_path / '1e-7/seed0')
-    assert same_weights == ce
-    assert nudged != ce
-    for name, weight in ce.items():
-        assert np.allclose(nudged[name], weight, atol=1e-3), name
-
-
 # Data of other kinds
-
-@pytest.mark.parametrize('oversample', [False, True])
-def test_a_rare_class(data, oversample):
-    module = script()
-    module.keep_frac = 0.2
-    module.oversample = oversample
-    splits, meta = load_data(data / 'toy')
-    train_split = splits['train']
-    cut, class_share = module.make_rare(train_split, meta)
-
-    # what is left of it: the first of the rare class, all of the other
-    n = [(train_split.labels == y).sum() for y in (0, 1)]
-    kept = math.ceil(0.2 * n[1])
-    assert np.bincount(cut.labels).tolist() == [n[0], kept]
-    rare = np.flatnonzero(train_split.labels)
-    rows = np.sort(np.r_[np.flatnonzero(train_split.labels == 0), rare[:kept]])
-    assert cut.spans.tolist() == train_split.spans[rows].tolist()
-    shares = [n[0] / (n[0] + kept), kept / (n[0] + kept)]
-    assert class_share == ([0.5, 0.5] if oversample else pytest.approx(shares))
-    assert len(train_split.labels) == sum(n) == 210
-
-    # what is drawn
-    drawn = np.zeros((3, n[0] + kept), int)
-    for epoch in range(3):
-        rng = np.random.default_rng(epoch)
-        order = shuffled(cut.labels, rng, oversample)
-        for batch in batches(cut, 16, 20, order=order, rng=rng):
-            assert batch.labels.tolist() == cut.labels[batch.rows].tolist()
-            np.add.at(drawn[epoch], batch.rows, 1)
-    assert (drawn.sum(1) == n[0] + kept).all()
-    if oversample:
-        per_class = np.stack([drawn[:, cut.labels == y].sum(1) for y in (0, 1)], 1)
-        assert abs(np.diff(per_class)).max() <= 1
-        rare = drawn[:, cut.labels == 1]
-        assert rare.max() - rare.min() <= 1  # all of them equally often, but for the last round
-        assert drawn.max() > 1
-    else:
-        assert (drawn == 1).all()
-
-
-@pytest.mark.parametrize('argv', [[], ['--oversample']])
-def test_a_run_with_a_rare_class(data, tmp_path, argv):
-    """Only the training reviews are fewer, and the head hears of what is drawn."""
-    train(data, tmp_path, '--keep_frac=0.2', '--head=ce', '--class_weight=balanced', *argv)
-    labels = np.load(data / 'toy/train_labels.npy')
-    kept = math.ceil(0.2 * labels.sum())
-    share = kept / ((labels == 0).sum() + kept)
-    expected = [0.5, 0.5] if argv else pytest.approx([1 - share, share])
-    assert config_of(tmp_path / 'seed0')['class_share'] == expected
-    result, log, _, preds = outcome(tmp_path / 'seed0')
-    assert log[-1]['step'] == 2 * math.ceil(((labels == 0).sum() + kept) / 16)
-    assert len(preds['val_labels']) == result['last']['val']['n'] == 50
-    assert len(preds['test_labels']) == result['last']['test']['n'] == 70
-
 
 def test_several_labels_a_review(tmp_path, capsys):
     """Two labels that are in the text, independent of each other, and some reviews with neither."""
@@ -614,12 +488,6 @@ def test_several_labels_a_review(tmp_path, capsys):
     assert config['multi_label'] is True
     labels = np.load(tmp_path / 'toy/train_labels.npy')
     assert config['class_share'] == pytest.approx(labels.mean(0).tolist())
-    mistakes = [(['--oversample'], 'one label a review'),
-                (['--keep_frac=0.5'], 'one label a review'),
-                (['--head=bce_matched'], 'one label a review')]
-    for argv, message in mistakes:
-        assert message in fails(capsys, tmp_path, tmp_path / 'other', *argv)
-        assert not (tmp_path / 'other').exists()
 
 
 def test_few_reviews_are_drawn_by_the_seed(data, tmp_path, capsys):
@@ -762,16 +630,12 @@ MISTAKES = {
     'no such positions': (['--pos=rotary'], "pos is 'none' or 'learned'"),
     'which end': (['--truncate=middle'], "truncate is 'head', 'tail' or 'both'"),
     'no such weights': (['--init_from=nowhere.pt'], 'nowhere.pt'),
-    'matched with three classes': (['--dataset=three', '--head=bce_matched'],
-                                   'bce_matched is for two classes'),
-    "another head's setting": (['--head=bce', '--from_ce'], "there is no setting 'from_ce'"),
+    "another head's setting": (['--head=bce', '--gamma=1'], "there is no setting 'gamma'"),
     'a head that cannot be': (['--head=focal', '--gamma=-1'], 'gamma must not be negative'),
     'weights of no reviews': (['--head=ce', '--class_weight=balanced', '--n_train=1'],
                               'a class has no training review'),
     'a seed too large': ([f'--seed={2 ** 63}'], 'seed must be at least 0 and below'),
     'weights of three classes': (['--head=ce', '--class_weight=1,2,3'], '2 positive numbers'),
-    'nothing kept': (['--keep_frac=0'], 'keep_frac must be in (0, 1]'),
-    'more than there is': (['--keep_frac=1.5'], 'keep_frac must be in (0, 1]'),
     'other version': (['--dataset=old'], 'is of format 0'),
     'flipped byte': (['--dataset=flipped'], 'val_tokens.npy is damaged'),
     'cut short': (['--dataset=short'], 'damaged'),
@@ -900,7 +764,6 @@ def test_what_a_teacher_taught_is_a_run(home, more, tmp_path, trunk):
     (['--teacher=out/nobody'], 'there is no finished run'),
     (['--teacher=out/topics'], 'is of other classes'),
     (['--teacher=out/windows', '--head=focal'], 'focal cannot learn from probabilities; take bce'),
-    (['--teacher=out/windows', '--oversample'], 'oversample goes by labels'),
 ])
 def test_teachers_that_cannot_teach(home, more, tmp_path, argv, says):
     argv = ['--dataset=more', *argv, f'--out_dir={tmp_path}/out']
