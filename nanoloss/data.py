@@ -14,7 +14,7 @@ import torch
 from nanoloss import is_out_of_memory
 from nanoloss.settings import fail
 from nanoloss.devices import to_device
-from nanoloss.files import mend_folder
+from nanoloss.files import mend_folder, replacing_folder, write_json
 
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 SPLITS = 'train', 'val', 'test'
@@ -156,6 +156,34 @@ def check_unchanged(data, meta):
         if hashlib.sha256(split.tokens).hexdigest() != meta['sha256'][f'{name}_tokens.npy']:
             fail(f'{split.tokens.filename} has changed; put the old file back and give the same '
                  'command again')
+
+
+def save_data(folder, splits, meta):
+    """Write a data set made from another one: {split name: Split}, and the meta.json of the other.
+
+    Unlabelled texts are left out. An OSError ends in `fail`.
+    """
+    sizes = {}
+    checksums = {}
+    with replacing_folder(folder) as new:
+        for name, split in splits.items():
+            offsets = np.cumsum([0, *split.lengths()], dtype=np.uint64)
+            arrays = {
+                'tokens': np.concatenate([split.tokens[begin:end] for begin, end in split.spans]),
+                'offsets': offsets,
+                'labels': np.ascontiguousarray(split.labels),
+            }
+            if split.groups is not None:
+                arrays['groups'] = np.ascontiguousarray(split.groups)
+            for column, array in arrays.items():
+                file = f'{name}_{column}.npy'
+                np.save(new / file, array)
+                checksums[file] = hashlib.sha256(array).hexdigest()
+            sizes[name] = {'rows': len(split.labels), 'tokens': int(offsets[-1])}
+        kept = ('version', 'source', 'fingerprint', 'tokenizer', 'vocab_size', 'classes')
+        facts = {key: meta[key] for key in kept if key in meta}
+        facts |= {'name': folder.name, 'splits': sizes, 'sha256': checksums}
+        write_json(new / 'meta.json', facts)
 
 
 def class_share(labels, n_class):

@@ -22,7 +22,7 @@ from nanoloss.runs import REMOVED, upgrade_config
 # settings and facts in which a run and the command that resumes it may differ
 MAY_DIFFER = {
     'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'tensorboard', 'graphs',
-    'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'commit'}
+    'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'sklearn', 'commit'}
 
 stop_signal = 0  # the signal that asked this process to stop
 

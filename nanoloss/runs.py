@@ -19,7 +19,7 @@ def upgrade_config(config):
 
     A removed setting stays if it had another value than today's constant.
     """
-    if 'trunk' in config or 'baseline_code' in config or 'tied' in config:
+    if 'trunk' in config or is_baseline(config) or 'tied' in config:
         return config
     trunk = 'windows' if config.get('window') else 'transformer'
     settings = OLD_WINDOWS if trunk == 'windows' else OLD_TRANSFORMER
@@ -53,6 +53,11 @@ def upgrade_weights(weights):
             name = 'trunk.' + name.removeprefix('windows.')
         upgraded[name] = weight
     return upgraded
+
+
+def is_baseline(config):
+    """Whether a run's config.json is of tools/baseline.py, which trains no network."""
+    return 'sklearn' in config
 
 
 def load_weights(path, device='cpu'):

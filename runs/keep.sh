@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Put the finished runs of a folder into results/, but for their weights:
+# Copy the finished runs of a folder into results/, without their weights:
 #   bash runs/keep.sh out/bce results/paper/bce
 set -euo pipefail
 if [ $# -ne 2 ]; then

@@ -801,10 +801,10 @@ def test_command_line(out):
     assert not (out / 'table.md').exists()
 
 
-# runs/table1.py
+# results/paper/table1.py
 
 def table1_module():
-    spec = importlib.util.spec_from_file_location('table1', ROOT / 'runs' / 'table1.py')
+    spec = importlib.util.spec_from_file_location('table1', ROOT / 'results/paper/table1.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

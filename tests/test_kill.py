@@ -153,7 +153,7 @@ def test_evaluate(home, survives, tmp_path):
 
 def test_baseline(home, survives, tmp_path):
     start = copy_of(home, tmp_path / 'start', 'data')
-    command = ['baseline.py', '--dataset=my', '--kinds=nbsvm,tfidf_lr', '--c_values=1']
+    command = ['tools/baseline.py', '--dataset=my', '--kinds=nbsvm,tfidf_lr', '--c_values=1']
     survives(start, command, 25)
 
 

@@ -1,10 +1,10 @@
-"""What a step of train.py and pretrain.py asks of a GPU, and how long it takes -> a table.
+"""The kernels of a training step on a GPU, and how long the step takes -> a table.
 
-    python runs/gpu_steps.py results/gpu/steps.md [ROW ...]   on a GPU, with data/imdb; two minutes
+    python -m results.gpu.steps results/gpu/steps.md [ROW ...]   on a GPU, with data/imdb; 2 minutes
 
-ROW: the number of one of ROWS, from 0; all of them if none is named. Each is a short run, with CUDA
-graphs and without, whose batches are made beforehand: first some steps are timed, then some are
-watched by PyTorch's profiler.
+ROW: the number of one of ROWS, from 0; without one, all rows. Each is a short run of train.py or
+lm/pretrain.py, with and without CUDA graphs, whose batches are made in advance: some steps are
+timed, then some are traced by PyTorch's profiler.
 """
 import collections
 import contextlib
@@ -16,23 +16,24 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # where train.py finds its modules
+from model import model_settings
+from nanoloss.settings import configure
 
-# no evaluation falls into the steps that are watched
+# no evaluation during the traced steps
 SHORT = '--max_iters=400', '--eval_interval=400', '--final_texts=10'
-ROWS = [  # a script, what the table shows of its arguments, and the others
+ROWS = [  # a script, the arguments that the table shows, and the others
     ('train', ['config/bce.py'], ['--epochs=5']),
-    ('pretrain', ['config/lm_ce.py'], SHORT),
+    ('lm.pretrain', ['lm/config/ce.py'], SHORT),
     ('train', [], ['--epochs=1']),
 ]
-BEFORE = 300  # steps: by then all common shapes of batches have come three times
+BEFORE = 300  # steps; after them, all common shapes of batches have come three times
 TIMED = 40
-WATCHED = 20
-KINDS = {  # what kernels do, by their names; the first that fits
+TRACED = 20
+KINDS = {  # kinds of kernels, by patterns of their names; the first match counts
     'matrix products': 'gemm|gemv|nvjet|cutlass|splitK|attention|flash|fmha',
     'layer norm': 'layer_?norm|GammaBeta',
     'AdamW': 'FusedOptimizer|FusedAdam',
@@ -43,7 +44,7 @@ KINDS = {  # what kernels do, by their names; the first that fits
     'copies, casts and fills': '(?i)copy|Memset|Memcpy|Fill|CatArray',
     'other elementwise ones': '',
 }
-COLUMNS = {  # how CUPTI calls what the host asks for
+COLUMNS = {  # calls of the host, by their names in CUPTI
     'kernels': ['cudaLaunchKernel', 'cudaLaunchKernelExC', 'cuLaunchKernel', 'cuLaunchKernelEx'],
     'graphs': ['cudaGraphLaunch'],
     'copies and fills': ['cudaMemcpyAsync', 'cudaMemsetAsync'],
@@ -51,14 +52,8 @@ COLUMNS = {  # how CUPTI calls what the host asks for
 }
 
 
-def load(script):
-    """A fresh copy of a script, for its settings are its globals."""
-    sys.modules.pop(script, None)
-    return importlib.import_module(script)
-
-
 class Enough(Exception):
-    """Ends a run: no more of it is needed."""
+    """Ends a run: no more steps are needed."""
 
 
 def kind_of(kernel):
@@ -66,8 +61,8 @@ def kind_of(kernel):
     return next(kind for kind, names in KINDS.items() if re.search(names, kernel))
 
 
-def watched(training_batches, found):
-    """The same batches; `found` gets what the steps between one and the next have taken."""
+def traced(training_batches, found):
+    """The same batches; the calls and times of the steps are written into `found`."""
     def generator(*args):
         iterator = training_batches(*args)
         yield from islice(iterator, BEFORE)
@@ -82,13 +77,13 @@ def watched(training_batches, found):
         found['host'] = 1000 * (asked - start) / TIMED
         found['ms'] = 1000 * (time.perf_counter() - start) / TIMED
 
-        chosen = list(islice(iterator, WATCHED))
+        chosen = list(islice(iterator, TRACED))
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
             yield from chosen
             torch.cuda.synchronize()
         counts = collections.Counter()
-        busy = collections.Counter()  # microseconds of the kinds of kernels
+        busy = collections.Counter()  # {kind of kernel: microseconds}
         for event in profiler.events():
             if event.is_user_annotation:
                 continue
@@ -96,46 +91,50 @@ def watched(training_batches, found):
                 busy[kind_of(event.name)] += event.device_time_total
             else:
                 counts[event.name] += 1
-        found['busy'] = busy.total() / 1000 / WATCHED
-        found['kinds'] = {kind: busy[kind] / WATCHED for kind in KINDS}
+        found['busy'] = busy.total() / 1000 / TRACED
+        found['kinds'] = {kind: busy[kind] / TRACED for kind in KINDS}
         for name, events in COLUMNS.items():
-            found[name] = sum(counts[event] for event in events) / WATCHED
+            found[name] = sum(counts[event] for event in events) / TRACED
         raise Enough
     return generator
 
 
 def measure(script, arguments, out_dir):
-    """A run -> what a step of it asks for and takes, {name: mean}."""
-    module = load(script)
+    """A run -> the calls and times of a step, {name: mean}."""
+    module = importlib.import_module(script)
+    more = module.head_settings if script == 'lm.pretrain' else model_settings
+    config = configure(vars(module), more=more, argv=[
+        *arguments, '--dataset=imdb', '--device=cuda', f'--out_dir={out_dir}'])
     found = {}
-    module.training_batches = watched(module.training_batches, found)
+    training_batches = module.training_batches
+    module.training_batches = traced(training_batches, found)
     with contextlib.suppress(Enough):
-        module.main(module.configure(vars(module), more=module.head_settings, argv=[
-            *arguments, '--dataset=imdb', '--device=cuda', f'--out_dir={out_dir}']))
+        module.main(config)
+    module.training_batches = training_batches
     return found
 
 
 def main():
     rows = ROWS if len(sys.argv) < 3 else [ROWS[int(row)] for row in sys.argv[2:]]
     steps = [
-        f'What a step of training asks of a GPU, and takes: {torch.cuda.get_device_name()}, '
-        f'PyTorch {torch.__version__}, {TIMED} steps on IMDB in the usual precision after '
-        f'{BEFORE} others (`python runs/gpu_steps.py`). How batches are made is left out; "busy" '
-        'is the time of all kernels and copies, as the profiler has it.',
+        f'The calls and times of a training step: {torch.cuda.get_device_name()}, PyTorch '
+        f'{torch.__version__}, {TIMED} steps on IMDB in the default precision after {BEFORE} '
+        'others (`python -m results.gpu.steps`). Making batches is left out; "busy" is the time of '
+        'all kernels and copies in the trace.',
         '',
         '| on IMDB | ' + ' | '.join(COLUMNS) + ' | host, ms | GPU busy, ms | a step, ms |',
         '| --- ' * (len(COLUMNS) + 4) + '|',
     ]
     kinds = [
         '',
-        '| microseconds a step of | ' + ' | '.join(KINDS) + ' |',
+        '| microseconds per step | ' + ' | '.join(KINDS) + ' |',
         '| --- ' * (len(KINDS) + 1) + '|',
     ]
     for script, arguments, others in rows:
         for graphs in '--graphs=False', '--graphs':
             with tempfile.TemporaryDirectory() as folder:
                 found = measure(script, [*arguments, graphs, *others], folder)
-            name = ' '.join([f'{script}.py', *arguments])
+            name = ' '.join([f'{script.replace(".", "/")}.py', *arguments])
             cells = [f'{found[column]:.1f}' for column in COLUMNS]
             cells += [f'{found[column]:.2f}' for column in ('host', 'busy', 'ms')]
             steps.append(f'| {name} {graphs} | {" | ".join(cells)} |')

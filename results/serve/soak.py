@@ -1,32 +1,31 @@
-"""A service under 64 clients, a third of whose requests are broken: its answers and its memory.
+"""A service under load by 64 clients, with a third of broken requests: its answers and its memory.
 
-    python runs/soak.py model [100000]      so many requests; model: what serve.py serves
+    python -m results.serve.soak MODEL [REQUESTS]     MODEL: a folder to serve; 100,000 requests
 
-The clients send short made-up texts, of which the answers are known, and in between: JSON that is
-none, bodies too large, with and without a length, bodies that stop half-way, wrong paths and
-methods; or they leave before the answer. Exits with 1 if there was a wrong label or a status that
-is neither 200, 4xx nor 503.
+The clients send short random texts whose labels are known. Between these they send invalid JSON,
+bodies that are too large, with and without a length, bodies that stop half-way, and wrong paths and
+methods, or they leave before the answer. The exit status is 1 if a label is wrong or if a status is
+not 200, 4xx or 503.
 """
 import collections
 import http.client
 import json
+import os
 import random
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-import serve  # noqa: E402
-from nanoloss.settings import configure, fail  # noqa: E402
+from nanoloss.classifier import TextClassifier
+from nanoloss.settings import fail
 
+ROOT = Path(__file__).parents[2]
 N_CLIENTS = 64
 JSON = {'Content-Type': 'application/json'}
 WORDS = 'a the film was plot good bad great dull fine actor never always love hate more'.split()
-SECS = 1  # serve.py's max_secs, so that a slow body does not take ten seconds
+MAX_SECS = 1  # of the service, so that it waits for a slow body for one second, not for ten
 
 
 def make_texts(n):
@@ -35,7 +34,7 @@ def make_texts(n):
 
 
 class Client:
-    """One of the clients: sends, and counts what comes back."""
+    """Sends requests, and counts the replies by their kind and status."""
 
     def __init__(self, port, expected, seed):
         self.port = port
@@ -46,7 +45,7 @@ class Client:
         self.connection = None
 
     def send(self, body, method='POST', path='/predict', **kwargs):
-        """-> the status and the answer."""
+        """Send a request -> the status and the content of the reply."""
         if self.connection is None:
             self.connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
         try:
@@ -54,7 +53,7 @@ class Client:
             reply = self.connection.getresponse()
             content = reply.read()
             return reply.status, content
-        except (OSError, http.client.HTTPException):  # it refused while the body was being sent
+        except (OSError, http.client.HTTPException):  # refused before the body was complete
             self.connection = None
             return 'closed', b''
 
@@ -85,7 +84,7 @@ class Client:
         return self.send(b'{}', method, self.rng.choice(['/predict', '/x', '/../etc/passwd']))[0]
 
     def unfinished(self, wait):
-        """Announce more than is sent; then wait for what the service says, or leave."""
+        """Announce a longer body than is sent, then wait for the reply, or leave."""
         with socket.create_connection(('127.0.0.1', self.port), timeout=60) as connection:
             connection.sendall(b'POST /predict HTTP/1.1\r\nHost: localhost\r\n'
                                b'Content-Length: 100\r\nContent-Type: application/json\r\n\r\n'
@@ -96,7 +95,7 @@ class Client:
         return int(answer.split()[1]) if answer else 'closed'
 
     def leave(self):
-        """Ask for what takes long, and do not wait for it."""
+        """Send a request that takes long, and leave before the reply."""
         with socket.create_connection(('127.0.0.1', self.port), timeout=60) as connection:
             body = json.dumps({'texts': self.texts[:100]}).encode()
             connection.sendall(b'POST /predict HTTP/1.1\r\nHost: localhost\r\n'
@@ -107,7 +106,8 @@ class Client:
     def request(self):
         x = self.rng.random()
         if x < 2 / 3:
-            kind, status = 'good', self.good()
+            kind = 'good'
+            status = self.good()
         else:
             kinds = {
                 'no JSON': self.no_json, 'other JSON': self.other_json, 'too large': self.huge,
@@ -128,15 +128,16 @@ def resident_mb(pid):
 
 def main():
     if len(sys.argv) not in (2, 3):
-        fail('python runs/soak.py model [REQUESTS]')
+        fail('usage: python -m results.serve.soak MODEL [REQUESTS]')
     folder = sys.argv[1]
     n_requests = int(sys.argv[2]) if len(sys.argv) == 3 else 100_000
     texts = make_texts(500)
-    config = configure(vars(serve), argv=["--threads=1"])
-    classifier = serve.load_classifier(folder, config)
+    classifier = TextClassifier(folder, thresholds=True, threads=1)
     expected = {text: classifier.label(p) for text, p in zip(texts, classifier.probs(texts))}
-    command = [sys.executable, ROOT / 'serve.py', folder, '--port=0', f'--max_secs={SECS}']
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, '-m', 'tools.serve', os.path.abspath(folder), '--port=0',
+               f'--max_secs={MAX_SECS}']
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
     port = int(process.stdout.readline().rsplit(':', 1)[1])
 
     started = iter(range(n_requests))

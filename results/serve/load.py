@@ -1,14 +1,13 @@
-"""Services under load on this machine, one after the other -> a table for results/serve/
+"""Services under load on this machine, one after the other -> a table.
 
-    python runs/load.py out/ce/seed0 model load.md     a run, and what export.py has made of it
+    python -m results.serve.load out/ce/seed0 model load.md     a run, and its exported folder
 
-It needs data/imdb, wrk and, for its row, fastText (pip install fasttext-numpy2). All are served by
-serve.py, and asked for the first 10,000 reviews of IMDB's test: the run by PyTorch, the folder
-without, and two bags of words that are trained on IMDB's train first, fastText and TF-IDF with
-logistic regression.
-
-Of the first two, each review by one of 64 clients, every answer held against predict.py's; of all,
-wrk with 1, 16 and 64 clients, 10 seconds each.
+It needs data/imdb, wrk and, for the row of fastText, fasttext-numpy2. tools/serve.py serves the run
+(with PyTorch), the folder (without), and two bags of words trained on IMDB, TF-IDF with logistic
+regression and fastText. The requests are the first 10,000 reviews of IMDB's test:
+- for the first two, 64 clients send each review once, and every answer is compared with that of
+  `TextClassifier`;
+- for all, wrk measures the speed with 1, 16 and 64 clients, 10 seconds each.
 """
 import http.client
 import json
@@ -26,18 +25,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-from nanoloss.settings import configure, fail  # noqa: E402
-from nanoloss.data import load_data  # noqa: E402
-from nanoloss.devices import hardware_name  # noqa: E402
-from nanoloss.files import write_file  # noqa: E402
-from nanoloss.labels import Labels  # noqa: E402
-from nanoloss.reader import Answers  # noqa: E402
-from nanoloss.tokenizer import decode, tokenizer  # noqa: E402
+from nanoloss.classifier import TextClassifier
+from nanoloss.data import load_data
+from nanoloss.devices import hardware_name
+from nanoloss.files import write_file
+from nanoloss.labels import BaseClassifier
+from nanoloss.settings import configure, fail
+from nanoloss.tokenizer import decode, tokenizer
+from tools import serve
 
+ROOT = Path(__file__).parents[2]
 N_REVIEWS = 10_000
 N_CLIENTS = 64
 JSON = {'Content-Type': 'application/json'}
@@ -61,7 +61,7 @@ end
 
 
 def load_reviews(split):
-    """The texts of a split of IMDB, and its labels."""
+    """The texts and labels of a split of IMDB."""
     data, meta = load_data(ROOT / 'data/imdb')
     encoding = tokenizer(meta['tokenizer']['name'])
     texts = []
@@ -70,21 +70,19 @@ def load_reviews(split):
     return texts, np.array(data[split].labels)
 
 
-# Bags of words, as classifiers that serve.py can serve
+# Bags of words, as classifiers that tools/serve.py can serve
 
-class Bag(Answers):
-    """What the bags have in common; they are trained when they are made."""
-    classes = ['neg', 'pos']
-    multi_label = False
+class Bag(BaseClassifier):
+    """The base of the bags; `__init__` trains them."""
 
     def __init__(self):
-        self.id = type(self).__name__
-        self.labels = Labels(self.classes, self.multi_label)
+        super().__init__(SimpleNamespace(id=type(self).__name__, classes=['neg', 'pos'],
+                                         multi_label=False, thresholds=None, encoding=None))
         self.train(*load_reviews('train'))
 
 
 class Tfidf(Bag):
-    """Words and pairs of words, logistic regression: baseline.py's tfidf_lr."""
+    """Words and pairs of words, logistic regression: tfidf_lr of tools/baseline.py."""
 
     def train(self, texts, labels):
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -124,23 +122,22 @@ BAGS = {'TF-IDF, scikit-learn': Tfidf, 'fastText': FastText}
 
 
 def serve_bag(name):
-    """serve.py with a bag in the place of a run."""
-    import serve
+    """Run tools/serve.py with a bag instead of a run."""
     serve.load_classifier = lambda folder, config: BAGS[name]()
-    config = configure(vars(serve), argv=["--port=0"])
+    config = configure(vars(serve), argv=['--port=0'])
     serve.main([name], config)
 
 
 # Measuring
 
 class Server(NamedTuple):
-    """A service that has been started."""
+    """A running service."""
     process: subprocess.Popen
     port: int
-    seconds: float  # until it answered
+    seconds: float  # from its start to its first answer
 
     def memory_mb(self):
-        """The most memory that the process has had."""
+        """The peak memory of the process."""
         lines = Path(f'/proc/{self.process.pid}/status').read_text().splitlines()
         row, = [line for line in lines if line.startswith('VmHWM')]
         return int(row.split()[1]) // 1024
@@ -148,9 +145,10 @@ class Server(NamedTuple):
 
 @contextmanager
 def serving(*argv):
-    """A service, as long as the context lasts."""
+    """Start a service with these arguments of Python -> `Server`. It stops with the context."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *argv], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, '-m', *argv], cwd=ROOT, stdout=subprocess.PIPE,
+                               text=True)
     try:
         port = int(process.stdout.readline().rsplit(':', 1)[1])
         connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
@@ -163,14 +161,14 @@ def serving(*argv):
 
 
 class Reply(NamedTuple):
-    """A server's answer to a review."""
+    """The service's answer to a review."""
     status: int
     label: str
     probability: float  # of the first class
 
 
 def request_all(port, reviews, first_class):
-    """A request a review, of N_CLIENTS at once -> their replies."""
+    """Send each review once, from N_CLIENTS concurrent clients -> the replies."""
     client = threading.local()  # each thread keeps its connection
 
     def request(review):
@@ -189,7 +187,7 @@ def request_all(port, reviews, first_class):
 
 
 def compare(replies, classifier, expected, seconds):
-    """A sentence on how the replies differ from predict.py's probabilities [reviews, classes]."""
+    """A sentence on how the replies differ from the expected probabilities [reviews, classes]."""
     n_errors = 0
     n_other = 0
     distances = []
@@ -200,12 +198,12 @@ def compare(replies, classifier, expected, seconds):
         distances.append(abs(reply.probability - p[0]))
         n_other += reply.label != classifier.label(p)
     return (f'{len(replies):,} requests of {N_CLIENTS} clients in {seconds:.0f} s: {n_errors} '
-            f"errors, {n_other} labels other than predict.py's, probabilities at most "
-            f'{max(distances):.5f} apart.')
+            f'errors, {n_other} other labels than from `TextClassifier`, probabilities that differ '
+            f'by at most {max(distances):.5f}.')
 
 
 def measure_with_wrk(name, port, reviews):
-    """Lines of Markdown: a row for 1, 16 and 64 clients each."""
+    """Lines of Markdown, one row for each number of clients."""
     lines = []
     bodies = [json.dumps({'text': review}) for review in reviews]
     with tempfile.TemporaryDirectory() as folder:
@@ -225,24 +223,23 @@ def measure_with_wrk(name, port, reviews):
 
 def main():
     if len(sys.argv) != 4 or not shutil.which('wrk'):
-        fail('python runs/load.py out/ce/seed0 model load.md, with wrk installed')
+        fail('usage: python -m results.serve.load out/ce/seed0 model load.md, with wrk installed')
     run, folder, table = sys.argv[1:]
-    from predict import Classifier
-    classifier = Classifier(run, thresholds=True)
+    classifier = TextClassifier(run, thresholds=True)
     reviews = load_reviews('test')[0][:N_REVIEWS]
     start = time.perf_counter()
     expected = classifier.probs(reviews)
     speed = len(reviews) / (time.perf_counter() - start)
 
-    serve = str(ROOT / 'serve.py')
+    folder = os.path.abspath(folder)
     services = {
-        'PyTorch': [serve, run, '--port=0'],
-        'exported': [serve, folder, '--port=0'],
-        'exported, 2 workers': [serve, folder, '--port=0', '--workers=2'],
-        'TF-IDF, scikit-learn': [__file__, 'serve', 'TF-IDF, scikit-learn'],
+        'PyTorch': ['tools.serve', os.path.abspath(run), '--port=0'],
+        'exported': ['tools.serve', folder, '--port=0'],
+        'exported, 2 workers': ['tools.serve', folder, '--port=0', '--workers=2'],
+        'TF-IDF, scikit-learn': ['results.serve.load', 'serve', 'TF-IDF, scikit-learn'],
     }
     if find_spec('fasttext'):
-        services['fastText'] = [__file__, 'serve', 'fastText']
+        services['fastText'] = ['results.serve.load', 'serve', 'fastText']
     facts = []
     rows = []
     for name, argv in services.items():
@@ -250,17 +247,18 @@ def main():
             if name in ('PyTorch', 'exported'):
                 start = time.perf_counter()
                 replies = request_all(server.port, reviews, classifier.classes[0])
-                told = compare(replies, classifier, expected, time.perf_counter() - start)
-                facts.append(f'- **{name}**: an answer {server.seconds:.1f} s after its start, '
-                             f'{server.memory_mb()} MB at most. {told}')
+                fact = compare(replies, classifier, expected, time.perf_counter() - start)
+                facts.append(f'- **{name}**: first answer {server.seconds:.1f} s after its start, '
+                             f'peak memory {server.memory_mb()} MB. {fact}')
             rows += measure_with_wrk(name, server.port, reviews)
         print('\n'.join(rows[-3:]), flush=True)
 
     text = '\n'.join([
-        f"{run} ({classifier.id}), reviews of IMDB's test; server and clients on the same "
-        f'{os.cpu_count()} cores, {hardware_name("cpu")}.',
+        f'{run} ({classifier.id}), reviews of the test split of IMDB; service and clients on the '
+        f'same {os.cpu_count()} cores, {hardware_name("cpu")}.',
         '',
-        f'predict.py: {speed:,.0f} reviews a second, from text to probabilities, in batches.',
+        f'`TextClassifier`: {speed:,.0f} reviews per second, from text to probabilities, in '
+        'batches.',
         '',
         *facts,
         '',
@@ -268,9 +266,7 @@ def main():
         '| --- | --- | --- | --- | --- | --- | --- |',
         *rows,
     ]) + '\n'
-    target = ROOT / 'results/serve'
-    target.mkdir(parents=True, exist_ok=True)
-    write_file(target / table, lambda file: file.write(text.encode()))
+    write_file(ROOT / 'results/serve' / table, lambda file: file.write(text.encode()))
     print(text, end='')
 
 

@@ -1,33 +1,32 @@
-"""What the paper's Table 1 lets its ten runs be, and what p values they can have.
+"""All sets of ten runs that the paper's Table 1 allows, and their p values.
 
-    python runs/table1.py    results/paper/published.json -> results/table1.md
+    python -m results.paper.table1    results/paper/published.json -> results/paper/table1.md
 
 Accuracies on 2,500 reviews are multiples of 0.04 %. So min, median and max of five runs are known
-exactly, and the two other runs lie between them, with the sum that the mean, rounded as printed,
-allows. Every possible ten runs are put to the permutation test over all 252 splits and to Welch's
-t test.
+exactly. The two other runs lie between them, and their sum follows from the mean, up to its
+rounding. Each possible set of ten runs is tested by the permutation test over all 252 splits and by
+Welch's t test.
 """
 import itertools
 import json
 import math
-import sys
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
 from scipy import stats
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-from nanoloss.files import write_file  # noqa: E402
-from nanoloss.stats import permutation_test  # noqa: E402
+from nanoloss.files import write_file
+from nanoloss.stats import permutation_test
 
+FOLDER = Path(__file__).parent
 REVIEWS = 2500
 
 
 def possible(low, mean, median, high, rounding):
     """All sets of five runs with these figures in %, the mean within +-rounding.
 
-    A set is five counts of correct answers, ascending.
+    A set is five counts of correct answers, in ascending order.
     """
     low = round(low * REVIEWS / 100)
     median = round(median * REVIEWS / 100)
@@ -44,7 +43,7 @@ def possible(low, mean, median, high, rounding):
 
 
 def p_values(sets):
-    """{'bce': sets, 'ce': sets} -> {test: its p of every pair of sets}."""
+    """{'bce': sets, 'ce': sets} -> {test: its p for each pair of sets}."""
     means = []
     welch = []
     spreads = []
@@ -62,7 +61,7 @@ def p_values(sets):
 
 
 def section(reading, sets):
-    """What follows if the mean of BCE is read so: lines of Markdown."""
+    """The sets and p values for one reading of the mean of BCE: lines of Markdown."""
     lines = [
         f'## If {reading}', '',
         '| | possible sets of five runs | standard deviation, points |',
@@ -79,17 +78,17 @@ def section(reading, sets):
 
 
 def main():
-    path = ROOT / 'results' / 'paper' / 'published.json'
-    published = json.loads(path.read_text())['heads']
+    published = json.loads((FOLDER / 'published.json').read_text())['heads']
     figures = {}
     for head, row in published.items():
         figures[head] = [row['min'], row['mean'], row['median'], row['max']]
 
     lines = [
-        '# What Table 1 can hold', '',
-        f'Five runs on {REVIEWS:,} reviews; p over all ten runs that the printed figures allow, '
-        'lowest to highest. The runs of both losses were judged on the same reviews, and five runs '
-        'are few: a p says what other seeds may do, not other reviews.', '',
+        '# The runs that Table 1 allows', '',
+        f'Five runs of each loss on {REVIEWS:,} reviews: the lowest and the highest p of all sets '
+        'of ten runs with the printed figures. The p values are for other seeds on the same '
+        'reviews.',
+        '',
     ]
     # the paper prints the mean of BCE as 86.1, all other figures with two digits
     readings = {'86.1 is 86.10': 0.005, '86.1 is anything from 86.05 to 86.15': 0.05}
@@ -101,7 +100,7 @@ def main():
         lines += section(reading, sets)
     text = '\n'.join(lines)
     print(text)
-    write_file(ROOT / 'results' / 'table1.md', lambda file: file.write(text.encode()))
+    write_file(FOLDER / 'table1.md', lambda file: file.write(text.encode()))
 
 
 if __name__ == '__main__':

@@ -1,11 +1,11 @@
-"""train.py and pretrain.py on a CUDA that computes nothing -> what they ask of a GPU.
+"""Count the calls of a training step to CUDA, without a GPU -> a table.
 
     bash runs/cuda_mock.sh                     -> results/gpu/counts.md
 
-Runs under PyTorch's own CUDA build on a mock of the CUDA runtime, which counts kernels and skips
-them. So the numbers of a step are garbage, and a loss that is not finite stops nothing; those of a
-batch are true, for the CPU computes them. What the host gets wrong, a tensor on the wrong device,
-ends in an error.
+This runs on PyTorch's CUDA build and a mock of the CUDA runtime, which counts kernels and skips
+them. So the numbers of a step are garbage, and a loss that is not finite must not stop the run; the
+batches are correct, because the CPU computes them. A mistake of the host, such as a tensor on the
+wrong device, still ends in an error.
 """
 import collections
 import contextlib
@@ -16,17 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # where train.py finds its modules
-
-from nanoloss.devices import hardware_name  # noqa: E402
+from model import model_settings
+from nanoloss import loop
+from nanoloss.devices import hardware_name
+from nanoloss.settings import configure
 
 SHORT = '--max_iters=24', '--eval_interval=24', '--final_texts=10'
-ROWS = [  # a script, what the table shows of its arguments, and the others
+ROWS = [  # a script, the arguments that the table shows, and the others
     ('train', ['config/bce.py', '--graphs=False'], ['--epochs=2']),
     ('train', ['config/bce.py'], ['--epochs=20']),
     ('train', ['config/bce.py', '--dtype=float16'], ['--epochs=2']),
@@ -34,16 +35,17 @@ ROWS = [  # a script, what the table shows of its arguments, and the others
     ('train', [], ['--epochs=4']),
     ('train', ['--dtype=float16'], ['--epochs=2']),
     ('train', ['--ngrams=none', '--head=ce', '--graphs=False'], ['--epochs=2']),
-    ('pretrain', ['config/lm_ce.py', '--graphs=False'], SHORT),
-    ('pretrain', ['config/lm_ce.py'], SHORT),
-    ('pretrain', ['config/lm_ce.py', '--dtype=float16'], SHORT),
-    ('pretrain', ['config/lm_squentropy.py', '--pos=learned', '--tied', '--graphs=False'], SHORT),
-    ('pretrain', ['config/lm_masked.py', '--graphs=False'], SHORT),
+    ('lm.pretrain', ['lm/config/ce.py', '--graphs=False'], SHORT),
+    ('lm.pretrain', ['lm/config/ce.py'], SHORT),
+    ('lm.pretrain', ['lm/config/ce.py', '--dtype=float16'], SHORT),
+    ('lm.pretrain', ['lm/config/squentropy.py', '--pos=learned', '--tied', '--graphs=False'],
+     SHORT),
+    ('lm.pretrain', ['lm/config/masked.py', '--graphs=False'], SHORT),
 ]
-BATCHES_OF = 'train.py config/bce.py', 'train.py', 'pretrain.py config/lm_ce.py'
-N_BATCHES = 5  # after the first one: of the same pool
-FIRST_STEP = 5  # the first ones choose kernels and make the optimizer's state
-COLUMNS = {  # what the mock counts, by its own names
+BATCHES_OF = 'train.py config/bce.py', 'train.py', 'lm/pretrain.py lm/config/ce.py'
+N_BATCHES = 5  # after the first one, from the same pool
+FIRST_STEP = 5  # the steps before it choose kernels and create the optimizer's state
+COLUMNS = {  # calls, by their names in the mock
     'kernels': ['launch'],
     'matrix products': ['blas'],
     'graphs': ['graph'],
@@ -54,11 +56,11 @@ COLUMNS = {  # what the mock counts, by its own names
 }
 
 mock = ctypes.CDLL(None)
-own_counts = collections.Counter()  # of what the mock does not have, and of evaluations
+own_counts = collections.Counter()  # of CUDA graphs, which the mock lacks, and of evaluations
 
 
 class Graph:
-    """A CUDA graph: to record it launches its kernels, to replay it none."""
+    """A CUDA graph: recording launches its kernels, replaying launches none."""
 
     def __init__(self):
         own_counts['recorded'] += 1
@@ -68,26 +70,26 @@ class Graph:
 
 
 class ComputedOnCPU(TorchDispatchMode):
-    """What is asked of the GPU is counted, and the CPU computes it, which is not."""
+    """Counts the calls to the GPU, and lets the CPU compute the result, which is not counted."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        # in new memory, all zeros: in used memory, what a kernel should have counted may be 2 ** 60
+        # new memory is all zeros; in used memory, the count of a skipped kernel may be 2 ** 60
         with torch.cuda.use_mem_pool(torch.cuda.MemPool()):
-            asked = function(*args, **kwargs)
-        if not any(torch.is_tensor(x) and x.is_cuda for x in tree_leaves(asked)):
-            return asked  # a copy or a number, which the mock does give
+            returned = function(*args, **kwargs)
+        if not any(torch.is_tensor(x) and x.is_cuda for x in tree_leaves(returned)):
+            return returned  # a copy or a number, which the mock computes
         before = read_counts()
         args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
         if 'device' in kwargs:
             kwargs['device'] = 'cpu'
-        answer = tree_map_only(torch.Tensor, torch.Tensor.cuda, function(*args, **kwargs))
+        result = tree_map_only(torch.Tensor, torch.Tensor.cuda, function(*args, **kwargs))
         own_counts.subtract(read_counts() - before)
-        return answer
+        return result
 
 
 def read_counts():
-    """What has been asked for since the process began: a Counter."""
+    """The calls since the process began: a Counter."""
     with tempfile.NamedTemporaryFile() as file:
         mock.mock_dump(file.name.encode())
         lines = Path(file.name).read_text().splitlines()
@@ -95,14 +97,8 @@ def read_counts():
     return collections.Counter({name: int(n) for n, name in pairs}) + own_counts
 
 
-def load(script):
-    """A fresh copy of a script, for its settings are its globals."""
-    sys.modules.pop(script, None)
-    return importlib.import_module(script)
-
-
 def computed(batches):
-    """The same batches, their numbers true."""
+    """The same batches, with correct numbers."""
     def generator(*args, **kwargs):
         iterator = batches(*args, **kwargs)
         while True:
@@ -115,8 +111,8 @@ def computed(batches):
 
 
 def counted(training_batches, making, steps):
-    """The same batches; `making` gets what is asked for to make each, `steps` what is asked for
-    between one and the next, and what that takes of the CPU."""
+    """The same batches; the calls that make each batch are appended to `making`, the calls of each
+    step and its CPU time to `steps`."""
     def generator(*args):
         iterator = training_batches(*args)
         while True:
@@ -134,8 +130,8 @@ def counted(training_batches, making, steps):
     return generator
 
 
-def noticed(evaluate_and_log):
-    """The same, counted."""
+def counted_evaluation(evaluate_and_log):
+    """The same function, with its calls counted."""
     def evaluation(*args):
         own_counts['evaluation'] += 1
         evaluate_and_log(*args)
@@ -143,34 +139,36 @@ def noticed(evaluate_and_log):
 
 
 def some_answers(hidden_states, n_embd):
-    """Five states instead: a mask finds none on a GPU that computes nothing."""
+    """Five hidden states instead, because a mask selects none if nothing is computed."""
     def five(*args, **kwargs):
         try:
             list(hidden_states(*args, **kwargs))
-        except RuntimeError as error:  # where garbage says that there are 2 ** 60 of them
+        except RuntimeError as error:  # garbage may select 2 ** 60 of them
             if 'overflow' not in str(error):
                 raise
         targets = torch.empty(5, dtype=torch.int64, device='cuda')
-        text = torch.zeros(5, dtype=torch.int64)  # which there must be: on the CPU
+        text = torch.zeros(5, dtype=torch.int64)  # on the CPU, because it must be correct
         yield torch.empty(5, n_embd, device='cuda'), targets, text
     return five
 
 
 def count_run(script, arguments, out_dir):
-    """A run on the sample set -> what a step asks for, evaluations left out, what it takes to make
-    the first batch, and another one: each {name: mean}."""
-    module = load(script)
+    """A run on the sample -> the calls of a step without an evaluation, of making the first batch,
+    and of making another one: each {name: mean}."""
+    sys.modules.pop(script, None)  # a new copy of the script, whose functions are replaced
+    module = importlib.import_module(script)
+    more = module.head_settings if script == 'lm.pretrain' else model_settings
+    config = configure(vars(module), more=more, argv=[
+        *arguments, '--dataset=sample', '--device=cuda', f'--out_dir={out_dir}'])
     making = []
     steps = []
     module.batches = computed(module.batches)
     module.training_batches = counted(module.training_batches, making, steps)
-    module.evaluate_and_log = noticed(module.evaluate_and_log)
-    module.loop.fail_at_loss = lambda *args: None
-    settings = module.configure(vars(module), more=module.head_settings, argv=[
-        *arguments, '--dataset=sample', '--device=cuda', f'--out_dir={out_dir}'])
-    if script == 'pretrain':
-        module.hidden_states = some_answers(module.hidden_states, module.n_embd)
-    module.main(settings)
+    module.evaluate_and_log = counted_evaluation(module.evaluate_and_log)
+    loop.fail_at_loss = lambda *args: None
+    if script == 'lm.pretrain':
+        module.hidden_states = some_answers(module.hidden_states, config.n_embd)
+    module.main(config)
 
     chosen = [step for step in steps[FIRST_STEP:] if not step['evaluation']]
     if any(step['graph'] for step in chosen):
@@ -179,7 +177,7 @@ def count_run(script, arguments, out_dir):
 
 
 def mean(counts):
-    """Of Counters -> {name: mean}."""
+    """A list of Counters -> {name: mean}."""
     return {name: n / len(counts) for name, n in sum(counts, collections.Counter()).items()}
 
 
@@ -188,7 +186,7 @@ def row(*texts):
 
 
 def cells(counts, columns):
-    """A table's cells of some counts, rounded."""
+    """The cells of a table, rounded."""
     return [f'{sum(counts.get(name, 0) for name in COLUMNS[column]):.0f}' for column in columns]
 
 
@@ -197,14 +195,14 @@ def main():
     torch.cuda.CUDAGraph = Graph
     torch.cuda.graph = lambda graph, pool: contextlib.nullcontext()
     steps = [
-        'What training asks of a GPU, counted on a mock of the CUDA runtime, PyTorch '
-        f'{torch.__version__} (`bash runs/cuda_mock.sh`), on the sample set. The host: '
+        'Calls of training to CUDA, counted on a mock of the CUDA runtime, PyTorch '
+        f'{torch.__version__} (`bash runs/cuda_mock.sh`), on the sample. The host: '
         f'{hardware_name("cpu")}.',
         '',
-        'A step: batches of 256 reviews, of 32 with the usual trunk, of 16 blocks of a language '
-        'model; how batches are made is left out. With graphs: in the steps whose shape has come '
-        'three times before. Host: CPU time of PyTorch and Python, where a kernel costs nothing '
-        'and, with graphs, the launch of one neither.',
+        'A step has a batch of 256 texts, of 32 with the default model, or of 16 blocks with a '
+        'language model; making batches is left out. With graphs, the steps are counted whose '
+        'shape has come three times before. Host: CPU time of PyTorch and Python; kernels and '
+        'graph launches take none here.',
         '',
         row('a step of', *COLUMNS, 'host, ms'),
         '| --- ' * (len(COLUMNS) + 2) + '|',
@@ -212,8 +210,8 @@ def main():
     columns = [column for column in COLUMNS if column not in ('matrix products', 'graphs')]
     batches = [
         '',
-        'Making batches: the first one of an epoch, for which train.py makes a pool of up to 50, '
-        f'and on average each of the next {N_BATCHES}.',
+        'Making batches: the first one of an epoch, with which train.py makes a pool of up to 50, '
+        f'and the mean of the next {N_BATCHES}.',
         '',
         row('a batch of', *columns),
         '| --- ' * (len(columns) + 1) + '|',
@@ -221,7 +219,7 @@ def main():
     for script, arguments, others in ROWS:
         with tempfile.TemporaryDirectory() as folder:
             step, first_batch, batch = count_run(script, [*arguments, *others], folder)
-        name = ' '.join([f'{script}.py', *arguments])
+        name = ' '.join([f'{script.replace(".", "/")}.py', *arguments])
         steps.append(row(name, *cells(step, COLUMNS), f'{step["milliseconds"]:.2f}'))
         if name in BATCHES_OF:
             batches.append(row(f'{name}, the first', *cells(first_batch, columns)))

@@ -1,26 +1,25 @@
-"""The runs of runs/matched.sh -> how far each ends from CE of the same seed, as table and figure.
+"""The runs of matched.sh -> how far each ends from CE of the same seed, as a table and a figure.
 
-    python runs/matched.py out/losses    FOLDER/matched/<variant>/seed<k>, FOLDER/balanced/ce and
-                                         FOLDER/float64 -> FOLDER/matched.md and matched.png;
-                                         results/losses by default
+    python -m results.losses.matched.distances              of the kept runs in results/losses
+    python -m results.losses.matched.distances out/losses   FOLDER/matched/<variant>/seed<k>,
+        FOLDER/balanced/ce and FOLDER/float64 -> FOLDER/matched/distances.md and distances.png
 
-A variant that trains as CE does ends as far from it as CE with one weight nudged by 1e-7 does:
-rounding differs, and training magnifies it. CE with clipping is that of balanced/, of the same
-rate. The last row, CE of another seed, says how far apart unrelated runs are.
+A variant that trains as CE does ends as far from it as CE with one weight nudged by 1e-7: they
+differ in rounding, which training magnifies. CE with clipping is that of balanced/, at the same
+learning rate. The last row, CE of another seed, shows how far apart unrelated runs are.
 """
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-from nanoloss.settings import fail  # noqa: E402
-from nanoloss.stats import half_interval  # noqa: E402
+from nanoloss.runs import finished_runs
+from nanoloss.settings import fail
+from nanoloss.stats import half_interval
 
 matplotlib.use('agg')
 
@@ -33,28 +32,32 @@ VARIANTS = {  # {folder: name}, in the order of the table
     'balanced/ce': 'CE, clipped',
 }
 OTHER_SEED = 'CE, another seed'
+SCRIPT = 'results/losses/matched/matched.sh'
 
 
 @dataclass
 class Distances:
-    """How far the runs of a variant end from those of CE: a number a seed each, on test."""
+    """How far the runs of a variant end from those of CE on test: a number per seed each."""
     name: str
     rms: list               # root mean square of the difference in log-odds
-    disagreement: list      # reviews that the two classify differently, %
+    disagreement: list      # reviews that the two label differently, %
     gain: np.ndarray        # accuracy - that of CE, points
 
 
-def read_predictions(run):
-    """A run's folder -> the log-odds of class 1, float64 [reviews], and the labels, on test."""
-    try:
-        with np.load(run / 'preds.npz') as preds:
-            logits = preds['test_logits'].astype(float)
-            labels = preds['test_labels']
-    except FileNotFoundError:
-        fail(f'{run} is no finished run; bash runs/matched.sh makes it')
+def read_group(folder):
+    """A group's folder -> {seed: its run}. Fails if there is none."""
+    runs = {run.config['seed']: run for run in finished_runs(folder)}
+    if not runs:
+        fail(f'{folder}: there is no finished run; make it with: bash {SCRIPT}')
+    return runs
+
+
+def log_odds_of(run):
+    """The log-odds of class 1 on test, float64 [reviews]."""
+    logits = run.arrays['test_logits'].astype(float)
     if logits.shape[1] == 1:
-        return logits[:, 0], labels
-    return logits[:, 1] - logits[:, 0], labels
+        return logits[:, 0]
+    return logits[:, 1] - logits[:, 0]
 
 
 def measure(name, runs, ce_runs, labels):
@@ -72,16 +75,20 @@ def measure(name, runs, ce_runs, labels):
     return Distances(name, rms, disagreement, np.array(gain))
 
 
-def compare_variants(folder, seeds):
+def compare_variants(folder):
     """The folder of all runs -> Distances of each variant, and the number of test reviews."""
-    ce_runs = []
-    for seed in seeds:
-        log_odds, labels = read_predictions(folder / 'matched/ce' / seed)
-        ce_runs.append(log_odds)
+    ce_group = read_group(folder / 'matched/ce')
+    if len(ce_group) < 2:
+        fail(f'{folder}/matched/ce: there is one run, wanted are two; bash {SCRIPT}')
+    ce_runs = [log_odds_of(run) for run in ce_group.values()]
+    labels = next(iter(ce_group.values())).arrays['test_labels']
 
     rows = []
     for variant, name in VARIANTS.items():
-        runs = [read_predictions(folder / variant / seed)[0] for seed in seeds]
+        group = read_group(folder / variant)
+        if not ce_group.keys() <= group.keys():
+            fail(f'{folder / variant}: there is no run for each seed of {folder}/matched/ce')
+        runs = [log_odds_of(group[seed]) for seed in ce_group]
         rows.append(measure(name, runs, ce_runs, labels))
     shifted = ce_runs[1:] + ce_runs[:1]
     rows.append(measure(OTHER_SEED, shifted, ce_runs, labels))
@@ -89,14 +96,13 @@ def compare_variants(folder, seeds):
 
 
 def in_double_precision(folder):
-    """A sentence on the one epoch of CE and of matched BCE that was computed in float64."""
+    """A sentence on the one epoch of CE and of matched BCE in float64."""
     val_losses = []
     log_odds = []
     for name in ('ce', 'bce_matched'):
-        run = folder / 'float64' / name / 'seed0'
-        log_odds.append(read_predictions(run)[0])
-        last_line = (run / 'log.jsonl').read_text().splitlines()[-1]
-        val_losses.append(json.loads(last_line)['val_loss'])
+        run = read_group(folder / 'float64' / name)[0]
+        log_odds.append(log_odds_of(run))
+        val_losses.append(run.log[-1]['val_loss'])
     difference = np.abs(log_odds[0] - log_odds[1]).max()
     return (f'One epoch in float64: val loss {val_losses[0]:.16f} with CE, {val_losses[1]:.16f} '
             f'with matched BCE; the largest difference of a test log-odds is {difference:.1g} '
@@ -110,18 +116,18 @@ def mean_and_range(values, digits):
 
 
 def make_table(rows, n_reviews, n_seeds):
-    """The distances, a row a variant: lines of Markdown."""
+    """The distances, one row per variant: lines of Markdown."""
     lines = [
-        f'Test, {n_reviews:,} reviews, {n_seeds} seeds; each run beside the CE run of its seed: '
-        'mean (lowest to highest), and the mean difference in accuracy with its 95 % interval for '
-        'other seeds (t of the pairs).',
+        f'Each run compared with the CE run of its seed on test ({n_reviews:,} reviews, {n_seeds} '
+        'seeds): mean (lowest to highest), and the mean difference in accuracy with its 95 % '
+        'interval for other seeds (paired t).',
         '',
-        '| | root mean square of the difference in log-odds | decided otherwise, % '
+        '| | root mean square of the difference in log-odds | other labels, % '
         '| accuracy − CE, points |',
         '| --- | --- | --- | --- |',
     ]
     for row in rows:
-        gain = ''  # between seeds, its mean is 0
+        gain = ''  # between seeds its mean is 0
         if row.name != OTHER_SEED:
             mean = row.gain.mean()
             half = half_interval(row.gain)
@@ -133,7 +139,8 @@ def make_table(rows, n_reviews, n_seeds):
 
 
 def draw(rows):
-    """A dot a seed: at the left how often it differs from CE, at the right what that is worth."""
+    """Draw a dot per seed: how often its labels differ from those of CE, and the difference in
+    accuracy."""
     figure = Figure(figsize=(9, 3.4), layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
     for height, row in enumerate(rows):
@@ -144,7 +151,7 @@ def draw(rows):
             right.plot(row.gain, heights, 'o', color=color, alpha=0.6)
             right.plot(row.gain.mean(), height, '|', color='black', ms=18)
     right.axvline(0, color='black', lw=0.6)
-    left.set(xlabel='test reviews decided otherwise\nthan by CE of the same seed, %')
+    left.set(xlabel='test reviews with another label\nthan from CE of the same seed, %')
     left.set(xlim=(0, None))
     right.set(xlabel='accuracy on test − that of CE\nof the same seed, points (bar: mean)')
     left.set_yticks(range(len(rows)), [row.name for row in rows])
@@ -152,19 +159,15 @@ def draw(rows):
     return figure
 
 
-def main():
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / 'results/losses'
-    seeds = sorted(path.name for path in (folder / 'matched/ce').glob('seed*'))
-    if len(seeds) < 2:
-        fail(f'{folder}/matched/ce: there are no two runs; bash runs/matched.sh makes them')
-    rows, n_reviews = compare_variants(folder, seeds)
-    lines = make_table(rows, n_reviews, len(seeds))
+def main(folder):
+    rows, n_reviews = compare_variants(folder)
+    lines = make_table(rows, n_reviews, len(rows[0].rms))
     lines += ['', in_double_precision(folder)]
     table = '\n'.join(lines) + '\n'
-    (folder / 'matched.md').write_text(table, 'utf-8')
-    draw(rows).savefig(folder / 'matched.png', dpi=110)
+    (folder / 'matched/distances.md').write_text(table, 'utf-8')
+    draw(rows).savefig(folder / 'matched/distances.png', dpi=110)
     print(table, end='')
 
 
 if __name__ == '__main__':
-    main()
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else 'results/losses'))

@@ -1,33 +1,30 @@
-"""What a second of training buys: accuracy against seconds, a dot a run.
+"""A figure of accuracy by seconds of training, with a dot for each run.
 
-    python runs/seconds.py FIGURE.png NAME=FOLDER ...      FOLDER/seed<k>/, a color a name
+    python -m results.best.seconds FIGURE.png NAME=FOLDER ...     the runs FOLDER/seed<k> of a name
 
-Accuracy is that of val and test together; seconds are those of the whole run, evaluation included,
-on the cores that it had, and logarithmic.
+Accuracy is that of val and test together. Seconds are those of the whole run, with its evaluations,
+on a logarithmic axis.
 """
-import json
 import sys
-from pathlib import Path
 
+import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import matplotlib
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-from nanoloss.settings import fail  # noqa: E402
-from nanoloss.figures import COLORS, STYLE  # noqa: E402
+from nanoloss.figures import COLORS, STYLE
+from nanoloss.runs import finished_runs
+from nanoloss.settings import fail
 
 matplotlib.use('agg')
 
 
 def read_runs(folder):
-    """-> seconds and accuracy in %, a pair for each finished run."""
+    """The seconds and the accuracy in % of each finished run."""
     pairs = []
-    for path in sorted(Path(folder).glob('seed*/result.json')):
-        result = json.loads(path.read_text())
-        splits = [result['last'][split] for split in ('val', 'test')]
+    for run in finished_runs(folder):
+        splits = [run.result['last'][split] for split in ('val', 'test')]
         accuracy = sum(split['correct'] for split in splits) / sum(split['n'] for split in splits)
-        pairs.append((result['seconds'], 100 * accuracy))
+        pairs.append((run.result['seconds'], 100 * accuracy))
     if not pairs:
         fail(f'{folder}: there is no finished run')
     return pairs
@@ -35,7 +32,7 @@ def read_runs(folder):
 
 def main():
     if len(sys.argv) < 3 or not all('=' in argument for argument in sys.argv[2:]):
-        fail('usage: python runs/seconds.py FIGURE.png NAME=FOLDER ...')
+        fail('usage: python -m results.best.seconds FIGURE.png NAME=FOLDER ...')
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4))
         ax = figure.subplots()
@@ -51,7 +48,7 @@ def main():
         ax.set(xscale='log', xlabel='seconds, logarithmic', ylabel='accuracy, %')
         ax.xaxis.set_major_formatter('{x:g}')
         ax.set_xlim(right=6 * ax.get_xlim()[1])  # room for the names
-        ax.set_title('What a second buys')
+        ax.set_title('Accuracy by seconds of training')
         figure.savefig(sys.argv[1], dpi=110)
 
 

@@ -1,13 +1,13 @@
-"""The learning rates that a loss was tried at -> the best one of each, as table, figure and list.
+"""Runs of each loss at several learning rates -> the best rate of each: a table, a figure, a list.
 
-    python runs/sweep.py out/losses    FOLDER/sweep/<loss>/<rate>/seed<k> -> FOLDER/sweep.md,
-                                       sweep.png and best_rates.txt; results/losses by default
+    python -m results.losses.sweep              of the kept runs in results/losses
+    python -m results.losses.sweep out/losses   FOLDER/sweep/<loss>/<rate>/seed<k> ->
+                                                FOLDER/sweep.md, sweep.png and best_rates.txt
 
-Best is the highest accuracy on val after the last epoch, the mean of the seeds. Of a data set that
-`prepare.py --dev` made, all of which is cut out of the training side, test counts with val. With a
-seed or three a rate, differences of a few tenths of a point are chance.
+The best rate has the highest accuracy on val after the last epoch, averaged over the seeds. A data
+set made by `prepare.py --dev` consists of training texts alone, so there test counts with val. With
+one to three seeds per rate, differences of a few tenths of a point are noise.
 """
-import json
 import sys
 from pathlib import Path
 from statistics import mean
@@ -15,30 +15,30 @@ from statistics import mean
 import matplotlib
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-from nanoloss.settings import fail  # noqa: E402
+from nanoloss.runs import finished_runs
+from nanoloss.settings import fail
 
 matplotlib.use('agg')
 
 
 def read_accuracies(folder):
-    """The sweep's folder -> {loss: {rate: mean accuracy in %}}, and on what it was taken."""
+    """The folder sweep/ -> {loss: {rate: mean accuracy in %}}, and the texts that it was measured
+    on."""
     accuracies = {}
     judged_on = ''
-    for path in sorted(folder.glob('*/*/seed*/result.json')):
-        loss, rate = path.parts[-4:-2]
-        dataset = json.loads((path.parent / 'config.json').read_text())['dataset']
-        splits = ['val', 'test'] if dataset.endswith('_dev') else ['val']
-        last = json.loads(path.read_text())['last']
-        n_reviews = sum(last[split]['n'] for split in splits)
-        correct = sum(last[split]['correct'] for split in splits)
-        accuracies.setdefault(loss, {}).setdefault(float(rate), []).append(
-            100 * correct / n_reviews)
-        judged_on = f'{" and ".join(splits)} of {dataset}, {n_reviews:,} texts'
-    for by_rate in accuracies.values():
-        for rate, runs in by_rate.items():
-            by_rate[rate] = mean(runs)
+    for group in sorted(folder.glob('*/*')):
+        loss, rate = group.parts[-2:]
+        of_runs = []
+        for run in finished_runs(group):
+            dataset = run.config['dataset']
+            splits = ['val', 'test'] if dataset.endswith('_dev') else ['val']
+            last = run.result['last']
+            n_texts = sum(last[split]['n'] for split in splits)
+            correct = sum(last[split]['correct'] for split in splits)
+            of_runs.append(100 * correct / n_texts)
+            judged_on = f'{" and ".join(splits)} of {dataset}, {n_texts:,} texts'
+        if of_runs:
+            accuracies.setdefault(loss, {})[float(rate)] = mean(of_runs)
     return accuracies, judged_on
 
 
@@ -48,10 +48,10 @@ def find_best_rates(accuracies):
 
 
 def make_table(accuracies, best_rates, rates, judged_on):
-    """A row a loss and a column a rate, the best rate in bold: Markdown."""
+    """A row per loss and a column per rate, with the best rate in bold: Markdown."""
     header = ' | '.join(f'{rate:g}' for rate in rates)
     lines = [
-        f'Accuracy, %, on {judged_on}, after the last epoch; mean of the seeds.',
+        f'Accuracy in % on {judged_on}, after the last epoch, averaged over the seeds.',
         '',
         f'| loss | {header} |',
         '| --- ' * (len(rates) + 1) + '|',
@@ -65,7 +65,7 @@ def make_table(accuracies, best_rates, rates, judged_on):
 
 
 def draw(accuracies, best_rates, rates, judged_on):
-    """A line a loss over the rates, with a dot at the best."""
+    """Draw a line per loss over the rates, with a dot at the best."""
     figure = Figure(figsize=(7, 4), layout='constrained')
     ax = figure.subplots()
     for loss, by_rate in accuracies.items():
@@ -82,15 +82,15 @@ def draw(accuracies, best_rates, rates, judged_on):
     return figure
 
 
-def main():
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / 'results/losses'
+def main(folder):
     accuracies, judged_on = read_accuracies(folder / 'sweep')
     if not accuracies:
-        fail(f'{folder}/sweep: there is no finished run; bash runs/sweep.sh makes them')
+        fail(f'{folder}/sweep: there is no finished run; make them with: bash runs/sweep.sh')
     rates = sorted(next(iter(accuracies.values())))
     for loss, by_rate in accuracies.items():
         if sorted(by_rate) != rates:
-            fail(f'{folder}/sweep/{loss}: its finished runs are not of the rates of the others')
+            fail(f'{folder}/sweep/{loss}: its finished runs have other rates than those of the '
+                 'other losses')
     best_rates = find_best_rates(accuracies)
 
     table = make_table(accuracies, best_rates, rates, judged_on)
@@ -102,4 +102,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else 'results/losses'))

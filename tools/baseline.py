@@ -1,29 +1,29 @@
-"""data -> out/<data set>/<kind>/seed<k>/: bags of words with a linear classifier, as finished runs.
+"""data -> out/<data set>/<kind>/seed<k>/: linear classifiers on bags of words, as finished runs.
 
-    python baseline.py --dataset=imdb        four kinds -> out/imdb/<kind>
+    python -m tools.baseline --dataset=imdb      four kinds -> out/imdb/<kind>
     python evaluate.py out/imdb/nbsvm out/bce out/ce --out_dir=out      beside networks
 
-A table of networks should have the line that says whether it was worth training one. The kinds, all
-of them on words and pairs of words; the SVMs are one-vs-rest:
+A table of networks should show whether training one was worth it. All kinds use words and pairs of
+words; the SVMs are one-vs-rest:
 - tfidf_lr: TF-IDF, logistic regression
 - tfidf_svm: TF-IDF, linear SVM
-- nbsvm: naive Bayes' weights, linear SVM (Wang and Manning 2012)
-- tfidf_chars_svm: TF-IDF of words, concatenated with that of n-grams of 2 to 5 characters within
+- nbsvm: naive Bayes weights, linear SVM (Wang and Manning 2012)
+- tfidf_chars_svm: TF-IDF of words, concatenated with TF-IDF of n-grams of 2 to 5 characters within
   words, linear SVM; it also suits scripts without spaces between words
 
 Notable:
-- Texts are decoded from the data set's own tokens, so split and dropped texts are the networks'.
-- The constants are chosen on val: by accuracy or, of several labels a review, by micro F1, for all
-  labels of a review right at once says little where most have none. So the accuracy on val is a
-  little too high.
-- The weights are not kept: predict.py and serve.py do not take these runs.
+- Texts are decoded from the tokens of the data set, so the split is that of the networks.
+- The constants are chosen on val, by accuracy. If a text has several labels, they are chosen by
+  micro F1, because few texts have all labels right when most have none. So the accuracy on val is
+  slightly too high.
+- The weights are not kept, so predict, export and serve do not take these runs.
 """
-import hashlib
 import math
 import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 from nanoloss import is_out_of_memory  # before torch: it sets how OpenMP threads wait
 import numpy as np
@@ -38,23 +38,23 @@ from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
 from model import is_correct, make_head
-from nanoloss.settings import check_bounds, configure, fail
-from nanoloss.data import SPLITS, class_share, describe_data, draw_reviews, load_data
+from nanoloss import loop
+from nanoloss.data import SPLITS, class_share, describe_data, load_data, sample_texts
 from nanoloss.devices import hardware_name
-from nanoloss.files import (
-    claim_run, current_commit, locked_folder, write_file, write_json, write_json_lines)
+from nanoloss.files import current_commit, write_file, write_json, write_json_lines
+from nanoloss.settings import check_bounds, configure, fail, updated
 from nanoloss.stats import fit_temperature
 from nanoloss.tokenizer import decode, tokenizer
 
 # -----------------------------------------------------------------------------
-dataset = 'imdb'  # made by prepare.py
+dataset = 'imdb'  # a data set made by prepare.py
 data_dir = 'data'  # the folder of data sets
-out_dir = ''  # gets a folder a kind; '' is out/ and the data set's name
-n_train = 0  # so many training reviews are used, those that train.py draws by this seed; 0: all
-seed = 0  # of that draw; nothing else is drawn
-kinds = 'tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm'  # which are fitted
-c_values = ''  # inverse strengths of regularization to choose from, as 0.1,1,10; '': GRIDS below
-overwrite = False  # throw away what is in a run's folder
+out_dir = ''  # one folder per kind goes here ('': out/ and the name of the data set)
+n_train = 0  # training texts to use, the same as train.py samples with this seed (0: all)
+seed = 0  # of that sample; nothing else is random
+kinds = 'tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm'  # the kinds to fit
+c_values = ''  # inverse regularization strengths to choose from, as 0.1,1,10 ('': GRIDS below)
+overwrite = False  # delete what is in a run's folder
 # -----------------------------------------------------------------------------
 GRIDS = {  # of C, for each kind
     'tfidf_lr': [1, 3, 10, 30, 100, 300, 1000],
@@ -62,39 +62,37 @@ GRIDS = {  # of C, for each kind
     'nbsvm': [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3],
     'tfidf_chars_svm': [0.03, 0.1, 0.3, 1, 3],  # 10 is no better on val, and takes half of the time
 }
-# of nbsvm: the SVM alone, and the paper's interpolation between it and naive Bayes
-BETAS = [1, 0.25]
-# what may differ between a finished run and the command that finds it
-MAY_DIFFER = {'out_dir', 'data_dir', 'overwrite', 'hardware', 'sklearn', 'commit'}
+BETAS = [1, 0.25]  # of nbsvm: the SVM alone, and the paper's interpolation with naive Bayes
 
 
 # Settings
 
-def read_kinds():
+def read_kinds(config):
     """The setting kinds -> a list of names."""
-    names = [name.strip() for name in kinds.split(',')]
+    names = [name.strip() for name in config.kinds.split(',')]
     for name in names:
         if name not in GRIDS:
             fail(f'kinds: there is no {name!r}; there are {", ".join(GRIDS)}')
     return names
 
 
-def read_c_values():
-    """The setting c_values -> numbers in ascending order; none where it is ''."""
-    if not c_values:
+def read_c_values(config):
+    """The setting c_values -> numbers in ascending order; none if it is ''."""
+    if not config.c_values:
         return []
     try:
-        values = sorted({float(value) for value in c_values.split(',')})
+        values = sorted({float(value) for value in config.c_values.split(',')})
     except ValueError:
-        fail(f'c_values wants numbers with commas between them, such as 0.1,1,10, not {c_values!r}')
+        fail('c_values wants numbers with commas between them, such as 0.1,1,10, '
+             f'not {config.c_values!r}')
     if not all(0 < value < math.inf for value in values):
-        fail(f'c_values must be above 0 and finite, not {c_values!r}')
+        fail(f'c_values must be above 0 and finite, not {config.c_values!r}')
     return values
 
 
-def candidates(kind):
+def candidates(config, kind):
     """The constants to choose from, [{name: value}], the strongest regularization first."""
-    grid = read_c_values() or GRIDS[kind]
+    grid = read_c_values(config) or GRIDS[kind]
     if kind == 'nbsvm':
         return [{'C': C, 'beta': beta} for C in grid for beta in BETAS]
     return [{'C': C} for C in grid]
@@ -112,11 +110,12 @@ def read_texts(data, meta):
 
 
 def count_terms(texts, **settings):
-    """Texts -> {split: sparse counts [reviews, terms]} of the terms that occur in train.
+    """Texts -> {split: sparse counts [texts, terms]} of the terms that occur in train.
 
-    settings: of `CountVectorizer`, which define a term. Raises ValueError if train has none."""
-    # Terms that occur in one review only are most of a large vocabulary and say little. With few
-    # reviews, there are too few terms to lose any.
+    settings: those of `CountVectorizer` that define a term. Raises ValueError if train has none.
+    """
+    # terms that occur in one text only are most of a large vocabulary and say little, but a small
+    # training split has no terms to spare
     min_df = 2 if len(texts['train']) >= 5000 else 1
     vectorizer = CountVectorizer(min_df=min_df, **settings)
     counts = {'train': vectorizer.fit_transform(texts['train'])}
@@ -125,27 +124,27 @@ def count_terms(texts, **settings):
     return counts
 
 
-def count_words(texts):
+def count_words(dataset, texts):
     """Counts of words and pairs of words, see `count_terms`."""
     try:
         counts = count_terms(texts, ngram_range=(1, 2))
     except ValueError as error:
-        fail(f'{dataset}: the training reviews have no words to count ({error})')
+        fail(f'{dataset}: the training texts have no words to count ({error})')
     sizes = ', '.join(f'{counts[name].shape[0]:,} {name}' for name in SPLITS)
     print(f'{dataset}: {sizes}; {counts["train"].shape[1]:,} words and pairs')
     return counts
 
 
 def weigh(counts):
-    """Counts -> TF-IDF, {split: sparse [reviews, terms]}; each row has norm 1."""
+    """Counts -> TF-IDF, {split: sparse [texts, terms]}; each row has norm 1."""
     tfidf = TfidfTransformer(sublinear_tf=True).fit(counts['train'])
     return {name: tfidf.transform(split) for name, split in counts.items()}
 
 
 def make_features(kind, texts, counts):
-    """Texts and counts of their words -> the features of a kind, {split: sparse [reviews,
+    """Texts and the counts of their words -> the features of a kind, {split: sparse [texts,
     features]}."""
-    if kind == 'nbsvm':  # a word is in a review or not
+    if kind == 'nbsvm':  # whether a text has a word
         return {name: (split > 0).astype(float) for name, split in counts.items()}
     features = weigh(counts)
     if kind == 'tfidf_chars_svm':  # in float32, since long texts have thousands of n-grams
@@ -159,19 +158,19 @@ def make_features(kind, texts, counts):
 # Fitting: a linear function of the features for each output
 
 def naive_bayes_weights(x, target):
-    """The log-count ratio of each word, float [words], between the reviews of the target and all
-    others, each count increased by 1. x sparse [reviews, words], target bool [reviews]."""
+    """The log-count ratio of each word, float [words], between the texts of the target and all
+    others, each count increased by 1. x sparse [texts, words], target bool [texts]."""
     p = np.asarray(x[target].sum(0)).ravel() + 1
     q = np.asarray(x[~target].sum(0)).ravel() + 1
     return np.log((p / p.sum()) / (q / q.sum()))
 
 
 def fit_output(kind, x, target, C, beta=1):
-    """Fit one output -> its weights [words] and its bias. x sparse [reviews, words], target bool
-    [reviews]."""
+    """Fit one output -> its weights [words] and its bias. x sparse [texts, words], target bool
+    [texts]."""
     n_true = target.sum()
     n_false = len(target) - n_true
-    if n_true == 0 or n_false == 0:  # a label that no training review has, or all have
+    if n_true == 0 or n_false == 0:  # no training text has the label, or all have it
         log_odds = math.log((n_true + 1) / (n_false + 1))  # the rule of succession
         bias = log_odds if kind == 'tfidf_lr' else math.copysign(1, log_odds)
         return np.zeros(x.shape[1]), bias
@@ -190,7 +189,7 @@ def fit_output(kind, x, target, C, beta=1):
     ratios = naive_bayes_weights(x, target)
     svm.fit(x @ scipy.sparse.diags(ratios), target)
     weights = svm.coef_[0]
-    # with equal weights for all words, what is left is naive Bayes
+    # equal weights for all words would be naive Bayes
     weights = beta * weights + (1 - beta) * abs(weights).mean()
     return ratios * weights, svm.intercept_[0]
 
@@ -198,8 +197,8 @@ def fit_output(kind, x, target, C, beta=1):
 def fit(kind, x, labels, n_class, constants):
     """Fit all outputs -> weights [words, outputs] and biases [outputs].
 
-    x sparse [reviews, words]; labels int [reviews] or, of several a review, 0 and 1
-    [reviews, classes]. Two classes have one output, that of class 1.
+    x sparse [texts, words]; labels int [texts] or, if a text has several labels, 0 and 1
+    [texts, classes]. Two classes have one output, that of class 1.
     """
     if kind == 'tfidf_lr' and labels.ndim == 1 and n_class > 2:
         model = LogisticRegression(**constants, max_iter=1000).fit(x, labels)  # one softmax
@@ -218,18 +217,18 @@ def fit(kind, x, labels, n_class, constants):
 # From outputs to the logits of a head
 
 def choose_head(kind, meta):
-    """The name of the head in model.py that reads a kind's logits as they are meant."""
+    """The name of the head in model.py whose logits have the meaning of this kind's outputs."""
     if meta['multi_label']:
         return 'bce'
     if kind == 'tfidf_lr':
         return 'bce' if len(meta['classes']) == 2 else 'ce'
-    # An SVM's margin of 1 is where its loss ends, and no log-odds. The square head's logits are
-    # none either, so evaluate.py judges its probabilities after temperature scaling only.
+    # margins are not log-odds; the logits of the square head are not either, so evaluate.py judges
+    # the probabilities after temperature scaling only
     return 'square'
 
 
 def predict(kind, weights, biases, features, meta):
-    """-> {split: logits float16 [reviews, outputs of the head]}, as preds.npz stores them."""
+    """-> {split: logits float16 [texts, outputs of the head]}, as preds.npz stores them."""
     logits = {}
     for name, x in features.items():
         outputs = torch.from_numpy(x @ weights + biases)
@@ -242,19 +241,20 @@ def predict(kind, weights, biases, features, meta):
 def scale_margins(head, logits, val_labels):
     """Divide the margins of several labels by the temperature that is best on val.
 
-    The only head for several labels takes its logits for log-odds, which margins are once their
-    scale has been fitted. No decision changes."""
+    The head for several labels reads logits as log-odds, and scaled margins approximate these. No
+    decision changes.
+    """
     temperature = fit_temperature(head.probs, logits['val'], torch.from_numpy(val_labels).long())
     for name in logits:
         logits[name] = (logits[name].float() / temperature).half()
 
 
-def choose(kind, head, features, labels, meta):
+def choose(config, kind, head, features, labels, meta):
     """Fit with all candidates -> the logits of the best on val, its constants with the figure on
     val, and those of all candidates."""
     best = None
     tried = []
-    for constants in candidates(kind):
+    for constants in candidates(config, kind):
         weights, biases = fit(kind, features['train'], labels['train'], len(meta['classes']),
                               constants)
         logits = predict(kind, weights, biases, features, meta)
@@ -272,7 +272,7 @@ def choose(kind, head, features, labels, meta):
 
 
 def score(head, logits, labels):
-    """Figures of a split, from its logits as stored; no loss where they are margins."""
+    """Figures of a split, from its logits as stored. Margins have no loss."""
     logits = logits.float()
     labels = torch.from_numpy(labels).long()
     correct = int(is_correct(head.probs(logits), labels).sum())
@@ -287,12 +287,15 @@ def score(head, logits, labels):
 # Runs
 
 def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
-    """Fit a kind and fill its folder; result.json is written last and says that it is complete."""
+    """Fit a kind and fill its folder. result.json is written last: a run that has it is complete.
+
+    counts: of the words, which took count_seconds.
+    """
     started = time.perf_counter() - count_seconds
-    head = make_head(**config, n_embd=1)  # for its probs and its loss
+    head = make_head(**vars(config), n_features=1)  # for its probs and its loss
     labels = {name: np.array(data[name].labels) for name in SPLITS}
     features = make_features(kind, texts, counts)
-    logits, best, tried = choose(kind, head, features, labels, meta)
+    logits, best, tried = choose(config, kind, head, features, labels, meta)
     if meta['multi_label'] and kind != 'tfidf_lr':
         scale_margins(head, logits, labels['val'])
 
@@ -304,7 +307,7 @@ def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
         if data[name].groups is not None:
             arrays[f'{name}_groups'] = np.array(data[name].groups)
         figures[name] = score(head, logits[name], labels[name])
-    n_val = len(labels['val'])  # as train.py, the figures of train are of as many reviews
+    n_val = len(labels['val'])  # train.py evaluates as many training texts
     figures['train'] = score(head, logits['train'][:n_val], labels['train'][:n_val])
     val_labels = torch.from_numpy(labels['val']).long()
     figures['temperature'] = fit_temperature(head.probs, logits['val'], val_labels)
@@ -313,7 +316,7 @@ def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
     write_file(folder / 'preds.npz', lambda file: np.savez_compressed(file, **arrays))
     write_json_lines(folder / 'log.jsonl', [{
         'epoch': 1,
-        'step': None,  # there are none to count
+        'step': None,  # there are no steps to count
         'train_loss': figures['train']['loss'],
         'train_acc': figures['train']['accuracy'],
         'val_loss': figures['val']['loss'],
@@ -321,8 +324,8 @@ def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
         'seconds': seconds,
     }])
     write_json(folder / 'result.json', {
-        'head': config['head'],
-        'seed': seed,
+        'head': config.head,
+        'seed': config.seed,
         'kind': kind,
         'chosen': best,
         'tried': tried,
@@ -337,66 +340,70 @@ def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
           f'test {100 * figures["test"]["accuracy"]:.2f}  {seconds:.0f} s', flush=True)
 
 
-def describe(settings, meta):
-    """config.json but for the head: the settings, with which code, on which data."""
-    config = {name: value for name, value in settings.items() if name != 'kinds'}
-    return {
-        **config,
+def run_settings(config, meta):
+    """The config of all runs of this command: its settings, the machine, the code and the data."""
+    settings = {name: value for name, value in vars(config).items() if name != 'kinds'}
+    facts = {
         'hardware': hardware_name('cpu'),
         'sklearn': sklearn.__version__,
         'commit': current_commit(),
-        'baseline_code': hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16],
         **describe_data(meta),
     }
+    return SimpleNamespace(**settings, **facts)
 
+
+def fit_all(config, kinds, data, meta):
+    """Fit all kinds, each in its folder; skip finished runs."""
+    counts = None
+    for kind in kinds:
+        run_config = updated(config, head=choose_head(kind, meta),
+                             out_dir=f'{config.out_dir}/{kind}')
+        with loop.run_folder(run_config) as folder:
+            if folder is None:
+                continue
+            if counts is None:  # all kinds share them
+                started = time.perf_counter()
+                texts = read_texts(data, meta)
+                counts = count_words(config.dataset, texts)
+                count_seconds = time.perf_counter() - started
+            fit_run(folder, kind, run_config, data, meta, texts, counts, count_seconds)
+
+
+# Command
 
 def reserve_blas_buffer():
-    """Make SciPy's OpenBLAS, which L-BFGS calls, allocate its buffer of 32 MB, which it keeps.
+    """Let SciPy's OpenBLAS, which L-BFGS calls, allocate its buffer of 32 MB, which it keeps.
 
     Later, memory may be short, and OpenBLAS 0.3.30 then retries forever. NumPy allocates 64 MB
-    first, and raises MemoryError if there is too little."""
+    first, and raises MemoryError if there is too little.
+    """
     np.empty(2 ** 26, np.uint8)
     scipy.linalg.cholesky(np.eye(3))
 
 
-def main(settings):
-    # where C is large, an SVM may stop before its optimum; val judges what it has reached
+def main(config):
+    # with a large C, an SVM may stop before its optimum; val judges what it has reached
     warnings.simplefilter('ignore', ConvergenceWarning)
-    names = read_kinds()
-    read_c_values()  # before anything is done, a mistake in them ends the program
-    check_bounds(settings, [(['n_train', 'seed'], 0, math.inf)])
-    if seed and not n_train:  # a second run of the same would count as one of another draw
-        fail('seed draws the n_train reviews; of all reviews, nothing is drawn')
-    data, meta = load_data(Path(data_dir) / dataset)
-    data['train'] = draw_reviews(data['train'], n_train, seed)
+    kinds = read_kinds(config)
+    read_c_values(config)  # a mistake ends the program before the data are read
+    check_bounds(config, [(['n_train', 'seed'], 0, math.inf)])
+    if config.seed and not config.n_train:  # a second run would count as another sample
+        fail('seed samples the n_train texts; all texts need no sample')
+    data, meta = load_data(Path(config.data_dir) / config.dataset)
+    data['train'] = sample_texts(data['train'], config.n_train, config.seed)
     meta['class_share'] = class_share(data['train'].labels, len(meta['classes']))
-    group = Path(out_dir or f'out/{dataset}')
-    config = describe({**settings, 'out_dir': str(group)}, meta)
-    counts = None
+    config = updated(config, out_dir=config.out_dir or f'out/{config.dataset}')
     try:
         reserve_blas_buffer()
-        for kind in names:
-            folder = group / kind / f'seed{seed}'
-            config['head'] = choose_head(kind, meta)
-            with locked_folder(folder):
-                claim_run(folder, config, MAY_DIFFER, overwrite)
-                if (folder / 'result.json').exists():
-                    print(f'{folder} is complete already')
-                    continue
-                if counts is None:
-                    started = time.perf_counter()
-                    texts = read_texts(data, meta)
-                    counts = count_words(texts)
-                    count_seconds = time.perf_counter() - started
-                fit_run(folder, kind, config, data, meta, texts, counts, count_seconds)
+        fit_all(run_settings(config, meta), kinds, data, meta)
     except KeyboardInterrupt:
-        print('\nstopped; the same command goes on from here', file=sys.stderr)
+        print('\nstopped; the same command resumes', file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if is_out_of_memory(error):
             fail('out of memory; try one of the --kinds, or a lower --n_train')
         if isinstance(error, OSError):
-            fail(f'cannot write to {group}: {error}')
+            fail(f'cannot write to {config.out_dir}: {error}')
         raise
 
 
