@@ -205,15 +205,24 @@ SHARED = {  # what two processes share -> its further arguments
     'dense, in parts': ['--deferred=False', '--max_tokens=60'],
     'windows': [*WINDOWS, '--dropout=0'],
 }
-# train.py, as one of the processes of torchrun, with one list of arguments after the other
+# train.py, as one of the processes of torchrun, with one list of arguments after the other; they
+# meet once, for who meets again can find the addresses of the first time
 IN_TURN = f'''
 import json
 import runpy
 import sys
 sys.path.insert(0, {str(ROOT)!r})
+from nanoloss import parallel
+dist = parallel.dist
+join = dist.init_process_group
+leave = dist.destroy_process_group
+dist.init_process_group = lambda backend: dist.is_initialized() or join(backend)
+dist.destroy_process_group = lambda: None
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = arguments
     runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')
+dist.destroy_process_group = leave
+parallel.finish()
 '''
 
 
@@ -244,7 +253,7 @@ def two_processes(data, tmp_path_factory):
     (home / 'in_turn.py').write_text(IN_TURN)
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-         'in_turn.py', json.dumps(commands)], capture_output=True, text=True, cwd=home)
+         'in_turn.py', json.dumps(commands)], capture_output=True, text=True, cwd=home, timeout=300)
     assert done.returncode == 0, done.stderr
     return home, done.stdout
 
