@@ -100,7 +100,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, graphs):
     with pytest.raises(SystemExit):
         train(data, tmp_path / 'cut', *argv, graphs, module=module)
     train(data, tmp_path / 'cut', *argv)
-    assert 'goes on after step 29 of 42' in capsys.readouterr().out
+    assert 'resumes after step 29 of 42' in capsys.readouterr().out
     close(tmp_path / 'cut/seed0', tmp_path / 'uncut/seed0')
 
 

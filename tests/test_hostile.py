@@ -1,6 +1,6 @@
 """Hostile input: never a traceback, a hang, a 500, or a file left half-written.
 
-The command line is in test_configure.py; here are tables, the files of a run, what a run goes on
+The command line is in test_settings.py; here are tables, the files of a run, what a run resumes
 from, and HTTP. FUZZ cases of each, 60 if not set (40 s)."""
 import contextlib
 import csv
@@ -205,7 +205,7 @@ def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
     print_count('files of a run', n_refused, capsys)
 
 
-# What train.py goes on from
+# What train.py resumes from
 
 def train(argv, module=None):
     module = module or script()
@@ -259,7 +259,7 @@ def test_folders_that_a_run_goes_on_from(tmp_path, capsys):
         assert refused or (case / 'out/seed0/result.json').exists()
         assert not list(case.rglob('*.tmp'))
     assert 0 < n_refused < FUZZ
-    print_count('folders that a run goes on from', n_refused, capsys)
+    print_count('folders that a run resumes from', n_refused, capsys)
 
 
 # HTTP

@@ -60,7 +60,7 @@ def interrupt(module, at_step, run, *args):
 @pytest.mark.parametrize('name, run, argv, before', [
     ('train', train, CLASSIFIER, True), ('train', train, CLASSIFIER, False),
     ('lm/pretrain', pretrain, [], True)],
-    ids=['from the start', 'since it goes on', 'of a language model'])
+    ids=['from the start', 'since it resumed', 'of a language model'])
 def test_curves_are_the_log(data, tmp_path, name, run, argv, before):
     """Also of a run that was killed between two checkpoints, after points that it computes
     again."""
