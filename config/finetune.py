@@ -1,11 +1,12 @@
-# A classifier on the trunk of a language model:
+# A classifier on the trunk of a language model of lm/config/ce.py:
 #   python train.py config/finetune.py --init_from=out/lm/ce/seed0
 # Without init_from, it starts from random weights. With --causal=False, it takes the trunk of a
 # masked language model.
-from config.lm import *
-
-out_dir = 'out/finetune'
 trunk = 'transformer'
+n_layer = 4
+n_head = 4
+n_embd = 256
+block_size = 256
 causal = True
 lower = False
 spell = True

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import train as train_module
+from lm import pretrain as pretrain_module
 from model import model_settings
 from nanoloss.data import batches
 from nanoloss.settings import configure
@@ -127,12 +128,15 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def pretrain(data, out, *argv, module=None):
-    """Run pretrain.py, or a copy that a test has changed, in this process -> its module."""
-    module = module or script('pretrain')
-    arguments = [*LANGUAGE, f'--data_dir={data}', f'--out_dir={out}', *argv]
-    module.main(module.configure(vars(module), more=module.head_settings, argv=arguments))
-    return module
+def pretrain_config(data, out, *argv):
+    """The config of a small run of lm/pretrain.py."""
+    return config_of(pretrain_module, *LANGUAGE, f'--data_dir={data}', f'--out_dir={out}', *argv,
+                     more=pretrain_module.head_settings)
+
+
+def pretrain(data, out, *argv, module=pretrain_module):
+    """Run lm/pretrain.py, or a copy that a test has changed, in this process."""
+    module.main(pretrain_config(data, out, *argv))
 
 
 # of all that a step can be: a function that trains, and its further arguments

@@ -3,28 +3,19 @@ import json
 import sys
 
 import pytest
-from helpers import fails, make_data, script, train
+from helpers import fails, make_data, pretrain, script, train
 
 from nanoloss import loop
 
 pytest.importorskip('tensorboard')
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-LM = ['--dataset=toy', '--n_layer=1', '--n_head=2', '--n_embd=16', '--block_size=12',
-      '--batch_size=4', '--max_iters=30', '--eval_interval=5', '--eval_texts=20', '--device=cpu',
-      '--dtype=float32', '--threads=1']
 CLASSIFIER = ['--epochs=3', '--eval_interval=4']
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp('data'))
-
-
-def pretrain(data, out, *argv, module=None):
-    module = module or script('pretrain')
-    arguments = [*LM, f'--data_dir={data}', f'--out_dir={out}', *argv]
-    module.main(module.configure(vars(module), more=module.head_settings, argv=arguments))
 
 
 def check_curves(folder):
@@ -67,7 +58,7 @@ def interrupt(module, at_step, run, *args):
 
 
 @pytest.mark.parametrize('name, run, argv', [
-    ('train', train, CLASSIFIER), ('pretrain', pretrain, [])])
+    ('train', train, CLASSIFIER), ('lm/pretrain', pretrain, ['--eval_interval=5'])])
 @pytest.mark.parametrize('before', [True, False], ids=['from the start', 'since it goes on'])
 def test_curves_are_the_log(data, tmp_path, name, run, argv, before):
     """Also of a run that was killed between two checkpoints, after points that it computes

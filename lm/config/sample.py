@@ -1,5 +1,4 @@
 # A small language model of the sample set: a minute on a CPU.
-out_dir = 'out/lm/sample'
 dataset = 'sample'
 n_layer = 2
 n_head = 2

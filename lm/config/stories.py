@@ -1,7 +1,6 @@
-# The size of the study of squentropy on short stories, for a GPU: nanoGPT's 124M shape, 16 layers,
-# its rate and its dropout. data/stories is made from a file of texts:
+# The model of the study of squentropy on short stories, for a GPU: nanoGPT's 124M shape with 16
+# layers, and the study's rate and dropout. data/stories is made from a file of texts:
 #   python prepare.py --source=stories.parquet --label= --name=stories
-out_dir = 'out/lm/stories'
 dataset = 'stories'
 head = 'squentropy'
 min_count = 1
