@@ -1,18 +1,20 @@
 """The tables and figures of runs/language.sh, from the runs in FOLDER (out/language).
 
-    python runs/language.py rates FOLDER      rates/<loss>/<rate>/seed0 -> rates.md, best_rates.txt
-    python runs/language.py runs FOLDER       runs/<loss>/seed<k> -> runs.md, runs.png
-    python runs/language.py long FOLDER       the same of longer ones, long/ -> long.md, long.png
-    python runs/language.py texts RUNS        a loss's runs -> a samples.jsonl in each, 20 texts as
-                                              it was trained and 20 at the fitted temperature
-    python runs/language.py samples FOLDER    the texts of runs/ and long/ -> samples.md
-    python runs/language.py cost FOLDER       what a token of a sample costs -> cost.md
-    python runs/language.py tune FOLDER       tune/<reviews>/<start>/<setting>/seed0 -> tune.md
-    python runs/language.py trunk FOLDER      trunk/<reviews>/<start>/seed<k> -> trunk.md, trunk.png
-    python runs/language.py small FOLDER      runs of a smaller model, small/ -> small.md, small.png
-    python runs/language.py small_trunk FOLDER   and classifiers from them -> small_trunk.md, .png
+    python -m lm.analysis rates FOLDER    rates/<loss>/<rate>/seed0 -> rates.md, best_rates.txt
+    python -m lm.analysis runs FOLDER     runs/<loss>/seed<k> -> runs.md, runs.png
+    python -m lm.analysis long FOLDER     long/, the longer runs -> long.md, long.png
+    python -m lm.analysis texts RUNS      the runs of a loss -> samples.jsonl in each: 20 texts at
+                                          temperature 1 and 20 at the fitted temperature
+    python -m lm.analysis samples FOLDER  the texts of runs/ and long/ -> samples.md
+    python -m lm.analysis cost FOLDER     the time per token of a sample -> cost.md
+    python -m lm.analysis tune FOLDER     tune/<texts>/<start>/<setting>/seed0 -> tune.md
+    python -m lm.analysis trunk FOLDER    trunk/<texts>/<start>/seed<k> -> trunk.md, trunk.png
+    python -m lm.analysis small FOLDER    small/, runs of a smaller model -> small.md, small.png
+    python -m lm.analysis small_trunk FOLDER    small_trunk/, classifiers on their trunks ->
+                                                small_trunk.md, small_trunk.png
 
-Bits per byte are those of 500 texts of test, or of what the tables say. Intervals are 95 %.
+Bits per byte are those of the test texts of a run (500, unless the tables say otherwise). Intervals
+are 95 % intervals.
 """
 import json
 import math
@@ -23,49 +25,80 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
+import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-from nanoloss.settings import fail  # noqa: E402
-from nanoloss.data import load_data, load_unlabelled  # noqa: E402
-from nanoloss.figures import COLORS, STYLE  # noqa: E402
-from nanoloss.files import write_json_lines  # noqa: E402
-from nanoloss.stats import (  # noqa: E402
-    calibration_error, confidence_bins, half_interval, interval)
-from nanoloss.tokenizer import tokenizer  # noqa: E402
-from nanoloss.vocabulary import ngram_keys  # noqa: E402
+from nanoloss.data import load_data, load_unlabelled
+from nanoloss.figures import COLORS, STYLE
+from nanoloss.files import write_json_lines
+from nanoloss.settings import fail
+from nanoloss.stats import calibration_error, confidence_bins, half_interval, interval
+from nanoloss.tokenizer import tokenizer
+from nanoloss.vocabulary import ngram_keys
 
 matplotlib.use('agg')
 
-LOSSES = {  # their names in config/lm_*.py, and what the tables call them
+LOSSES = {  # the name of the runs' folder, and the name in the tables
     'ce': 'cross-entropy',
     'ce_positions': 'cross-entropy, learned positions',
     'smooth': 'label smoothing 0.1',
     'squentropy': 'squentropy',
     'square': 'square, k = 1',
     'square_k100': 'square, k = 100',
-    'masked': 'cross-entropy of what is left out, as a bag',
+    'masked': 'cross-entropy of masked tokens, as a bag',
 }
-STARTS = {  # of the classifiers
+STARTS = {  # what a classifier starts from, and its name in the tables
     'default': "train.py's default, windows and n-grams",
     'none': 'random weights',
     'none_bag': 'random weights, as a bag',
     **LOSSES,
 }
 PROMPTS = '', 'This film', 'I was', 'The acting', 'If you'
-SAMPLES = 4  # texts a prompt
+SAMPLES = 4  # texts per prompt
 
 
-def read_json(path):
-    return json.loads(path.read_text())
+class RunFolder:
+    """The files of a finished run, each read when it is used.
+
+    path: of its folder. result: of result.json, a dict. log: of log.jsonl, a dict per line.
+    samples: of samples.jsonl, the same, or None. arrays: of preds.npz, {name: array}. measures: of
+    test, if there are no logits.
+    """
+    measures = None
+
+    def __init__(self, path):
+        self.path = path
+
+    @property
+    def result(self):
+        return json.loads((self.path / 'result.json').read_text('utf-8'))
+
+    @property
+    def log(self):
+        return self.read_lines('log.jsonl')
+
+    @property
+    def samples(self):
+        if (self.path / 'samples.jsonl').exists():
+            return self.read_lines('samples.jsonl')
+        return None
+
+    @property
+    def arrays(self):
+        with np.load(self.path / 'preds.npz') as preds:
+            return dict(preds)
+
+    def read_lines(self, name):
+        lines = (self.path / name).read_text('utf-8').splitlines()
+        return [json.loads(line) for line in lines]
 
 
-def finished(folder):
-    """The folders of a group's finished runs."""
-    return sorted(path.parent for path in folder.glob('seed*/result.json'))
+def finished_runs(folder):
+    """The finished runs of a group, by seed."""
+    paths = [path.parent for path in Path(folder).glob('seed*/result.json')]
+    return [RunFolder(path) for path in sorted(paths, key=lambda path: (len(path.name), path.name))]
 
 
 def table(header, rows):
@@ -80,15 +113,18 @@ def write(path, text):
     print(text, end='')
 
 
-# 1. The rate of each loss
+# 1. The learning rate of each loss
 
 def rates(folder):
-    """The rate at which a loss has the fewest bits per byte after its temperature has been fitted:
-    on val and test of imdb_dev, all of which is cut out of the training side."""
+    """Choose the learning rate with the fewest bits per byte at the fitted temperature, for each
+    loss, on val and test of imdb_dev (which is made from the training side of IMDB alone)."""
     bits = {}
-    for path in sorted(folder.glob('rates/*/*/seed0/result.json')):
-        loss, rate = path.parts[-4:-2]
-        last = read_json(path)['last']
+    for group in sorted(folder.glob('rates/*/*')):
+        runs = finished_runs(group)
+        if not runs:
+            continue
+        loss, rate = group.parts[-2:]
+        last = runs[0].result['last']
         bits.setdefault(loss, {})[rate] = mean(
             last[split]['bits_per_byte_scaled'] for split in ('val', 'test'))
     if not bits:
@@ -116,25 +152,25 @@ def rates(folder):
 
 def bits_of_texts(runs, key):
     """Bits per byte of test, r = sum d / sum b with d the bits and b the bytes of a text, as a mean
-    over the texts: [runs, texts].
+    over the texts: float64 [runs, texts].
 
-    A text counts as r + (d - r b) / mean b, by the residual of the ratio (Cochran 1977): a long
-    text has many bits, but differs from the others only if it has more of them a byte.
+    The value of a text is r + (d - r b) / mean b, with the residual of the ratio (Cochran 1977): a
+    long text has many bits, but differs from the others only if it has more bits per byte.
     """
     rows = []
     for run in runs:
-        preds = np.load(run / 'preds.npz')
-        bits = preds[key] / math.log(2)
-        n_bytes = preds['test_bytes']
+        arrays = run.arrays
+        bits = arrays[key] / math.log(2)
+        n_bytes = arrays['test_bytes']
         ratio = bits.sum() / n_bytes.sum()
         rows.append(ratio + (bits - ratio * n_bytes) / n_bytes.mean())
     return np.array(rows, float)
 
 
 def distance(bits, of_ce):
-    """The mean of the first minus that of the second, both [runs, texts], and its interval: for
-    other seeds and other texts or, where there is one run of either, for other texts."""
-    found = interval(bits / 100, of_ce / 100)  # which is in points
+    """The mean of the first minus the mean of the second, both [runs, texts], and the limits of its
+    interval: for other seeds and other texts or, with one run of either, for other texts only."""
+    found = interval(bits / 100, of_ce / 100)  # in points
     if found['both']:
         return found['estimate'], *found['both']
     by_text = bits.mean(0) - of_ce.mean(0)
@@ -143,8 +179,9 @@ def distance(bits, of_ce):
 
 
 def run_row(loss, runs, of_ce):
-    """A loss's row; of_ce: cross-entropy's bits, before and after the temperature."""
-    results = [read_json(run / 'result.json')['last'] for run in runs]
+    """The row of a loss. of_ce: the bits of cross-entropy, {key of preds.npz: [runs, texts]}, as
+    trained and at the fitted temperature."""
+    results = [run.result['last'] for run in runs]
     tests = [result['test'] for result in results]
     cells = [
         f'{LOSSES[loss]} ({len(runs)})',
@@ -166,23 +203,24 @@ def run_row(loss, runs, of_ce):
 
 
 def runs(folder, part='runs'):
-    """Perplexity before and after the temperature, the distance to cross-entropy, the texts."""
+    """Perplexity and bits per byte as trained and at the fitted temperature, the distance to
+    cross-entropy, and the distribution over the texts."""
     groups = {}
     for loss in LOSSES:
-        found = finished(folder / part / loss)
-        if found and loss != 'masked':  # which is asked for other tokens
+        found = finished_runs(folder / part / loss)
+        if found and loss != 'masked':  # it predicts other tokens
             groups[loss] = found
     if 'ce' not in groups:
         fail(f'{folder}/{part}/ce: there is no finished run')
     keys = 'test_nll', 'test_nll_scaled'
     of_ce = {key: bits_of_texts(groups['ce'], key) for key in keys}
     header = ['loss (seeds)', 'perplexity', 'bits per byte', 'temperature', 'perplexity after',
-              'bits per byte after', 'bits, minus cross-entropy', 'the same after',
-              'of it, only temperature']
+              'bits per byte after', 'bits minus cross-entropy', 'bits minus cross-entropy, after',
+              'explained by temperature']
     rows = [run_row(loss, found, of_ce) for loss, found in groups.items()]
     text = table(header, rows)
 
-    header = ['perplexity of a text, after temperature', '10 %', 'median', '90 %',
+    header = ['perplexity per text, after temperature', '10 %', 'median', '90 %',
               'correlation with cross-entropy']
     rows = []
     for loss, found in groups.items():
@@ -196,30 +234,30 @@ def runs(folder, part='runs'):
 
 
 def text_perplexities(found):
-    """Of each text of test, the perplexity by the mean of the runs' losses."""
+    """The perplexity of each test text, from the mean loss of the runs, at the fitted
+    temperature."""
     losses = []
     for run in found:
-        preds = np.load(run / 'preds.npz')
-        losses.append(preds['test_nll_scaled'] / preds['test_tokens'])
+        arrays = run.arrays
+        losses.append(arrays['test_nll_scaled'] / arrays['test_tokens'])
     return np.exp(np.mean(losses, 0))
 
 
 def draw(groups):
-    """Bits per byte over the tokens that have been learnt from, and the distribution over texts."""
+    """Bits per byte by training tokens, and the distribution of the perplexity over texts."""
     figure = Figure(figsize=(9.5, 3.8))
     left, right = figure.subplots(1, 2)
     for color, (loss, found) in zip(COLORS, groups.items()):
         curves = []
         for run in found:
-            lines = (run / 'log.jsonl').read_text().splitlines()
-            log = [json.loads(line) for line in lines]
+            log = run.log
             curves.append([row['val_bits_per_byte'] for row in log])
         millions = [row['tokens'] / 1e6 for row in log]
         curve = np.mean(curves, 0)
         if loss == 'ce':
             lowest = curve[-1]
         label = LOSSES[loss]
-        if curve[-1] > 1.5 * lowest:  # which would press all others together
+        if curve[-1] > 1.5 * lowest:  # drawn, it would flatten all others
             left.plot([], [], '.-', color=color, label=f'{label}: {curve[-1]:.1f} at the end')
         else:
             left.plot(millions, curve, '.-', lw=1, color=color, label=label)
@@ -232,44 +270,45 @@ def draw(groups):
     return figure
 
 
-# 3. What the models write
+# 3. Texts from the models
 
 def texts(folder):
-    """The same prompts and seeds for all runs; as trained, and at the fitted temperature. No two
-    texts of a run have a seed in common: they would draw the same words."""
-    from sample import Sampler
-    for run in finished(folder):
-        sampler = Sampler(run)
+    """Sample texts from each run, with the same prompts and seeds for all runs, at temperature 1
+    and at the fitted one. Each text of a run has its own seed: texts of one seed would share
+    words."""
+    from lm.sampler import Sampler  # importing torch takes a second
+    for run in finished_runs(folder):
+        sampler = Sampler(run.path)
         lines = []
         for kind, temperature in (('as trained', 1.0), ('scaled', sampler.fitted)):
             for i, prompt in enumerate(PROMPTS):
                 for seed in range(SAMPLES * i, SAMPLES * (i + 1)):
-                    numbers = sampler.sample(sampler.numbers(prompt), seed, temperature)
-                    content = b''.join(sampler.bytes_of(number) for number in numbers)
+                    tokens = sampler.sample(sampler.encode(prompt), seed, temperature)
+                    content = b''.join(sampler.bytes_of(token) for token in tokens)
                     lines.append({'kind': kind, 'prompt': prompt, 'seed': seed,
                                   'text': content.decode(errors='replace')})
-        write_json_lines(run / 'samples.jsonl', lines)
-        print(f'{run}: {len(lines)} texts')
+        write_json_lines(run.path / 'samples.jsonl', lines)
+        print(f'{run.path}: {len(lines)} texts')
 
 
 class Trigrams:
-    """What judges the samples: trigrams, pairs and single tokens of the training texts, mixed with
-    fixed weights. None of the language models is one."""
-    WEIGHTS = {1: 0.1, 2: 0.3, 3: 0.6}
+    """An independent language model that judges the samples: n-grams of one to three tokens of the
+    training texts, mixed with fixed weights."""
+    WEIGHTS = {1: 0.1, 2: 0.3, 3: 0.6}  # by the size of the n-gram
 
     def __init__(self, texts):
         self.n_tokens = sum(map(len, texts))
         self.counts = {size: count(texts, size) for size in (1, 2, 3, 5)}
 
     def look_up(self, text, size):
-        """How often each n-gram of a text comes in the training texts."""
+        """How often each n-gram of a text occurs in the training texts, int64 [n - size + 1]."""
         keys, counts = self.counts[size]
         found = keys_of([text], size)
         places = np.searchsorted(keys, found).clip(max=len(keys) - 1)
         return np.where(keys[places] == found, counts[places], 0)
 
     def nll(self, text):
-        """Nats of the tokens from the third on, [n - 2]."""
+        """The negative log-likelihood in nats of each token from the third on, [n - 2]."""
         one, two, three = [self.look_up(text, size) for size in (1, 2, 3)]
         p = self.WEIGHTS[1] * (one[2:] + 1) / (self.n_tokens + 100_257)
         p = p + self.WEIGHTS[2] * two[1:] / np.maximum(one[1:-1], 1)
@@ -278,17 +317,18 @@ class Trigrams:
 
 
 def keys_of(texts, size):
-    """The keys of the n-grams of some texts, each [n] of tokens."""
+    """The keys of the n-grams of texts, a list of arrays of tokens -> uint64 [M]."""
     lengths = np.array([len(text) for text in texts])
     return ngram_keys(np.concatenate(texts), lengths, (size,))[0]
 
 
 def count(texts, size):
+    """The distinct n-grams of texts and how often each occurs."""
     return np.unique(keys_of(texts, size), return_counts=True)
 
 
 def figures_of_texts(texts, judge):
-    """Texts as tokens -> [figures]: see `samples`."""
+    """Texts as arrays of tokens -> the columns of the table of `samples`."""
     long = [text for text in texts if len(text) >= 5]
     everything = keys_of(long, 2)
     repeated = []
@@ -303,43 +343,42 @@ def figures_of_texts(texts, judge):
 
 
 def samples(folder):
-    """Figures of the texts, the mean over runs, and those of as many texts of val."""
-    data, meta = load_data(ROOT / 'data' / 'imdb')
+    """Figures of the sampled texts, means over runs, and of the same number of texts of val."""
+    imdb = Path('data/imdb')
+    data, meta = load_data(imdb)
     encoding = tokenizer()
-    learnt = data['train']
+    train = data['train']
     if 'unlabelled' in meta:
-        learnt = learnt._replace(labels=None).join(
-            load_unlabelled(ROOT / 'data' / 'imdb', meta))
-    judge = Trigrams([learnt.tokens[begin:end] for begin, end in learnt.spans])
+        train = train._replace(labels=None).join(load_unlabelled(imdb, meta))
+    judge = Trigrams([train.tokens[begin:end] for begin, end in train.spans])
     n = len(PROMPTS) * SAMPLES
     val = data['val'].take(slice(n))
     real = [val.tokens[begin:min(end, begin + 200)] for begin, end in val.spans]
     rows = [['reviews of val, their first 200 tokens', '', *cells([figures_of_texts(real, judge)])]]
     examples = []
     for part, loss in product(('runs', 'long'), LOSSES):
-        found = sorted((folder / part / loss).glob('seed*/samples.jsonl'))
+        sampled = [run.samples for run in finished_runs(folder / part / loss) if run.samples]
         name = LOSSES[loss] if part == 'runs' else f'{LOSSES[loss]}, longer'
         for kind in ('as trained', 'scaled'):
             by_run = []
-            for path in found:
-                lines = [json.loads(line) for line in path.read_text().splitlines()]
-                lines = [line for line in lines if line['kind'] == kind]
+            for all_lines in sampled:
+                lines = [line for line in all_lines if line['kind'] == kind]
                 tokens = [encoding.encode_ordinary(line['prompt'] + line['text'])
                           for line in lines]
                 by_run.append(figures_of_texts([np.array(t) for t in tokens], judge))
-                if path == found[0]:
-                    line = lines[SAMPLES]  # the second prompt's first
+                if len(by_run) == 1:
+                    line = lines[SAMPLES]  # the first text of the second prompt
                     words = ' '.join((line['prompt'] + line['text']).split())[:300]
                     examples.append(f'- {name}, {kind}: {words}')
             if by_run:
                 rows.append([name, kind, *cells(by_run)])
-    header = ['texts of', '', 'tokens a text', 'different pairs, %', 'fours said before, %',
-              'fives of the training texts, %', 'perplexity under trigrams']
+    header = ['texts of', '', 'tokens per text', 'distinct 2-grams, %', 'repeated 4-grams, %',
+              '5-grams of the training texts, %', 'perplexity under trigrams']
     write(folder / 'samples.md', table(header, rows) + '\n' + '\n'.join(examples) + '\n')
 
 
 def cells(by_run):
-    """The mean of the runs' figures, and half its interval where there are several."""
+    """The mean of the runs' figures and, with several runs, half of its interval."""
     found = []
     for values in zip(*by_run):
         text = f'{mean(values):,.1f}'
@@ -350,32 +389,32 @@ def cells(by_run):
 
 
 def cost(folder):
-    """Milliseconds a token by its place in the text, with the keys and values of those before it
-    kept and without."""
-    import torch
+    """Milliseconds per token by its position in the text, with and without keeping the keys and
+    values of earlier tokens."""
+    import torch  # a second
 
-    from model import Past
-    from sample import Sampler
-    sampler = Sampler(finished(folder / 'runs' / 'ce')[0])
+    from lm.model import KeyValueCache
+    from lm.sampler import Sampler
+    sampler = Sampler(finished_runs(folder / 'runs' / 'ce')[0].path)
     model = sampler.model
     block_size = sampler.config['block_size']
     seconds = {'kept': [], 'not kept': []}
     with torch.inference_mode():
         for _ in range(3):
-            past = [Past(block_size) for _ in model.blocks]
+            cache = KeyValueCache(block_size)
             kept = []
-            anew = []
+            not_kept = []
             given = torch.zeros(1, block_size, dtype=torch.int64)
             given[0, 1:] = torch.randint(1, sampler.config['known_tokens'], (block_size - 1,))
-            for place in range(block_size):
+            for position in range(block_size):
                 start = time.perf_counter()
-                model.head(model(given[:, place:place + 1], past=past)[:, -1])
+                model.head(model(given[:, position:position + 1], cache=cache)[:, -1])
                 kept.append(time.perf_counter() - start)
                 start = time.perf_counter()
-                model.head(model(given[:, :place + 1])[:, -1])
-                anew.append(time.perf_counter() - start)
+                model.head(model(given[:, :position + 1])[:, -1])
+                not_kept.append(time.perf_counter() - start)
             seconds['kept'].append(kept)
-            seconds['not kept'].append(anew)
+            seconds['not kept'].append(not_kept)
     rows = []
     for begin in range(0, block_size, block_size // 4):
         row = [f'{begin + 1} to {begin + block_size // 4}']
@@ -383,19 +422,22 @@ def cost(folder):
             part = np.array(times)[:, begin:begin + block_size // 4]
             row.append(f'{1000 * np.median(part):.2f}')
         rows.append(row)
-    header = ['milliseconds a token, by its place', 'keys and values kept', 'not kept']
+    header = ['milliseconds per token, by its position', 'keys and values kept', 'not kept']
     threads = f'{torch.get_num_threads()} threads, median\n'
     write(folder / 'cost.md', table(header, rows) + '\n' + threads)
 
 
-# 4. What a trunk is worth
+# 4. Classifiers on the trunks
 
 def tune(folder):
-    """Accuracy on val of imdb_dev after the last epoch of each setting that was tried."""
+    """Accuracy on val of imdb_dev after the last epoch, for each setting that was tried."""
     rows = []
-    for run in sorted((folder / 'tune').glob('*/*/*/seed0')):
-        size, start, setting = run.parts[-4:-1]
-        accuracy = read_json(run / 'result.json')['last']['val']['accuracy']
+    for group in sorted((folder / 'tune').glob('*/*/*')):
+        runs = finished_runs(group)
+        if not runs:
+            continue
+        size, start, setting = group.parts[-3:]
+        accuracy = runs[0].result['last']['val']['accuracy']
         rows.append([f'{int(size):,}', STARTS[start], setting.replace('_', ', '),
                      f'{100 * accuracy:.1f}'])
     header = ['labelled reviews', 'trunk of', 'rate', 'accuracy on val of imdb_dev, %']
@@ -403,13 +445,13 @@ def tune(folder):
 
 
 def trunk(folder, part='trunk'):
-    """Accuracy, what the trunk adds to it and how far it is from cross-entropy's, steps to 85 % on
-    val and calibration of the classifiers; and a figure of what the trunks add."""
+    """Tabulate the classifiers: accuracy, its difference to random weights and to the trunk of
+    cross-entropy, steps to 85 % on val, calibration. Draw the differences to random weights."""
     rows = []
-    worth = {}  # {reviews: {loss: what its trunk adds}}
+    gains = {}  # {labelled texts: {loss: `difference` to random weights}}
     sizes = sorted((path.name for path in (folder / part).glob('*')), key=int)
     for size in sizes:
-        groups = {start: finished(folder / part / size / start) for start in STARTS}
+        groups = {start: finished_runs(folder / part / size / start) for start in STARTS}
         for start, found in groups.items():
             if not found:
                 continue
@@ -420,22 +462,22 @@ def trunk(folder, part='trunk'):
                 of_ce = groups['ce'] if start not in ('ce', 'masked') else []
             rows.append(trunk_row(size, start, found, random, of_ce))
             if start != 'masked' and random:
-                worth.setdefault(size, {})[start] = difference(found, random)
+                gains.setdefault(size, {})[start] = difference(found, random)
     header = ['labelled reviews', 'trunk of (seeds)', 'accuracy on test, %',
               'minus random weights, points', "minus cross-entropy's trunk, points",
               'steps to 85 % on val', 'calibration error, points']
     write(folder / f'{part}.md', table(header, rows))
-    if worth:
+    if gains:
         with matplotlib.rc_context(STYLE):
-            draw_worth(worth).savefig(folder / f'{part}.png', dpi=110)
+            draw_gains(gains).savefig(folder / f'{part}.png', dpi=110)
 
 
-def draw_worth(worth):
-    """Points of accuracy that each loss's trunk adds to random weights, a panel for each number of
-    labelled reviews; worth: {reviews: {loss: what `difference` returns}}."""
+def draw_gains(gains):
+    """Points of accuracy that the trunk of each loss adds to random weights, with a panel for each
+    number of labelled texts. gains: {labelled texts: {loss: what `difference` returns}}."""
     figure = Figure(figsize=(9.5, 2.6))
-    panels = figure.subplots(1, len(worth), sharey=True, squeeze=False)[0]
-    for panel, (size, by_loss) in zip(panels, worth.items()):
+    panels = figure.subplots(1, len(gains), sharey=True, squeeze=False)[0]
+    for panel, (size, by_loss) in zip(panels, gains.items()):
         for color, (loss, found) in zip(COLORS, by_loss.items()):
             estimate = found['estimate']
             low, high = found['both'] or (estimate, estimate)
@@ -448,23 +490,30 @@ def draw_worth(worth):
     return figure
 
 
-def answers_of(run):
-    """A classifier's logits on test [reviews], and their labels."""
-    preds = np.load(run / 'preds.npz')
-    return preds['test_logits'][:, 0].astype(np.float64), preds['test_labels']
-
-
-def right_of(runs):
-    """Which answers of these classifiers on test are right: bool [runs, reviews]."""
+def correct_of(runs):
+    """Which texts of test these classifiers classify correctly: bool [runs, texts]."""
     rows = []
     for run in runs:
-        logits, labels = answers_of(run)
-        rows.append((logits > 0) == labels)
+        arrays = run.arrays
+        if 'test_correct' in arrays:
+            rows.append(arrays['test_correct'])
+        else:
+            rows.append((arrays['test_logits'][:, 0] > 0) == arrays['test_labels'])
     return np.array(rows)
 
 
+def scaled_calibration_error(run):
+    """The calibration error on test of a classifier with one logit, at its fitted temperature."""
+    if run.measures:
+        return run.measures['ECE, scaled']
+    arrays = run.arrays
+    logits = arrays['test_logits'][:, 0].astype(np.float64)
+    p = 1 / (1 + np.exp(-logits / run.result['last']['temperature']))
+    return calibration_error(confidence_bins(np.stack([1 - p, p], 1), arrays['test_labels']))
+
+
 def in_words(found, sign=''):
-    """What `interval` returns: the estimate, and the interval where there is one; '' of nothing."""
+    """What `interval` returns, in words: the estimate and, if known, its interval. None: ''."""
     if found is None:
         return ''
     text = f'{found["estimate"]:{sign}.2f}'
@@ -475,33 +524,28 @@ def in_words(found, sign=''):
 
 
 def difference(runs, others):
-    """The `interval` of some classifiers' accuracy minus that of others, or None where there are
-    none. Runs of one seed are pairs: they have the same labelled reviews."""
-    others = {run.name: run for run in others}
-    pairs = [(run, others[run.name]) for run in runs if run.name in others]
+    """The `interval` of the accuracy of classifiers minus that of others; None if they have no seed
+    in common. Runs of the same seed are pairs, because they have the same labelled texts."""
+    others = {run.path.name: run for run in others}
+    pairs = [(run, others[run.path.name]) for run in runs if run.path.name in others]
     if not pairs:
         return None
     runs, others = zip(*pairs)
-    return interval(right_of(runs).astype(float) - right_of(others))
+    return interval(correct_of(runs).astype(float) - correct_of(others))
 
 
 def trunk_row(size, start, found, random, of_ce):
-    """The row of a group of classifiers; those from random weights and from cross-entropy's trunk
-    that it is held against, if any."""
+    """The row of a group of classifiers. random, of_ce: those from random weights and on the trunk
+    of cross-entropy, with which it is compared; may be empty."""
     steps = []
-    errors = []
     for run in found:
-        logits, labels = answers_of(run)
-        temperature = read_json(run / 'result.json')['last']['temperature']
-        p = 1 / (1 + np.exp(-logits / temperature))
-        errors.append(calibration_error(confidence_bins(np.stack([1 - p, p], 1), labels)))
-        log = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
-        reached = [row['step'] for row in log if row['val_acc'] >= 0.85]
+        reached = [row['step'] for row in run.log if row['val_acc'] >= 0.85]
         if reached:
             steps.append(reached[0])
+    errors = [scaled_calibration_error(run) for run in found]
     reached = f'{mean(steps):,.0f} ({len(steps)} of {len(found)})' if steps else 'never'
     return [f'{int(size):,}', f'{STARTS[start]} ({len(found)})',
-            in_words(interval(right_of(found))), in_words(difference(found, random), '+'),
+            in_words(interval(correct_of(found))), in_words(difference(found, random), '+'),
             in_words(difference(found, of_ce), '+'), reached, f'{mean(errors):.1f}']
 
 
@@ -512,7 +556,7 @@ PARTS = {'rates': rates, 'runs': runs, 'long': partial(runs, part='long'), 'text
 
 def main():
     if len(sys.argv) != 3 or sys.argv[1] not in PARTS:
-        fail(f'usage: python runs/language.py {"|".join(PARTS)} FOLDER')
+        fail(f'usage: python -m lm.analysis {"|".join(PARTS)} FOLDER')
     PARTS[sys.argv[1]](Path(sys.argv[2]))
 
 
