@@ -114,7 +114,8 @@ class LanguageModel(Transformer):
             k, v = cache.extend(i, k, v)
         y = block.join_heads(masked_attention(q, k, v, mask))
         x = x + F.dropout(y, self.dropout, self.training)
-        return x + F.dropout(block.mlp(block.norm_2(x)), self.dropout, self.training)
+        y = block.down(F.relu(block.up(block.norm_2(x))))
+        return x + F.dropout(y, self.dropout, self.training)
 
     def loss(self, hidden, targets):
         """The head's mean loss, a scalar.

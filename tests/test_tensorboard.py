@@ -59,7 +59,7 @@ def interrupt(module, at_step, run, *args):
 
 @pytest.mark.parametrize('name, run, argv, before', [
     ('train', train, CLASSIFIER, True), ('train', train, CLASSIFIER, False),
-    ('lm/pretrain', pretrain, [], True)],
+    ('lm/pretrain', pretrain, ['--eval_interval=5'], True)],
     ids=['from the start', 'since it resumed', 'of a language model'])
 def test_curves_are_the_log(data, tmp_path, name, run, argv, before):
     """Also of a run that was killed between two checkpoints, after points that it computes
