@@ -1,4 +1,4 @@
-"""--tensorboard: the curves, as TensorBoard reads them, are the rows of log.jsonl. About 10 s."""
+"""--tensorboard: TensorBoard reads the numbers of log.jsonl as curves. About 10 s."""
 import json
 import sys
 
@@ -11,6 +11,7 @@ pytest.importorskip('tensorboard')
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 CLASSIFIER = ['--epochs=3', '--eval_interval=4']
+LANGUAGE_MODEL = ['--eval_interval=5']
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +43,7 @@ def check_curves(folder):
 
 
 def interrupt(module, at_step, run, *args):
-    """Run a script that gets a signal at this step."""
+    """Run a script that gets a signal at a step."""
     scheduled_rate = module.scheduled_rate
 
     def stop(step, *args):
@@ -62,8 +63,7 @@ def interrupt(module, at_step, run, *args):
     ('lm/pretrain', pretrain, ['--eval_interval=5'], True)],
     ids=['from the start', 'since it resumed', 'of a language model'])
 def test_curves_are_the_log(data, tmp_path, name, run, argv, before):
-    """Also of a run that was killed between two checkpoints, after points that it computes
-    again."""
+    """Also those of a run that computes some points again, after a kill between checkpoints."""
     begun = [*argv, '--ckpt_secs=1000', f'--tensorboard={before}']
     interrupt(script(name), 13, run, data, tmp_path, *begun)
     folder = tmp_path / 'seed0'
@@ -78,18 +78,19 @@ def test_curves_are_the_log(data, tmp_path, name, run, argv, before):
     assert (folder / 'result.json').exists()
 
 
-def test_without_the_setting_there_are_no_curves(data, tmp_path):
+def test_without_the_setting_there_are_no_curves(data, tmp_path, capsys):
     train(data, tmp_path)
     assert not (tmp_path / 'seed0/tensorboard').exists()
-    # nor is it another run with it
+    # with it, the run is the same
     train(data, tmp_path, '--tensorboard')
+    assert 'is complete already' in capsys.readouterr().out
 
 
-def test_a_missing_package_ends_in_one_line(data, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize('run', [train, pretrain], ids=['train', 'pretrain'])
+def test_a_missing_package_ends_in_one_line(data, tmp_path, monkeypatch, capsys, run):
     monkeypatch.setitem(sys.modules, 'tensorboard', None)
     for name in [name for name in sys.modules if name.startswith('torch.utils.tensorboard')]:
         monkeypatch.delitem(sys.modules, name)
-    for run in (train, pretrain):
-        error = fails(capsys, data, tmp_path / 'out', '--tensorboard', run=run)
-        assert 'pip install tensorboard' in error
-        assert not (tmp_path / 'out').exists()
+    error = fails(capsys, data, tmp_path / 'out', '--tensorboard', run=run)
+    assert 'pip install tensorboard' in error
+    assert not (tmp_path / 'out').exists()
