@@ -1185,7 +1185,7 @@ def test_the_config_of_an_older_version():
     for config in WINDOWS_RUN, TRANSFORMER_RUN, FIRST_RUN:
         upgraded = upgrade_config(config)
         assert upgrade_config(upgraded) == upgraded
-    baseline = {'baseline_code': 'a1', 'kind': 'nbsvm', 'head': 'ce'}
+    baseline = {'baseline_code': 'a1', 'sklearn': '1.8.0', 'kind': 'nbsvm', 'head': 'ce'}
     assert upgrade_config(baseline) == baseline
 
 
