@@ -3,15 +3,13 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, call
 from helpers import (
-    LANGUAGE, fails, make_data, outcome, pretrain, save, script, toy_reviews, train)
+    LANGUAGE, fails, make_data, outcome, pretrain, save, script, toy_reviews, train, two_processes)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -410,20 +408,21 @@ def test_a_run_ends_as_if_it_had_not_been_interrupted(data, tmp_path, argv):
     assert outcome(tmp_path / 'a/seed0') == outcome(tmp_path / 'b/seed0')
 
 
-@pytest.mark.parametrize('masked', [0, 0.3])
-def test_two_processes_are_one(data, tmp_path, masked):
-    """Under torchrun, each has half of the blocks."""
-    argv = [*LANGUAGE, f'--data_dir={data}', '--dtype=float64', '--max_iters=10',
-            f'--masked={masked}']
-    call(tmp_path, 'pretrain.py', *argv, '--out_dir=one')
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-               ROOT / 'pretrain.py', *argv, '--out_dir=two']
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    one, two = [outcome(tmp_path / name / 'seed0') for name in ('one', 'two')]
-    assert one[0]['last']['test'] == pytest.approx(two[0]['last']['test'], rel=1e-9)
-    for name, weight in one[2].items():
-        assert np.allclose(weight, two[2][name], rtol=1e-7, atol=1e-9), name
+def test_two_processes_are_one(data, tmp_path):
+    """Each has half of the blocks; the first alone writes and prints."""
+    commands = []
+    for masked in '0', '0.3':
+        argv = ['--dtype=float64', '--max_iters=10', f'--masked={masked}']
+        pretrain(data, tmp_path / 'one' / masked, *argv)
+        commands.append([*LANGUAGE, f'--data_dir={data}', f'--out_dir=two/{masked}', *argv])
+    first, second = two_processes(tmp_path, str(ROOT / 'pretrain.py'), *commands)
+    assert first.count('done') == 2 and second == ''
+    for masked in '0', '0.3':
+        one, two = [outcome(tmp_path / name / masked / 'seed0') for name in ('one', 'two')]
+        for split in 'val', 'test':
+            assert one[0]['last'][split] == pytest.approx(two[0]['last'][split], rel=1e-9)
+        for name, weight in one[2].items():
+            assert np.allclose(weight, two[2][name], rtol=1e-7, atol=1e-9), name
 
 
 def test_unlabelled_texts_are_learnt_from_and_val_and_test_are_not(tmp_path):
@@ -587,15 +586,17 @@ def test_one_text_of_val_is_too_few(capsys, tmp_path):
     assert 'toy has but one text in val' in error
 
 
-def test_sample_of_what_is_no_language_model(home, trained, tmp_path):
-    error = call(home, 'sample.py', 'out/bce/seed0', code=2)
-    assert 'it is no language model' in error
-    assert 'is missing' in call(home, 'sample.py', 'out', code=2)
-    assert 'give the folder' in call(home, 'sample.py', code=2)
+def test_sample_of_what_is_no_language_model(data, trained, tmp_path):
+    train(data, tmp_path / 'out', '--epochs=1')
     long = 'word ' * 40
-    found = call(home, 'sample.py', trained, f'--prompt={long}', code=2)
-    assert 'of the 11 that this model can take' in found
-    assert 'not negative' in call(home, 'sample.py', trained, '--temperature=-1', code=2)
+    for argv, message in [
+        (['out/seed0'], 'it is no language model'),
+        (['out'], 'is missing'),
+        ([], 'give the folder'),
+        ([trained, f'--prompt={long}'], 'of the 11 that this model can take'),
+        ([trained, '--temperature=-1'], 'not negative'),
+    ]:
+        assert message in call(tmp_path, 'sample.py', *argv, code=2)
 
 
 def test_a_language_model_is_no_classifier(trained, tmp_path):
