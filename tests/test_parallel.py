@@ -1,13 +1,9 @@
 """nanoloss/parallel.py: a single process, and two that compute the gradient of one. About 10 s."""
-import os
-import socket
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import two_processes
 
 from nanoloss import loop, parallel
 
@@ -101,21 +97,9 @@ def test_tensors_on_the_cpu_can_be_summed_beside_gpus(monkeypatch, device, backe
 
 def test_two_processes_compute_the_gradient_of_one(tmp_path):
     """Also of a batch with one text per process, and with one text in all."""
-    (tmp_path / 'two.py').write_text(f'import sys\nsys.path.insert(0, {str(ROOT)!r})\n' + TWO)
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        port = server.getsockname()[1]
-    processes = []
-    for rank in '0', '1':  # as torchrun starts them, which test_train.py takes
-        environment = {**os.environ, 'WORLD_SIZE': '2', 'RANK': rank, 'LOCAL_RANK': rank,
-                       'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
-        processes.append(subprocess.Popen(
-            [sys.executable, 'two.py', 'found.pt'], cwd=tmp_path, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-    printed = []
-    for process in processes:
-        output, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error
-        printed.append(output)
+    (tmp_path / 'two.py').write_text(TWO)
+    # torchrun starts train.py in test_train.py
+    printed = two_processes(tmp_path, 'two.py', ['found.pt'])
     assert printed == ['process 0 prints\n', '']
     found = torch.load(tmp_path / 'found.pt', weights_only=True)
     for n in 7, 2, 1:
