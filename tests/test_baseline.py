@@ -395,7 +395,15 @@ def test_finished_is_skipped_and_others_refused(countries, tmp_path, capsys):
     assert "holds a run with other c_values (c_values was '', is '1')" in error
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
-    # what was interrupted is fitted again, the same
+    # another version of scikit-learn is no reason to fit again; older runs name their code
+    config = json.loads(files['config.json'])
+    old = {**config, 'sklearn': '0.1', 'baseline_code': 'abc', 'out_dir': str(tmp_path)}
+    (folder / 'config.json').write_text(json.dumps(old))
+    baseline(data, 'countries', tmp_path, '--kinds=nbsvm')
+    assert 'is complete already' in capsys.readouterr().out
+    (folder / 'config.json').write_bytes(files['config.json'])
+
+    # an interrupted run is fitted again, with the same result
     (folder / 'result.json').unlink()
     baseline(data, 'countries', tmp_path, '--kinds=nbsvm,tfidf_svm')
     assert 'done' in capsys.readouterr().out

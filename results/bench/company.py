@@ -162,7 +162,7 @@ def measure(config, row, folder):
 
 def company_table(measured):
     """Lines of Markdown, one per row and, for a service, one for its requests."""
-    lines = ['', '| | alone | in company | times |', '| --- | --- | --- | --- |']
+    lines = ['', '| | alone | in company | ratio |', '| --- | --- | --- | --- |']
     for row in ROWS:
         if row.name not in measured:
             continue
@@ -173,9 +173,9 @@ def company_table(measured):
         for what, prefix in prefixes.items():
             alone = column(values, f'{prefix}alone')
             company = column(values, f'{prefix}company')
-            times = statistics.median(company) / statistics.median(alone)
+            ratio = statistics.median(company) / statistics.median(alone)
             lines.append(f'| {row.name}, {what} | {summary(alone, 1)} | {summary(company, 1)} '
-                         f'| {times:.1f} |')
+                         f'| {ratio:.1f} |')
     return lines
 
 
@@ -186,6 +186,8 @@ def main(config):
     if not find_spec('fastapi'):
         print('without fastapi, no service is measured; pip install -r requirements-extra.txt')
         rows = [row for row in rows if row.work != 'serve']
+    if not rows:
+        fail(f'--only={config.only} matches no row that can be measured')
     data, meta = load_data(Path(config.data_dir) / config.dataset)
     out = Path(config.out_dir)
     out.mkdir(parents=True, exist_ok=True)
