@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from model import HEADS, Classifier, find_class, make_classifier
 from nanoloss.data import Split, batches, load_unlabelled, spans_of
-from nanoloss.devices import autocast, bfloat16_is_fast
+from nanoloss.devices import autocast, bfloat16_is_fast, shapes_only
 from nanoloss.labels import Labels, Thresholds, kind_of, mean_thresholds, read_thresholds
 from nanoloss.reader import Answers, shorten
 from nanoloss.runs import load_weights, upgrade_config
@@ -70,7 +70,7 @@ def load_run(folder, which, thresholds):
     weights = load_weights(folder / WEIGHTS[which])
 
     # config.json may be damaged: compare before allocating the model that it describes
-    with torch.device('meta'):
+    with shapes_only():
         described = make_classifier(config).state_dict()
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     if shapes != {name: tensor.shape for name, tensor in described.items()}:

@@ -1,7 +1,9 @@
 """The device and the precision of a run: CUDA, MPS or a CPU; float16 to float64."""
 import sys
+from contextlib import contextmanager
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 
 def bfloat16_is_fast():
@@ -45,6 +47,24 @@ def choose_dtype(dtype, device):
 def autocast(device, dtype):
     """A context in which matrix products are computed in dtype, if that is a 16-bit one."""
     return torch.autocast(device, getattr(torch, dtype), enabled=dtype in ('bfloat16', 'float16'))
+
+
+class WithoutNormal(TorchFunctionMode):
+    """A context in which nn.init.normal_ does nothing. Without memory to fill, it would import
+    torch.compile, which takes a second or more."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.nn.init.normal_:
+            return None
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def shapes_only():
+    """A context in which new tensors have a shape, but no memory: a model of any size can be made
+    in it, to see the shapes of its weights."""
+    with torch.device('meta'), WithoutNormal():
+        yield
 
 
 def hardware_name(device):

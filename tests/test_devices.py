@@ -1,4 +1,5 @@
 """nanoloss/devices.py on this machine, and on others that are pretended. About 1 s."""
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 
 from nanoloss import devices
 from nanoloss.devices import (
@@ -75,6 +77,26 @@ def test_products_are_of_16_bits_where_that_is_the_precision(dtype, product):
     with autocast('cpu', dtype):
         assert (x @ x).dtype == product
     assert (x @ x).dtype == torch.float32
+
+
+def test_a_model_without_memory():
+    """Its weights would take 4 TB. In a process of its own, because it must not import
+    torch.compile, which takes as long as importing torch."""
+    program = """
+import sys, torch
+from model import Classifier, Transformer, make_head
+from nanoloss.devices import shapes_only
+with shapes_only():
+    model = Classifier(Transformer(10 ** 9, 20, n_embd=1000), make_head('bce', 1000, 2), 7, 9)
+print({(weight.device.type, weight.dtype) for weight in model.parameters()})
+print(tuple(model.trunk.token_embedding.weight.shape), tuple(model.ngrams.sums.weight.shape))
+print('torch._dynamo' in sys.modules)
+print(torch.nn.Linear(2, 3).weight.device, torch.nn.Embedding(2, 3).weight.abs().min().item() > 0)
+"""
+    process = subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True,
+                             capture_output=True, text=True)
+    assert process.stdout.splitlines() == [
+        "{('meta', torch.float32)}", '(1000000000, 1000) (10, 1)', 'False', 'cpu True']
 
 
 def test_float64_weights_stay_float64():
