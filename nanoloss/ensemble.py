@@ -1,6 +1,6 @@
-"""A finished run or a group of runs -> labels and probabilities for texts.
+"""Finished runs as a model in PyTorch: the tokens of texts -> the mean of the runs' probabilities.
 
-`predict.py`, `serve.py`, the page of errors and the teacher of `train.py` use this class.
+`nanoloss/classifier.py` makes a classifier of it, and train.py's teacher is one.
 """
 import hashlib
 import json
@@ -15,23 +15,22 @@ from tqdm import tqdm
 from model import HEADS, Classifier, find_class, make_classifier
 from nanoloss.data import Split, batches, load_unlabelled, spans_of
 from nanoloss.devices import autocast, bfloat16_is_fast
-from nanoloss.labels import Labels, Thresholds, kind_of, mean_thresholds, read_thresholds
-from nanoloss.reader import Answers, shorten
-from nanoloss.runs import load_weights, upgrade_config
+from nanoloss.labels import Thresholds, kind_of, mean_thresholds, read_thresholds
+from nanoloss.runs import WEIGHTS, load_weights, name_code, upgrade_config
 from nanoloss.settings import fail
+from nanoloss.text import tokenize, truncated
 from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import Vocabulary
 
-WEIGHTS = {'last': 'model.pt', 'best': 'best.pt'}  # the file of a run that holds them
 # settings and facts that all runs of an ensemble share
 SAME = ('data', 'classes', 'multi_label', 'lower', 'block_size', 'truncate', 'bag', 'tokenizer')
 BATCH_SIZE = 256
 MAX_TOKENS = 2048  # per micro-batch: they fit the caches, and few are padding
-CHUNK_SIZE = 2000  # texts classified at once
+CHUNK_SIZE = 2000  # texts that a teacher labels at once
 
 
-class Run(NamedTuple):
-    """What is used of a finished run."""
+class TrainedRun(NamedTuple):
+    """A finished run with its model."""
     config: dict
     result: dict
     model: Classifier
@@ -40,9 +39,8 @@ class Run(NamedTuple):
 
 
 def find_runs(folder):
-    """A run's folder, or that of a group of runs -> the folders of its finished runs.
-
-    Raises ValueError where there is none."""
+    """The folder of a run or of a group of runs -> the folders of its finished runs. Raises
+    ValueError if there are none."""
     if (folder / 'config.json').exists():
         return [folder]
     runs = [path for path in folder.glob('seed*') if (path / 'result.json').exists()]
@@ -52,19 +50,19 @@ def find_runs(folder):
     return sorted(runs)
 
 
-def load_run(folder, which, thresholds):
-    """A run's folder -> Run, with its last or its best weights, and with its thresholds or without.
+def load_run(folder, which, thresholds, code):
+    """A run's folder -> `TrainedRun`; the arguments are those of `Ensemble`.
 
-    Raises FileNotFoundError where the run is not finished and, as a damaged file can, anything."""
+    Raises FileNotFoundError if the run is not finished, and any exception if a file is damaged."""
     config = json.loads((folder / 'config.json').read_text())
     result = json.loads((folder / 'result.json').read_text())
     if 'tied' in config:
         raise ValueError('it is a language model, not a classifier')
-    config = upgrade_config(config)
+    config = name_code(upgrade_config(config), code)
     if not thresholds:
         result.pop('thresholds', None)
     elif 'thresholds' in result and result[which]['epoch'] != result['last']['epoch']:
-        raise ValueError('its thresholds are of the last weights; --thresholds=False does without')
+        raise ValueError('its thresholds were chosen for its last weights; use --thresholds=False')
     if config['truncate'] not in ('head', 'tail', 'both'):  # only a long text would show it
         raise ValueError(f'truncate is {config["truncate"]!r}')
     weights = load_weights(folder / WEIGHTS[which])
@@ -74,95 +72,94 @@ def load_run(folder, which, thresholds):
         described = make_classifier(config).state_dict()
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     if shapes != {name: tensor.shape for name, tensor in described.items()}:
-        raise ValueError('config.json is of other weights')
+        raise ValueError('config.json does not fit the weights')
     model = make_classifier(config).eval()
     model.load_state_dict(weights)
     temperature = float(result[which]['temperature'])
-    return Run(config, result, model, temperature, read_thresholds(result, len(config['classes'])))
+    return TrainedRun(config, result, model, temperature,
+                      read_thresholds(result, len(config['classes'])))
 
 
 def vocabulary_of(run):
-    """The `Vocabulary` in which a run's training texts were numbered."""
+    """The `Vocabulary` of a run."""
     weights = run.model.state_dict()
     tokens = weights.get('tokens', torch.zeros(0, dtype=torch.int64)).numpy()
     ngrams = weights.get('ngrams.keys', torch.zeros(0, dtype=torch.int64)).numpy()
     return Vocabulary(tokens, ngrams.view(np.uint64), run.config['ngrams'],
-                      run.config['block_size'], run.config['truncate'],
-                      run.config['spell'])
+                      run.config['block_size'], run.config['truncate'], run.config['spell'])
 
 
 def equal(a, b):
-    """Whether two vocabularies are one."""
+    """Whether two vocabularies are the same."""
     return all(np.array_equal(x, y) for x, y in zip(a, b))
 
 
-class TextClassifier(Answers):
-    """A run, or a folder of runs, as a function from texts to probabilities, on the CPU.
+class Ensemble:
+    """A finished run, or the mean of a group of runs, as a function from tokens to probabilities,
+    on the CPU: a model of `BaseClassifier`.
 
-    Of several runs the probabilities are the mean, and so are the thresholds.
-    classes: their names. multi_label: a text may have several labels. id: of these weights and the
-    thresholds that are used.
-    min_confidence: see `Labels`. thresholds: whether to use those of the runs.
-    Raises ValueError as `Labels` does, and where there is no such run, or it is unfinished or
-    damaged.
+    id: a name of these weights and of the thresholds that are used. thresholds: the mean of those
+    of the runs.
+
+    folder: of the run or of the group. which: the weights of the last epoch, or of the epoch that
+        is best on val (best).
+    thresholds: whether to use those of the runs, if any.
+    code: the file of the head or trunk, see `name_code`.
+    threads: CPU threads (0: PyTorch's choice).
+    Raises ValueError if there is no such run, or if it is unfinished or damaged.
     """
 
-    def __init__(self, folder, which='last', min_confidence=0.0, thresholds=False):
+    def __init__(self, folder, which='last', thresholds=True, code='', threads=0):
+        if threads:
+            torch.set_num_threads(threads)
         folder = Path(folder)
         self.runs = []
         digest = hashlib.sha256()
         for path in find_runs(folder):
             try:
-                run = load_run(path, which, thresholds)
+                run = load_run(path, which, thresholds, code)
                 self.add(run)
             except FileNotFoundError as error:
                 missing = Path(error.filename).name
-                raise ValueError(f'{path} is no finished run: {missing} is missing') from None
+                raise ValueError(f'{path} is not a finished run: {missing} is missing') from None
             except Exception as error:  # a damaged file can raise anything
                 why = f'{type(error).__name__}: {" ".join(str(error).split())}'
                 raise ValueError(f'{path} cannot be used ({why})') from None
-            # result.json has the seconds that a run took, so no two runs have the same
+            # result.json has the seconds that a run took, so it differs from run to run
             digest.update(json.dumps(run.result).encode())
-        chosen = mean_thresholds([run.thresholds for run in self.runs])
-        self.labels = Labels(self.classes, self.multi_label, chosen, min_confidence)
+        self.thresholds = mean_thresholds([run.thresholds for run in self.runs])
         self.id = f'{folder.name}-{which}-{digest.hexdigest()[:12]}'
 
     def add(self, run):
-        """Take a run into the mean. Raises ValueError if it is of another kind than the others."""
+        """Add a run to the mean. Raises ValueError if it does not go with the runs before it, or
+        with itself."""
         if not self.runs:
             self.config = run.config
             self.encoding = tokenizer(run.config['tokenizer']['name'])
             self.classes = [str(name) for name in run.config['classes']]
             self.multi_label = run.config['multi_label']
-            self.lower = run.config['lower']
             self.vocabulary = vocabulary_of(run)
             self.bag = run.config['bag'] and not run.model.trunk.ordered
             low_precision = run.config['dtype'] in ('bfloat16', 'float16') and bfloat16_is_fast()
             self.dtype = 'bfloat16' if low_precision else 'float32'
         for key in SAME:
             if run.config[key] != self.config[key]:
-                raise ValueError(f'its {key} is not that of the others')
+                raise ValueError(f'its {key} differs from that of the other runs')
         if not equal(vocabulary_of(run), self.vocabulary):
-            raise ValueError('its vocabulary is not that of the others')
+            raise ValueError('its vocabulary differs from that of the other runs')
         if self.runs and kind_of(run.thresholds) != kind_of(self.runs[0].thresholds):
-            raise ValueError('its thresholds are not of the kind of the others\'; evaluate.py '
-                             'chooses them for all runs of a group')
+            raise ValueError('its thresholds are of another kind than those of the other runs; '
+                             'choose them for all runs of the group')
         self.runs.append(run)
-        p = self.probs(['a text'])
+        p = self.probs_of_tokens(self.tokens(['a text']))
         if p.shape != (1, len(self.classes)) or not np.isfinite(p).all():
-            raise ValueError('weights, classes and temperature do not go together')
+            raise ValueError('weights, classes and temperature do not fit each other')
 
     def tokens(self, texts):
-        """The tokens that are used of each text, int64 [n]; of an empty one, an end of text."""
-        if self.lower:
-            texts = [text.lower() for text in texts]
-        encoded = self.encoding.encode_ordinary_batch(texts, num_threads=torch.get_num_threads())
-        used = []
-        for tokens in encoded:
-            tokens = np.array(tokens or [self.encoding.eot_token])
-            pieces = shorten(tokens, self.config['block_size'], self.config['truncate'])
-            used.append(np.concatenate(pieces))
-        return used
+        """The tokens of each text that are used, a list of int64 [n]."""
+        rows = tokenize(texts, self.encoding, self.config['lower'], torch.get_num_threads())
+        block_size = self.config['block_size']
+        return [truncated(np.array(row), block_size, self.config['truncate']) for row in rows]
 
     def make_batches(self, tokens):
         """The tokens of each text -> an iterator over `Batch`es, the shortest texts first."""
@@ -184,7 +181,7 @@ class TextClassifier(Answers):
         return torch.stack(probs).mean(0)
 
     def probs_of_tokens(self, tokens):
-        """The tokens of each text -> as `probs`."""
+        """A list of the tokens of each text -> float64 [texts, classes]."""
         rows = []
         found = []
         with autocast('cpu', self.dtype):  # casts the weights once for all micro-batches
@@ -209,21 +206,21 @@ def pseudo_label(config, split, meta):
         fail(f'head {config.head} cannot learn from probabilities; take {able}')
     unlabelled = load_unlabelled(Path(config.data_dir) / config.dataset, meta)
     try:
-        classifier = TextClassifier(config.teacher)
+        teacher = Ensemble(config.teacher, thresholds=False)
     except ValueError as error:
         fail(f'teacher: {error}')
-    if classifier.classes != [str(name) for name in meta['classes']]:
-        fail(f'teacher {config.teacher} has other classes: {", ".join(classifier.classes[:5])}')
-    if classifier.config['tokenizer'] != meta['tokenizer']:
+    if teacher.classes != [str(name) for name in meta['classes']]:
+        fail(f'teacher {config.teacher} has other classes: {", ".join(teacher.classes[:5])}')
+    if teacher.config['tokenizer'] != meta['tokenizer']:
         fail(f'teacher {config.teacher} has another tokenizer')
 
     probs = []
     for start in tqdm(range(0, len(unlabelled.spans), CHUNK_SIZE), 'pseudo-label', leave=False,
                       unit_scale=CHUNK_SIZE, disable=None):
         spans = unlabelled.spans[start:start + CHUNK_SIZE]
-        texts = [decode(unlabelled.tokens[a:b], classifier.encoding) for a, b in spans]
-        probs.append(classifier.probs(texts))
+        texts = [decode(unlabelled.tokens[a:b], teacher.encoding) for a, b in spans]
+        probs.append(teacher.probs_of_tokens(teacher.tokens(texts)))
     unlabelled = unlabelled._replace(labels=np.concatenate(probs).astype(np.float32))
     # the labelled texts keep their labels
     labels = split.labels if meta['multi_label'] else np.eye(len(meta['classes']))[split.labels]
-    return split._replace(labels=labels.astype(np.float32)).join(unlabelled), classifier.id
+    return split._replace(labels=labels.astype(np.float32)).join(unlabelled), teacher.id

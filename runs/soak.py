@@ -1,6 +1,6 @@
 """A service under 64 clients, a third of whose requests are broken: its answers and its memory.
 
-    python runs/soak.py model [100000]      so many requests; model: what serve.py serves
+    python runs/soak.py model [100000]      the number of requests; model: a folder to serve
 
 The clients send short made-up texts, of which the answers are known, and in between: JSON that is
 none, bodies too large, with and without a length, bodies that stop half-way, wrong paths and
@@ -10,23 +10,23 @@ is neither 200, 4xx nor 503.
 import collections
 import http.client
 import json
+import os
 import random
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-import serve  # noqa: E402
+from tools import serve  # noqa: E402
 from nanoloss.settings import configure, fail  # noqa: E402
 
 N_CLIENTS = 64
 JSON = {'Content-Type': 'application/json'}
 WORDS = 'a the film was plot good bad great dull fine actor never always love hate more'.split()
-SECS = 1  # serve.py's max_secs, so that a slow body does not take ten seconds
+SECS = 1  # max_secs of tools.serve, so that a slow body does not take ten seconds
 
 
 def make_texts(n):
@@ -135,8 +135,10 @@ def main():
     config = configure(vars(serve), argv=["--threads=1"])
     classifier = serve.load_classifier(folder, config)
     expected = {text: classifier.label(p) for text, p in zip(texts, classifier.probs(texts))}
-    command = [sys.executable, ROOT / 'serve.py', folder, '--port=0', f'--max_secs={SECS}']
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, '-m', 'tools.serve', os.path.abspath(folder), '--port=0',
+               f'--max_secs={SECS}']
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
     port = int(process.stdout.readline().rsplit(':', 1)[1])
 
     started = iter(range(n_requests))

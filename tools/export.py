@@ -1,19 +1,19 @@
-"""A trained run -> a folder that answers without PyTorch: pip install -r requirements-extra.txt
+"""A trained run -> a folder that classifies without PyTorch.
 
-    python export.py out/my/seed0 --to=model     or out/my, the mean of its seeds
-    python model/reader.py "a text"              needs numpy, tiktoken and onnxruntime
-    python serve.py model                        the same over HTTP
+    python -m tools.export out/my/seed0 --to=model    or out/my, the mean of its seeds
+    python model/reader.py "a text"                   needs numpy, tiktoken and onnxruntime
+    python -m tools.serve model                       the same over HTTP
 
-The folder has the model from tokens to probabilities (model.onnx), the tokenizer's table, the
-vocabulary, a description of the rest (model.json), a reader of them (reader.py, labels.py), the
-checksums of all of these, and a model card, README.md, in which the licence of the data is yours to
-fill in.
+It needs requirements-extra.txt. The folder has the model from tokens to probabilities (model.onnx),
+the tokenizer's table, the vocabulary, the other facts about the model (model.json), the code that
+reads them (reader.py with text.py and labels.py), the checksums of all these files, and a model
+card, README.md, in which you fill in the licence of the data.
 
 Notable:
-- Before it gets its name, the folder is held against predict.py on all of val: the same labels, and
-  probabilities within 0.002. What was found stands in the card.
-- Of several runs model.onnx holds all, and answers with the mean of their probabilities. One model
-  that is as good costs less: train.py --teacher, on texts without a label.
+- The folder gets its name only after a check against the run in PyTorch on the whole validation
+  set: the probabilities must agree within 0.002. The card reports the result.
+- For several runs, model.onnx holds all of them and answers with the mean of their probabilities. A
+  single model that is as good costs less: train.py --teacher, on unlabelled texts.
 """
 import copy
 import hashlib
@@ -25,35 +25,38 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
+import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
 import torch
 from scipy.stats import binomtest
 from torch import nn
 
 from model import NgramWeights
-from nanoloss import labels, reader
-from nanoloss.settings import configure, fail
+from nanoloss import labels, reader, text
+from nanoloss.classifier import TextClassifier
 from nanoloss.data import fingerprint, load_data
 from nanoloss.escape import markdown, markdown_name
 from nanoloss.files import mend_folder, replacing_folder
+from nanoloss.settings import configure, fail
 from nanoloss.tokenizer import decode, table_file
-from predict import WEIGHTS, Classifier
 
 # -----------------------------------------------------------------------------
-to = 'model'  # the folder that is made
-which = 'last'  # the weights of the last epoch, or of the best on val (best)
-thresholds = True  # take along those that evaluate.py has chosen, if any
-data_dir = 'data'  # the folder of data sets: the run's own is needed for the check on val
-overwrite = False  # replace a folder that is there
+to = 'model'  # the folder to make
+which = 'last'  # weights of a run: of the last epoch, or of the epoch that is best on val (best)
+code = ''  # file of the run's head or trunk, if it is not in model.py; it is executed
+thresholds = True  # keep the thresholds chosen on val, if any (for the last weights)
+data_dir = 'data'  # the folder of data sets, for the check on val
+overwrite = False  # replace an exported folder
 # -----------------------------------------------------------------------------
 TOLERANCE = 0.002  # of a probability
+READER = reader, text, labels  # the modules that an exported folder carries
 
 
 # From runs to files
 
 class SumOfNgrams(nn.Module):
-    """`NgramWeights` as one product: ONNX would unroll its EmbeddingBag into a loop over texts."""
+    """`NgramWeights` as one product, because ONNX would unroll its EmbeddingBag into a loop over
+    texts."""
 
     def __init__(self, ngrams):
         super().__init__()
@@ -68,19 +71,19 @@ class SumOfNgrams(nn.Module):
 
 
 class MeanProbs(nn.Module):
-    """The runs of a `predict.Classifier` as one function from tokens to probabilities."""
+    """The runs of an `Ensemble` as one function from tokens to probabilities."""
 
     def __init__(self, runs):
         super().__init__()
         self.models = nn.ModuleList(copy.deepcopy(run.model) for run in runs)
         self.temperatures = [run.temperature for run in runs]
         for model in self.models:
-            if isinstance(getattr(model, 'ngrams', None), NgramWeights):
+            if isinstance(model.ngrams, NgramWeights):
                 model.ngrams = SumOfNgrams(model.ngrams)
 
     def forward(self, tokens, counts, ngrams=None):
-        """tokens, counts int64 [B, T] and n-grams int64 [B, M], as `Encoder` has them -> [B,
-        classes]."""
+        """tokens, counts int64 [B, T] and n-grams int64 [B, M], see `Classifier` in model.py ->
+        [B, classes]."""
         probs = []
         for model, temperature in zip(self.models, self.temperatures):
             logits = model(tokens, counts, ngrams)[-1]
@@ -88,39 +91,39 @@ class MeanProbs(nn.Module):
         return torch.stack(probs).mean(0)
 
 
-def write_model(classifier, path):
-    """The classifier's runs -> model.onnx, whose texts may be of any number and length."""
-    batch = next(classifier.make_batches(classifier.tokens(['a text', 'another, longer text'])))
+def write_model(ensemble, path):
+    """Write model.onnx, for any number of texts of any length."""
+    batch = next(ensemble.make_batches(ensemble.tokens(['a text', 'another, longer text'])))
     inputs = [batch.tokens, batch.counts]
     if batch.ngrams is not None:
         inputs.append(batch.ngrams)
     any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it misses torchvision
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it warns that torchvision is missing
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         program = torch.onnx.export(
-            MeanProbs(classifier.runs).eval(), tuple(inputs), dynamo=True, verbose=False,
+            MeanProbs(ensemble.runs).eval(), tuple(inputs), dynamo=True, verbose=False,
             dynamic_shapes=tuple([any_size] * len(inputs)),
             input_names=reader.INPUTS[:len(inputs)], output_names=['probs'])
         program.save(path)
 
 
-def describe(classifier):
-    """What the reader has to know beside the arrays: model.json."""
-    config = classifier.config
-    encoding = classifier.encoding
+def describe(ensemble):
+    """The content of model.json: the facts that the reader needs beside the arrays."""
+    config = ensemble.config
+    encoding = ensemble.encoding
     description = {
         'version': reader.FORMAT_VERSION,
-        'id': classifier.id,
-        'classes': classifier.classes,
-        'multi_label': classifier.multi_label,
+        'id': ensemble.id,
+        'classes': ensemble.classes,
+        'multi_label': ensemble.multi_label,
         'texts': {
-            'lower': classifier.lower,
+            'lower': config['lower'],
             'block_size': config['block_size'],
             'truncate': config['truncate'],
-            'bag': classifier.bag,
-            'spell': classifier.vocabulary.spell,
-            'ngrams': classifier.vocabulary.ngram_kind,
+            'bag': ensemble.bag,
+            'spell': ensemble.vocabulary.spell,
+            'ngrams': ensemble.vocabulary.ngram_kind,
         },
         'tokenizer': {
             'name': encoding.name,
@@ -128,17 +131,26 @@ def describe(classifier):
             'special_tokens': encoding._special_tokens,
         },
     }
-    if classifier.labels.thresholds is not None:
-        description['thresholds'] = labels.as_json(classifier.labels.thresholds)
+    if ensemble.thresholds is not None:
+        description['thresholds'] = labels.as_json(ensemble.thresholds)
     return description
 
 
-def write_reader(folder):
-    """reader.py and labels.py, which it imports, so that they work outside of this repository."""
-    shutil.copy(labels.__file__, folder / 'labels.py')
-    source = Path(reader.__file__).read_text('utf-8')
-    (folder / 'reader.py').write_text(
-        source.replace('from nanoloss.labels import', 'from labels import'), 'utf-8')
+def write_files(ensemble, folder):
+    """Write all files of an exported folder but the card."""
+    write_model(ensemble, folder / 'model.onnx')
+    table = table_file(ensemble.encoding._mergeable_ranks)
+    (folder / 'tokenizer.tiktoken').write_bytes(table)
+    vocabulary = ensemble.vocabulary
+    np.savez(folder / 'vocabulary.npz', tokens=vocabulary.tokens, ngrams=vocabulary.ngrams)
+    description = json.dumps(describe(ensemble), indent=1)
+    (folder / 'model.json').write_text(description + '\n', 'utf-8')
+    for module in READER:
+        shutil.copy(module.__file__, folder)
+    sums = []
+    for path in sorted(folder.iterdir()):
+        sums.append(f'{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n')
+    (folder / 'SHA256SUMS').write_text(''.join(sums))
 
 
 # The model card
@@ -149,10 +161,10 @@ A classifier of texts into {classes}. Made by nanoloss from {runs}, code {commit
 
 ```sh
 python reader.py "a text"     # in this folder; needs numpy, tiktoken and onnxruntime
-sha256sum -c SHA256SUMS       # whether all is as it was written
+sha256sum -c SHA256SUMS       # check that no file has changed
 ```
 
-## What it was trained on
+## Training data
 
 | | |
 | --- | --- |
@@ -160,10 +172,10 @@ sha256sum -c SHA256SUMS       # whether all is as it was written
 | texts | {texts} |
 | licence of the data | to be filled in |
 
-## How good it is
+## Accuracy
 
-On texts that it was not trained on, after temperature scaling; the interval is for other texts of
-the same kind, not for other seeds.
+On texts that it was not trained on. The interval is for other texts of the same kind, not for other
+seeds.
 
 | | texts | accuracy, % | 95 % interval |
 | --- | --- | --- | --- |
@@ -171,26 +183,26 @@ the same kind, not for other seeds.
 
 {how}
 
-Held against the run in PyTorch on the {n_checked:,} texts of val: {n_other} other labels,
+Compared with the run in PyTorch on the {n_checked:,} texts of val: {n_other} different labels,
 probabilities at most {distance:.6f} apart.
 
 ## Limits
 
-- It knows these classes only, and says {says} of any text: of another language, of another
-  subject, of none.
-- Of a text it reads {length}.
-- It repeats what its training texts have, their errors and their prejudices among it.
-- Its probabilities are scaled on val; of texts of another kind, they may be far off.
+- It knows these classes only, and answers {says},
+  also if the text is in another language or on another subject.
+- It reads {length} of a text.
+- It repeats the errors and prejudices of its training texts.
+- Its probabilities are calibrated on val, and may be far off for texts of another kind.
 '''
 
 
-def read_data(config):
-    """The val and test of the run's data set, and its meta.json."""
-    folder = Path(data_dir) / config['dataset']
+def read_data(folder, data_id):
+    """The splits val and test of the run's data set, and its meta.json. Fails if the fingerprint of
+    the data is not data_id."""
     data, meta = load_data(folder)
-    if fingerprint(meta) != config['data']:
-        fail(f'{folder} is not the data that the run was trained on; '
-             'the check on val needs that (--data_dir)')
+    if fingerprint(meta) != data_id:
+        fail(f'{folder} is not the data that the run was trained on, which the check on val needs; '
+             'give its folder with --data_dir')
     return {name: data[name] for name in ('val', 'test')}, meta
 
 
@@ -199,16 +211,15 @@ def texts_of(split, encoding):
 
 
 def compare(classifier, exported, texts):
-    """Both on the same texts -> how many labels are others, and the largest distance of two
-    probabilities. Fails where that is more than TOLERANCE."""
-    # bfloat16 would round a text differently in another batch
-    classifier.dtype = 'float32'
+    """Compare two classifiers on the same texts -> the number of different labels, and the largest
+    difference of two probabilities. Fails if that is more than TOLERANCE."""
+    classifier.model.dtype = 'float32'  # in bfloat16, rounding depends on the batch
     expected = classifier.probs(texts)
     found = exported.probs(texts)
     distance = abs(expected - found).max()
-    if not distance <= TOLERANCE:  # nan is not, either
-        fail(f'the exported model is {distance:.4f} away from predict.py on a text of val; '
-             'nothing was written')
+    if not distance <= TOLERANCE:  # False for nan
+        fail(f'a probability of the exported model differs by {distance:.4f} from that of the run '
+             'on a text of val; nothing was written')
     n_other = 0
     for p, q in zip(expected, found):
         n_other += classifier.label(p) != exported.label(q)
@@ -216,9 +227,8 @@ def compare(classifier, exported, texts):
 
 
 def figure_row(name, split, decisions):
-    """A row of the card's table: accuracy on a split, with Wilson's interval.
-
-    decisions: of `decide`; all labels of a text have to be right."""
+    """A row of the card's table: accuracy on a split, with Wilson's interval. With several labels a
+    text, all of them must be right. decisions: as `decide` returns them."""
     n_texts = len(split.labels)
     wrong = (decisions != split.labels).reshape(n_texts, -1).any(1)
     n_correct = int((~wrong).sum())
@@ -227,53 +237,50 @@ def figure_row(name, split, decisions):
             f'| {100 * low:.2f} to {100 * high:.2f} |')
 
 
-def describe_decisions(answers, decisions):
-    """How the model comes from probabilities to labels, in sentences; what it says of any text.
-
-    answers: its `Labels`; decisions: of `decide`, on val and on test."""
-    chosen = answers.thresholds
-    how = 'The likeliest class is the answer.'
-    says = 'one of them'
-    if answers.multi_label:
-        how = 'The labels are those above 0.5.'
-        says = 'those of them that it finds likely'
-    if chosen is not None:
+def describe_decisions(thresholds, multi_label, decisions):
+    """Two parts of the card: a sentence on how probabilities become labels, and the possible
+    answers. thresholds: `Thresholds` or None; decisions: as `decide` returns them, on val and on
+    test."""
+    how = 'The answer is the likeliest class.'
+    says = 'with one of them'
+    if multi_label:
+        how = 'The labels are the classes with a probability above 0.5.'
+        says = 'with those of them that it finds likely'
+    if thresholds is not None:
         goal = 'the best F1'
-        if chosen.goal is not None:
-            goal = f'a {chosen.rule} of {100 * chosen.goal:g} %'
-        how = f'Thresholds decide, which were chosen on val for {goal}: labels.py says how.'
-    if labels.can_be_unsure(chosen, answers.multi_label):
+        if thresholds.goal is not None:
+            goal = f'a {thresholds.rule} of {100 * thresholds.goal:g} %'
+        how = f'Thresholds chosen on val for {goal} decide, as labels.py explains.'
+    if labels.can_be_unsure(thresholds, multi_label):
         shares = [f'{(of_split == labels.NO_ANSWER).mean():.1%}' for of_split in decisions]
-        how += (f' Where none is reached, the answer is "{labels.UNSURE}", which counts as a wrong '
-                f'one: {shares[0]} of val, {shares[1]} of test.')
-        says = f'one of them, or "{labels.UNSURE}",'
+        how += (f' If no threshold is reached, the answer is "{labels.UNSURE}", which counts as '
+                f'wrong: {shares[0]} of val, {shares[1]} of test.')
+        says = f'with one of them or with "{labels.UNSURE}"'
     return how, says
 
 
 def make_card(classifier, exported, folder, data, meta):
-    """The model card, with what the exported folder itself answers on val and test.
+    """The model card, with the accuracy of the exported folder itself on val and test.
 
-    data, meta: of `read_data`."""
-    config = classifier.config
+    classifier: of the runs; exported: of the folder; data, meta: as `read_data` returns them."""
+    config = classifier.model.config
     texts = {name: texts_of(split, classifier.encoding) for name, split in data.items()}
     n_other, distance = compare(classifier, exported, texts['val'])
-    answers = exported.labels
+    chosen = exported.labels.thresholds
     figures = []
     decisions = []
     for name, split in data.items():
         probs = exported.probs(texts[name])
-        decisions.append(labels.decide(probs, answers.multi_label, answers.thresholds))
+        decisions.append(labels.decide(probs, exported.multi_label, chosen))
         figures.append(figure_row(name, split, decisions[-1]))
-    how, says = describe_decisions(answers, decisions)
-    sizes = []
-    for name, size in meta['splits'].items():
-        sizes.append(f'{size["rows"]:,} {name}')
-    which_part = {'head': 'the first', 'tail': 'the last', 'both': 'the first and the last'}
-    n_runs = len(classifier.runs)
+    how, says = describe_decisions(chosen, exported.multi_label, decisions)
+    sizes = [f'{size["rows"]:,} {name}' for name, size in meta['splits'].items()]
+    kept = {'head': 'the first', 'tail': 'the last', 'both': 'the first and the last'}
+    n_runs = len(classifier.model.runs)
     return CARD.format(
         id=markdown_name(classifier.id),
         classes=', '.join(map(markdown_name, classifier.classes)),
-        runs='one run' if n_runs == 1 else f'{n_runs} runs, whose probabilities it averages',
+        runs='one run' if n_runs == 1 else f'the mean of {n_runs} runs',
         commit=markdown(config.get('commit') or 'unknown'),
         size=sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
         dataset=markdown(config['dataset']),
@@ -286,60 +293,50 @@ def make_card(classifier, exported, folder, data, meta):
         n_checked=len(texts['val']),
         n_other=n_other,
         distance=distance,
-        length=f'{which_part[config["truncate"]]} {config["block_size"]:,} tokens',
+        length=f'{kept[config["truncate"]]} {config["block_size"]:,} tokens',
     )
 
 
-# The command
+# Command
 
-def check_target(target):
-    """Fail if the target must not be written over."""
+def check_target(target, overwrite):
+    """Fail if the target must not be replaced."""
     mend_folder(target)  # an earlier command may have been killed while it replaced the folder
     if not target.exists():
         return
     if not (target / 'SHA256SUMS').exists():
-        fail(f'{target} is there, and is no exported model; give another --to')
+        fail(f'{target} exists and is not an exported model; give another --to')
     if not overwrite:
-        fail(f'{target} is there; give another --to, or --overwrite to replace it')
+        fail(f'{target} exists; give another --to, or --overwrite to replace it')
 
 
-def main(folders):
+def main(folders, config):
     if len(folders) != 1:
-        fail('name one run, or one group of runs: python export.py out/bce/seed0 --to=model')
-    for name in ('onnxruntime', 'onnxscript'):  # torch.onnx writes with the latter
+        fail('name one run or one group of runs: python -m tools.export out/bce/seed0 --to=model')
+    for name in ('onnxruntime', 'onnxscript'):  # torch.onnx needs the latter
         if find_spec(name) is None:
             fail(f'{name} is missing; pip install -r requirements-extra.txt')
-    target = Path(os.path.abspath(to))
-    check_target(target)
-    if which not in WEIGHTS:
-        fail(f"which is 'last' or 'best', not {which!r}")
+    target = Path(os.path.abspath(config.to))
+    check_target(target, config.overwrite)
+    if (Path(folders[0]) / 'model.onnx').exists():
+        fail(f'{folders[0]} is an exported model already')
     try:
-        classifier = Classifier(folders[0], which, thresholds=thresholds)
+        classifier = TextClassifier(folders[0], config.which, thresholds=config.thresholds,
+                                    code=config.code)
     except ValueError as error:
         fail(error)
-    data, meta = read_data(classifier.config)
+    run_config = classifier.model.config
+    data, meta = read_data(Path(config.data_dir) / run_config['dataset'], run_config['data'])
 
     with replacing_folder(target) as folder:
-        write_model(classifier, folder / 'model.onnx')
-        table = table_file(classifier.encoding._mergeable_ranks)
-        (folder / 'tokenizer.tiktoken').write_bytes(table)
-        vocabulary = classifier.vocabulary
-        np.savez(folder / 'vocabulary.npz', tokens=vocabulary.tokens, ngrams=vocabulary.ngrams)
-        description = json.dumps(describe(classifier), indent=1)
-        (folder / 'model.json').write_text(description + '\n', 'utf-8')
-        write_reader(folder)
-        sums = []
-        for path in sorted(folder.iterdir()):
-            sums.append(f'{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n')
-        (folder / 'SHA256SUMS').write_text(''.join(sums))
+        write_files(classifier.model, folder)
         card = make_card(classifier, reader.Classifier(folder), folder, data, meta)
         (folder / 'README.md').write_text(card, 'utf-8')
     print(card[card.index('| | texts'):card.index('## Limits')].rstrip())
-    print(f'{to}: the model, and its card, README.md, in which the licence of the data is to be '
-          'filled in')
+    print(f'{config.to} holds the model and its card, README.md; fill in the licence of the data')
 
 
 if __name__ == '__main__':
     folders = []
-    configure(globals(), positional=folders)
-    main(folders)
+    config = configure(globals(), positional=folders)
+    main(folders, config)
