@@ -44,8 +44,9 @@ from nanoloss.optim import (
     put_rates_on, scheduled_rate)
 from nanoloss.runs import copy_trunk, load_trunk
 from nanoloss.settings import check_bounds, configure, fail, updated
+from nanoloss.text import NGRAM_SIZES
 from nanoloss.tokenizer import tokenizer
-from nanoloss.vocabulary import NGRAM_SIZES, learn_vocabulary, lower_case, ngram_strength
+from nanoloss.vocabulary import learn_vocabulary, lower_case, ngram_strength
 
 # -----------------------------------------------------------------------------
 # run
@@ -450,7 +451,7 @@ def main(config):
     config = start_device(config)
     facts = loop.describe_machine(config.device) | describe_data(meta)
     if config.teacher:
-        from nanoloss.classifier import pseudo_label  # only a teacher needs it
+        from nanoloss.ensemble import pseudo_label  # only a teacher needs it
         data['train'], facts['teacher_id'] = pseudo_label(config, data['train'], meta)
     config = auto_settings(config, data['train'])
 

@@ -1,9 +1,11 @@
-"""Reading runs: their configs and their weights, whatever version of the code has written them."""
+"""Read runs: their configs and their weights, whatever version of the code has written them."""
 import json
 from pathlib import Path
 
 from nanoloss.files import load_checked
 from nanoloss.settings import fail
+
+WEIGHTS = {'last': 'model.pt', 'best': 'best.pt'}  # a run's files of weights
 
 # settings that a trunk had before trunks were classes, with their first defaults
 OLD_TRANSFORMER = {'n_layer': 2, 'n_head': 4, 'n_embd': 128, 'pos': 'none', 'causal': False,
@@ -40,6 +42,28 @@ def upgrade_config(config):
     kept = {**known, **kept, 'trunk': trunk}
     kept['full_vocab'] = not kept['known_tokens']
     return kept
+
+
+def name_code(config, code):
+    """Let a run's head and trunk come from the file `code` if model.py does not have them -> a copy
+    of its config.
+
+    config: of `upgrade_config`. code: a Python file, or several as a.py,b.py, which will be
+    executed; '': none. Raises ValueError if the run needs a file that is not named there, since a
+    folder must not decide which programs are executed.
+    """
+    files = {Path(path).name: path for path in code.split(',')}
+    named = dict(config)
+    for kind in ('trunk', 'head'):
+        path, colon, class_name = config[kind].rpartition(':')
+        if not colon:  # a class of model.py
+            continue
+        file = Path(path).name
+        if file not in files:
+            raise ValueError(f'its {kind} is {class_name} of {path}; if you trust that file, name '
+                             f'it, since it will be executed: --code={path}')
+        named[kind] = f'{files[file]}:{class_name}'
+    return named
 
 
 def upgrade_weights(weights):

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 import nanoloss  # noqa: E402, F401 (before torch: it sets how OpenMP threads wait)
-from helpers import script  # noqa: E402
+from helpers import config_of  # noqa: E402
 
 from nanoloss import reader, tokenizer  # noqa: E402
 
@@ -155,19 +155,19 @@ def make_home(home):
 
 @pytest.fixture
 def Classifier(home, monkeypatch):
-    """predict.Classifier, in the folder `home`."""
+    """`TextClassifier`, in the folder `home`."""
     monkeypatch.chdir(home)
-    from predict import Classifier
-    return Classifier
+    from nanoloss.classifier import TextClassifier
+    return TextClassifier
 
 
-def export(home, run, folder):
-    """Run export.py in this process on a run in `home` -> the folder that it has made."""
+def export(home, run, folder, *argv):
+    """Run tools.export in this process on a run in `home` -> the folder that it makes."""
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
-    module = script('export')
-    module.configure(vars(module), argv=[f'--to={folder}', f'--data_dir={home}/data'])
-    module.main([home / run])
+    from tools import export as module
+    config = config_of(module, f'--to={folder}', f'--data_dir={home}/data', *argv)
+    module.main([home / run], config)
     return folder
 
 
@@ -183,7 +183,7 @@ def with_checksums(folder):
 
 @pytest.fixture(scope='session')
 def exported(home, tmp_path_factory):
-    """{group of runs in `home`: the folder of it that export.py has made}."""
+    """{group of runs in `home`: the folder of it that tools.export has made}."""
     names = 'bce', 'windows', 'topics'
 
     def make(folder):
@@ -193,13 +193,18 @@ def exported(home, tmp_path_factory):
     return {f'out/{name}': folder / name for name in names}
 
 
+def start(home, script, *argv, env=os.environ, **kwargs):
+    """Start a script, 'tools.serve' -> its process, with pipes of text as stdout and stderr."""
+    path = os.pathsep.join(filter(None, [env.get('PYTHONPATH'), str(ROOT)]))
+    return subprocess.Popen([*command(script), *argv], cwd=home, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env={**env, 'PYTHONPATH': path}, **kwargs)
+
+
 def start_server(home, *argv, **kwargs):
-    """Start serve.py -> its process and its port."""
+    """Start tools.serve -> its process and its port."""
     pytest.importorskip('fastapi')
     pytest.importorskip('uvicorn')
-    command = [sys.executable, ROOT / 'serve.py', *argv, '--port=0']
-    process = subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, **kwargs)
+    process = start(home, 'tools.serve', *argv, '--port=0', **kwargs)
     line = process.stdout.readline()
     assert ' at http://127.0.0.1:' in line, process.stderr.read()
     return process, int(line.rsplit(':', 1)[1])

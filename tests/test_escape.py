@@ -157,7 +157,8 @@ def test_metrics():
     prometheus_client = pytest.importorskip('prometheus_client')
     pytest.importorskip('fastapi')
     from prometheus_client.parser import text_string_to_metric_families
-    metrics = script('serve').Metrics()
+    from tools.serve import Metrics
+    metrics = Metrics()
     names = [name for name in NAMES if name.isprintable() or '\n' in name]
     try:
         metrics.count_labels([*names, 'say "x"'])
@@ -176,16 +177,18 @@ def test_metrics():
 def test_the_model_card(home, tmp_path, monkeypatch):
     """Classes, the data set, its source and the run, all of such names."""
     pytest.importorskip('onnxruntime')
-    module = script('export')
-    classifier = module.Classifier(home / 'out/bce')
+    from tools import export as module
+    classifier = module.TextClassifier(home / 'out/bce')
     classifier.classes = ['a|b', '</script>\n# x', 'y' * 5000]
     classifier.id = '*bold*-last-1'
-    classifier.config = {**classifier.config, 'dataset': 'd|e', 'commit': '`c`'}
+    names = {'dataset': 'd|e', 'commit': '`c`'}
+    classifier.model.config = {**classifier.model.config, **names}
     monkeypatch.setattr(module, 'compare', lambda *args: (0, 0.0))
     (tmp_path / 'file').write_text('')
 
     class Exported:
         labels = classifier.labels
+        multi_label = False
 
         def probs(self, texts):
             return np.eye(2)[[0] * len(texts)]
@@ -202,7 +205,7 @@ def test_the_model_card(home, tmp_path, monkeypatch):
 
 def test_ordinary_cards_are_as_before(home, exported):
     card = (exported['out/bce'] / 'README.md').read_text()
-    assert 'A classifier of texts into neg, pos. Made by nanoloss from 2 runs' in card
+    assert 'A classifier of texts into neg, pos. Made by nanoloss from the mean of 2 runs' in card
     assert '| data | sample, from sample, fingerprint' in card
 
 

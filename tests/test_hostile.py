@@ -21,7 +21,8 @@ import pytest
 from conftest import ask
 from helpers import TINY, make_data, script
 
-from nanoloss import loop
+from nanoloss import ensemble, loop
+from nanoloss.classifier import TextClassifier
 
 FUZZ = int(os.environ.get('FUZZ', 60))
 SLOW = 20.0  # seconds: a case that takes longer hangs
@@ -170,13 +171,12 @@ def changed_file(rng, name, content):
 
 def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
     """config.json, result.json, log.jsonl, preds.npz and model.pt changed in values or bytes,
-    through evaluate.py and predict.py: counted, or named and left out."""
+    through evaluate.py and `TextClassifier`: counted, or named and left out."""
     run = tmp_path / 'seed0'
     shutil.copytree(home / 'out/bce/seed0', run)
     evaluate = script('evaluate')
-    predict = script('predict')
-    monkeypatch.setattr(predict, 'tokenizer', functools.cache(predict.tokenizer))
-    readers = [lambda: evaluate.read_run(run), lambda: predict.Classifier(run).probs(['a text'])]
+    monkeypatch.setattr(ensemble, 'tokenizer', functools.cache(ensemble.tokenizer))
+    readers = [lambda: evaluate.read_run(run), lambda: TextClassifier(run).probs(['a text'])]
     good = {path.name: path.read_bytes() for path in run.iterdir()}
     names = ['config.json', 'config.json', 'result.json', 'log.jsonl', 'preds.npz', 'model.pt']
     rng = random.Random(1)
@@ -310,8 +310,7 @@ def test_what_is_no_request(server, raw):
 
 def test_a_word_of_two_megabytes(home):
     """In time that grows with its length: with its square it would take hours."""
-    predict = script('predict')
-    classifier = predict.Classifier(home / 'out/bce')
+    classifier = TextClassifier(home / 'out/bce')
     texts = ['a' * 2_000_000, '最' * 700_000, '\n' * 200_000]
     start = time.process_time()  # however busy the machine is
     assert classifier.probs(texts).shape == (3, 2)

@@ -457,7 +457,7 @@ def test_labels_of_predict_are_the_decisions_of_evaluate(home, Classifier, with_
     kept = result_of(run)['thresholds']
     chosen = Thresholds(kept['rule'], kept['goal'], np.array(kept['values']))
     preds = np.load(run / 'preds.npz')
-    head = classifier.runs[0].model.head
+    head = classifier.model.runs[0].model.head
     logits = torch.from_numpy(preds['val_logits']).double()
     p = head.probs(logits / result_of(run)['last']['temperature']).numpy()
     answers = decide(p, classifier.multi_label, chosen)

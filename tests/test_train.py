@@ -23,8 +23,9 @@ import model as model_script
 import train as train_script
 from model import Classifier, make_classifier, model_settings
 from nanoloss import loop, optim
-from nanoloss.classifier import TextClassifier, pseudo_label
+from nanoloss.classifier import TextClassifier
 from nanoloss.data import Split, load_data
+from nanoloss.ensemble import pseudo_label
 from nanoloss.settings import configure
 from nanoloss.tokenizer import tokenizer
 
@@ -324,10 +325,10 @@ def test_texts_without_n_grams_are_the_trunk_s_alone(tmp_path, kind):
     train(tmp_path, tmp_path / 'out', *WINDOWS, f'--ngrams={kind}', '--batch_size=3', '--epochs=3',
           '--min_count=1', '--n_embd=4')
     classifier = TextClassifier(tmp_path / 'out/seed0')
-    model = classifier.runs[0].model
+    model = classifier.model.runs[0].model
     assert model.ngrams.sums.weight.abs().max() > 0.01
     for texts in [''], ['', ' good good good', '']:
-        batch = next(classifier.make_batches(classifier.tokens(texts)))
+        batch = next(classifier.model.make_batches(classifier.tokens(texts)))
         trunk, both = model(batch.tokens, batch.counts, batch.ngrams)
         has_none = torch.tensor([texts[row] == '' for row in batch.rows])
         assert torch.equal(trunk[has_none], both[has_none])

@@ -1,12 +1,12 @@
 """Serve a trained run or an exported model over HTTP, with a small page.
 
-    python serve.py out/bce/seed0 --port=8000      or out/bce, the mean of its seeds
-    python serve.py model                          what export.py made, without PyTorch
+    python -m tools.serve out/bce/seed0 --port=8000     or out/bce, the mean of its seeds
+    python -m tools.serve model                         made by tools.export, without PyTorch
     curl -d '{"text": "a text"}' -H 'Content-Type: application/json' localhost:8000/predict
 
 It needs requirements-serve.txt and, for a run, requirements.txt. GET / is the page, /health tells
 which model answers, /metrics has counters in Prometheus' format. For a file of texts, use
-predict.py --file; for TLS and access control, a reverse proxy (tools/README.md).
+tools.predict --file; for TLS and access control, a reverse proxy (tools/README.md).
 
 Notable:
 - Requests that arrive while the model computes are batched for the next pass. Explanations have a
@@ -33,11 +33,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
-from nanoloss.settings import configure, fail
+from nanoloss.classifier import TextClassifier
 from nanoloss.escape import one_line
-from nanoloss.files import mend_folder
+from nanoloss.runs import WEIGHTS
+from nanoloss.settings import configure, fail
 
 try:
     import uvicorn
@@ -56,7 +56,8 @@ except ImportError as error:
 host = '127.0.0.1'  # address to listen on: this machine only; 0.0.0.0 or :: for a network
 port = 8000
 which = 'last'  # weights of a run: of the last epoch, or of the epoch that is best on val (best)
-thresholds = True  # use the thresholds chosen by evaluate.py, if any (for the last weights)
+code = ''  # file of the run's head or trunk, if it is not in model.py; it is executed
+thresholds = True  # use the thresholds chosen on val, if any (for the last weights)
 min_confidence = 0.0  # a less confident answer is "unsure"; evaluate.py reports the cost
 token_file = ''  # requests must send the token in this file; '': no token is needed
 allowed_hosts = ''  # accepted Host headers, as a.org,b.org; '': localhost, on a network any
@@ -78,7 +79,7 @@ OPEN_PATHS = '/', '/health'  # need no token
 EXAMPLES = ['A wonderful film: funny, moving and never dull.',
             'I waited for two weeks, and then it broke on the first day.',
             'How do I change the address on my account?']
-PAGE = (Path(__file__).parent / 'nanoloss/serve.html').read_text('utf-8')
+PAGE = Path(__file__).with_name('serve.html').read_text('utf-8')
 
 
 # The API
@@ -92,7 +93,8 @@ class Texts(BaseModel):
 
 class Answer(BaseModel):
     """The answer to `texts`: per text a label (or list of labels) and a probability for each class;
-    with explain also [class, [[piece of the text, what it adds to the log-odds of the class]]]."""
+    with explain also [class, [[piece of the text, its attribution]]], see `explain` in
+    nanoloss/labels.py."""
     model: str
     labels: list[str | list[str]]
     probabilities: list[dict[str, float]]
@@ -321,32 +323,18 @@ def hosts_of(config):
     return ['*']
 
 
-def make_app(classifier, config, token=None, texts_to_try=()):
-    """The FastAPI application around a `Classifier` of predict.py or nanoloss/reader.py.
-
-    token: bytes that requests must send; None: no token is needed. texts_to_try: examples for the
-    page."""
-    answering = JobQueue(lambda texts: list(classifier.probs(texts)), config.max_waiting,
-                         TEXTS_AT_ONCE)
-    explaining = JobQueue(lambda texts: [classifier.explain(text) for text in texts],
-                          config.max_explanations, 1)
-    metrics = Metrics()
-
-    @asynccontextmanager
-    async def lifespan(app):
-        tasks = [asyncio.create_task(queue.work()) for queue in (answering, explaining)]
-        yield
-        for task in tasks:
-            task.cancel()
-
-    app = FastAPI(title='nanoloss', lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_exception_handler(RequestValidationError, refuse)
-    # the middleware that is added last runs first
+def add_middleware(app, config, token, metrics):
+    """Add the limits, the checks of token and host, and the `Observer`. The one that is added last
+    runs first."""
     app.add_middleware(BodyLimit, max_bytes=config.max_bytes, max_secs=config.max_secs)
     if token is not None:
         app.add_middleware(TokenCheck, token=token, open_paths=OPEN_PATHS)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts_of(config), www_redirect=False)
     app.add_middleware(Observer, metrics=metrics)
+
+
+def add_predict(app, classifier, config, answering, explaining, metrics):
+    """Add POST /predict. answering, explaining: the two `JobQueue`s."""
 
     @app.post('/predict', response_model=Answer | AnswerToOne)
     async def predict(body: Texts, request: Request):
@@ -366,6 +354,34 @@ def make_app(classifier, config, token=None, texts_to_try=()):
         metrics.count_labels(labels)
         return answer_as_json(body, classifier, labels, answers, explanations)
 
+
+def make_app(classifier, config, token=None, texts_to_try=()):
+    """The FastAPI application around a `TextClassifier`.
+
+    token: bytes that requests must send; None: no token is needed. texts_to_try: examples for the
+    page."""
+    answering = JobQueue(lambda texts: list(classifier.probs(texts)), config.max_waiting,
+                         TEXTS_AT_ONCE)
+    explaining = JobQueue(lambda texts: [classifier.explain(text) for text in texts],
+                          config.max_explanations, 1)
+    metrics = Metrics()
+
+    def n_waiting():
+        return len(answering.waiting) + len(explaining.waiting)
+
+    @asynccontextmanager
+    async def lifespan(app):
+        tasks = [asyncio.create_task(queue.work()) for queue in (answering, explaining)]
+        yield
+        for task in tasks:
+            task.cancel()
+
+    app = FastAPI(title='nanoloss', lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_exception_handler(RequestValidationError, refuse)
+    add_middleware(app, config, token, metrics)
+
+    add_predict(app, classifier, config, answering, explaining, metrics)
+
     @app.get('/health')
     async def health() -> dict:
         return {
@@ -373,13 +389,12 @@ def make_app(classifier, config, token=None, texts_to_try=()):
             'model': classifier.id,
             'classes': classifier.classes,
             'examples': list(texts_to_try),
-            'waiting': len(answering.waiting) + len(explaining.waiting),
+            'waiting': n_waiting(),
         }
 
     @app.get('/metrics', include_in_schema=False)
     async def counts():
-        n_waiting = len(answering.waiting) + len(explaining.waiting)
-        return Response(metrics.text(n_waiting),
+        return Response(metrics.text(n_waiting()),
                         media_type='text/plain; version=0.0.4; charset=utf-8')
 
     @app.get('/', response_class=HTMLResponse, include_in_schema=False)
@@ -422,23 +437,12 @@ def require(package):
 
 
 def load_classifier(folder, config):
-    """A run, a group of runs or an exported folder -> its `Classifier`. Fails if it is neither."""
+    """A run, a group of runs or an exported folder -> its `TextClassifier`. Fails if it is none of
+    these."""
     n_threads = config.threads or max(1, (os.cpu_count() or 1) // config.workers)
-    if not Path(folder).exists():
-        mend_folder(Path(folder))  # export.py may have been killed while it replaced the folder
     try:
-        if (Path(folder) / 'model.onnx').exists():
-            require('onnxruntime')
-            from nanoloss.reader import Classifier
-            return Classifier(folder, config.min_confidence, config.thresholds, n_threads)
-        try:
-            import torch
-            from predict import Classifier
-        except ImportError as error:
-            fail(f'{folder} is no exported model, and a run needs what is in requirements.txt '
-                 f'({error})')
-        torch.set_num_threads(n_threads)
-        return Classifier(folder, config.which, config.min_confidence, config.thresholds)
+        return TextClassifier(folder, config.which, config.min_confidence, config.thresholds,
+                              config.code, n_threads)
     except ValueError as error:
         fail(error)
 
@@ -532,11 +536,11 @@ def run_server(folder, config, listener):
 def main(folders, config):
     if len(folders) != 1:
         fail('give one run, one group of runs or an exported model: '
-             'python serve.py out/bce/seed0')
+             'python -m tools.serve out/bce/seed0')
     require('prometheus_client')
     limits = (config.max_bytes, config.max_texts, config.max_chars, config.max_explained_chars,
               config.max_waiting, config.max_explanations, config.workers)
-    if config.which not in ('last', 'best'):
+    if config.which not in WEIGHTS:
         fail(f"which is 'last' or 'best', not {config.which!r}")
     if min(limits) < 1 or config.threads < 0 or config.max_secs <= 0:
         fail('workers and the limits must be at least 1, max_secs more than 0, threads at least 0')
