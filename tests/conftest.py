@@ -66,10 +66,10 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def Classifier(home, monkeypatch):
-    """predict.Classifier, in the folder `home`."""
+    """`TextClassifier`, in the folder `home`."""
     monkeypatch.chdir(home)
-    from predict import Classifier
-    return Classifier
+    from nanoloss.classifier import TextClassifier
+    return TextClassifier
 
 
 def export(home, run, *argv):

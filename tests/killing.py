@@ -118,7 +118,7 @@ def prepare_to_fork():
 
     import evaluate  # noqa: F401
     import export  # noqa: F401
-    import nanoloss.page  # noqa: F401
+    import nanoloss.errors  # noqa: F401
     from nanoloss import figures, files, reader, tokenizer
     tokenizer.cl100k_from_wheel = functools.cache(tokenizer.cl100k_from_wheel)
     table = tokenizer.table_file(tokenizer.tokenizer()._mergeable_ranks)
@@ -126,6 +126,7 @@ def prepare_to_fork():
     reader.read_tokenizer = functools.partial(read_known_tokenizer, table)
     torch.onnx.export = functools.partial(export_once, torch.onnx.export)
     figures.draw_figures = lambda *args: {'a.png': b'a figure', 'b.png': b'another'}
+    figures.thresholds_png = lambda *args: b'a figure'
     files.current_commit = lambda: 'abc'
     gc.freeze()
 

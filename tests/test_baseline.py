@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import call
-from helpers import ROOT, save, script, train
+from helpers import ROOT, config_of, save, script, train
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, make_pipeline
@@ -37,9 +37,7 @@ def baseline(data, dataset, out, *argv):
 def evaluate(out, *groups):
     """Run evaluate.py in this process -> its summary.json."""
     module = script('evaluate')
-    folders = module.folders
-    module.configure(vars(module), positional=folders, argv=[str(out / group) for group in groups])
-    module.main()
+    module.main(config_of(module), [out / group for group in groups])
     return json.loads((out / 'summary.json').read_text())
 
 

@@ -8,13 +8,15 @@ import warnings
 import matplotlib
 import numpy as np
 import pytest
-from helpers import make_run, script
+from helpers import config_of, make_run, script
+from test_errors import make_page, make_predictions
 from test_figures import make_group
-from test_page import make_answers
 
-from nanoloss import figures, page
-from nanoloss.settings import fail
+import evaluate
+from nanoloss import figures
 from nanoloss.escape import figure_name, markdown, markdown_name, one_line, shortened
+from nanoloss.settings import fail
+from tools import thresholds
 
 NAMES = [
     'a|b', '</script>', '<img src=x onerror=alert(1)>', '*bold*', '**b**', '_', '_x_', '__x__',
@@ -70,12 +72,18 @@ def evaluated(folder, classes):
     """evaluate.py's table.md, with thresholds, of a group of two runs of these classes."""
     for seed, correct in enumerate([(350, 180), (360, 170)]):
         make_run(folder / f'seed{seed}', correct, classes=classes)
-    module = script('evaluate')
-    module.draw_figures = lambda groups, title: {}
-    argv = [str(folder), '--at_precision=0.9']
-    module.configure(vars(module), positional=module.folders, argv=argv)
-    module.main()
-    return (folder.parent / 'table.md').read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thresholds, 'thresholds_png', lambda *args: b'')
+        thresholds.main(config_of(thresholds, '--at_precision=0.9'), [folder])
+    return table_of(folder)
+
+
+def table_of(*folders):
+    """evaluate.py's table.md, without figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, 'draw_figures', lambda groups, title: {})
+        evaluate.main(config_of(evaluate), folders)
+    return (folders[0].parent / 'table.md').read_text()
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -98,12 +106,11 @@ def test_the_name_of_a_group(tmp_path, capsys, name):
     for group, correct in ((name, 350), ('other', 360)):
         for seed in 0, 1:
             make_run(tmp_path / group / f'seed{seed}', (correct + seed, 180))
-    module = script('evaluate')
-    module.draw_figures = lambda groups, title: {}
-    module.configure(vars(module), positional=module.folders,
-                     argv=[str(tmp_path / name), str(tmp_path / 'other'), '--thresholds=f1'])
-    module.main()
-    table = (tmp_path / 'table.md').read_text()
+    thresholds.main(config_of(thresholds, '--by=f1'), [tmp_path / name])
+    table = table_of(tmp_path / name, tmp_path / 'other')
+    printed = capsys.readouterr().out
+    assert one_line(printed.replace('\n', '')).isprintable()
+    assert f'{markdown(name)} and other on toy\n' in printed
     assert f'# {markdown(name)} and other on toy' in table
     assert f'## other against {markdown(name)}' in table
     assert f'## Thresholds of {markdown(name)}, ' in table
@@ -131,11 +138,11 @@ def test_figures(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_the_page(name):
-    answers = make_answers(classes=['class 0', name, 'class 2'])
-    answers.label = answers.dataset = name
-    content = page.make_page(answers, None)['page.html'].decode()
-    ordinary = make_answers(classes=['class 0', 'CLASS', 'class 2'])
-    expected = page.make_page(ordinary, None)['page.html'].decode()
+    predictions = make_predictions(classes=['class 0', name, 'class 2'])
+    predictions.label = predictions.dataset = name
+    content = make_page(predictions)['errors.html'].decode()
+    ordinary = make_predictions(classes=['class 0', 'CLASS', 'class 2'])
+    expected = make_page(ordinary)['errors.html'].decode()
     elements = [re.findall('</?[a-zA-Z0-9!]+', text) for text in (content, expected)]
     assert elements[0] == elements[1]  # none comes from a name
     assert not re.search('[\0\x1b]', content)

@@ -175,7 +175,7 @@ def test_what_cannot_be_exported(home, exported, capsys, tmp_path):
 def test_thresholds_go_along(home, exported, Classifier, tmp_path):
     """The exported model decides by those of the runs, and by none where they are left behind."""
     shutil.copytree(home / 'out/bce', tmp_path / 'out/bce')
-    call(home, 'evaluate.py', tmp_path / 'out/bce', '--at_precision=0.9')
+    call(home, 'tools.thresholds', tmp_path / 'out/bce', '--at_precision=0.9')
     classifier = Classifier(tmp_path / 'out/bce', thresholds=True)
     texts = (ROOT / 'data/sample.csv').read_text('utf-8').splitlines()[1:400]
     p = classifier.probs(texts)

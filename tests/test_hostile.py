@@ -21,7 +21,9 @@ import pytest
 from conftest import ask
 from helpers import TINY, make_data, script
 
-from nanoloss import loop
+from model import make_head
+from nanoloss import classifier, loop
+from nanoloss.runs import RunFolder, read_run
 
 FUZZ = int(os.environ.get('FUZZ', 60))
 SLOW = 20.0  # seconds: a case that takes longer hangs
@@ -170,13 +172,13 @@ def changed_file(rng, name, content):
 
 def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
     """config.json, result.json, log.jsonl, preds.npz and model.pt changed in values or bytes,
-    through evaluate.py and predict.py: counted, or named and left out."""
+    as evaluate.py and tools.predict read them: counted, or named and left out."""
     run = tmp_path / 'seed0'
     shutil.copytree(home / 'out/bce/seed0', run)
-    evaluate = script('evaluate')
-    predict = script('predict')
-    monkeypatch.setattr(predict, 'tokenizer', functools.cache(predict.tokenizer))
-    readers = [lambda: evaluate.read_run(run), lambda: predict.Classifier(run).probs(['a text'])]
+    stored = RunFolder(run)
+    monkeypatch.setattr(classifier, 'tokenizer', functools.cache(classifier.tokenizer))
+    readers = [lambda: read_run(stored, make_head),
+               lambda: classifier.TextClassifier(run).probs(['a text'])]
     good = {path.name: path.read_bytes() for path in run.iterdir()}
     names = ['config.json', 'config.json', 'result.json', 'log.jsonl', 'preds.npz', 'model.pt']
     rng = random.Random(1)
@@ -199,7 +201,7 @@ def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
             assert time.monotonic() - start < SLOW
         n_refused += refused
         (run / name).write_bytes(good[name])
-    assert evaluate.read_run(run)
+    assert read_run(stored, make_head)
     assert zipfile.is_zipfile(run / 'model.pt')
     assert 0 < n_refused < FUZZ
     print_count('files of a run', n_refused, capsys)

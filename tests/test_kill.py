@@ -1,5 +1,5 @@
-"""A kill at every write of prepare.py, train.py, evaluate.py, baseline.py and export.py: the same
-command again, and all files are those of a command that was never killed (40 s)."""
+"""A kill at every write of prepare.py, train.py, evaluate.py and tools: the same command again, and
+all files are those of a command that was never killed (40 s)."""
 import json
 import os
 import shutil
@@ -145,10 +145,13 @@ def test_train_in_the_place_of_another_run(home, survives, tmp_path):
     survives(start, [*TRAIN, '--overwrite', '--learning_rate=1e-3'], 20)
 
 
-def test_evaluate(home, survives, tmp_path):
-    """Table, page and thresholds."""
-    start = copy_of(home, tmp_path / 'start', 'data', 'out')
-    survives(start, ['evaluate.py', 'out', '--page', '--thresholds=f1', '--out_dir=table'], 30)
+@pytest.mark.parametrize('command, least', [
+    (['evaluate.py', 'out', '--out_dir=table'], 12),
+    (['tools/errors.py', 'out', '--out_dir=table'], 15),
+    (['tools/thresholds.py', 'out', '--by=f1', '--out_dir=table'], 8),
+    (['tools/pack.py', 'out', 'packed', '--answers=right'], 6)])
+def test_evaluate_and_its_tools(home, survives, tmp_path, command, least):
+    survives(copy_of(home, tmp_path / 'start', 'data', 'out'), command, least)
 
 
 def test_baseline(home, survives, tmp_path):

@@ -10,10 +10,11 @@ import sys
 from functools import partial
 
 import pytest
-from helpers import ROOT, make_data, make_run, script
+from helpers import ROOT, make_data, make_run
 
 import nanoloss
-from nanoloss import data, loop
+from model import make_head
+from nanoloss import data, loop, runs
 
 SCRIPTS = [path.name for path in sorted(ROOT.glob('*.py'))
            if re.search(r"__name__ == '__main__'", path.read_text())]
@@ -144,7 +145,6 @@ def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
     with pytest.raises(MemoryError):
         data.load_data(folder)
     make_run(tmp_path / 'run/seed0', (300, 150))
-    evaluate = script('evaluate')
-    monkeypatch.setattr(evaluate.np, 'load', no_memory)
+    monkeypatch.setattr(runs.np, 'load', no_memory)
     with pytest.raises(MemoryError):
-        evaluate.read_run(tmp_path / 'run/seed0')
+        runs.read_runs(tmp_path / 'run', make_head)
