@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from evaluate import check_comparable, read_runs  # noqa: E402
+from model import make_head  # noqa: E402
 from nanoloss.settings import fail  # noqa: E402
 from nanoloss.figures import COLORS, GREY, STYLE, png  # noqa: E402
 from nanoloss.files import write_file  # noqa: E402
+from nanoloss.runs import check_comparable, read_runs, stored_runs  # noqa: E402
 from nanoloss.stats import (  # noqa: E402
     fit_power_law, interval, power_law, resampled_means)
 
@@ -67,8 +68,8 @@ def read_points(folder):
         groups = []
         for group in (path, path / BASELINE):
             runs = []
-            if any(group.glob('seed*/result.json')):
-                runs, left_out = read_runs(group)
+            if any(run.is_finished() for run in stored_runs(group)):
+                runs, left_out = read_runs(group, make_head)
                 notes += left_out
             groups.append(runs)
         if groups[0]:

@@ -8,7 +8,6 @@ A variant that trains as CE does ends as far from it as CE with one weight nudge
 rounding differs, and training magnifies it. CE with clipping is that of balanced/, of the same
 rate. The last row, CE of another seed, says how far apart unrelated runs are.
 """
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+from nanoloss.runs import finished_runs  # noqa: E402
 from nanoloss.settings import fail  # noqa: E402
 from nanoloss.stats import half_interval  # noqa: E402
 
@@ -44,14 +44,19 @@ class Distances:
     gain: np.ndarray        # accuracy - that of CE, points
 
 
-def read_predictions(run):
-    """A run's folder -> the log-odds of class 1, float64 [reviews], and the labels, on test."""
-    try:
-        with np.load(run / 'preds.npz') as preds:
-            logits = preds['test_logits'].astype(float)
-            labels = preds['test_labels']
-    except FileNotFoundError:
-        fail(f'{run} is no finished run; bash runs/matched.sh makes it')
+def read_group(folder):
+    """A group of runs -> {name of the run's folder: the run}."""
+    return {run.path.name: run for run in finished_runs(folder)}
+
+
+def read_predictions(group, name):
+    """A run of a group -> the log-odds of class 1, float64 [reviews], and the labels, on test."""
+    runs = read_group(group)
+    if name not in runs:
+        fail(f'{group / name} is no finished run; bash runs/matched.sh makes it')
+    arrays = runs[name].arrays
+    logits = arrays['test_logits'].astype(float)
+    labels = arrays['test_labels']
     if logits.shape[1] == 1:
         return logits[:, 0], labels
     return logits[:, 1] - logits[:, 0], labels
@@ -76,12 +81,12 @@ def compare_variants(folder, seeds):
     """The folder of all runs -> Distances of each variant, and the number of test reviews."""
     ce_runs = []
     for seed in seeds:
-        log_odds, labels = read_predictions(folder / 'matched/ce' / seed)
+        log_odds, labels = read_predictions(folder / 'matched/ce', seed)
         ce_runs.append(log_odds)
 
     rows = []
     for variant, name in VARIANTS.items():
-        runs = [read_predictions(folder / variant / seed)[0] for seed in seeds]
+        runs = [read_predictions(folder / variant, seed)[0] for seed in seeds]
         rows.append(measure(name, runs, ce_runs, labels))
     shifted = ce_runs[1:] + ce_runs[:1]
     rows.append(measure(OTHER_SEED, shifted, ce_runs, labels))
@@ -93,10 +98,9 @@ def in_double_precision(folder):
     val_losses = []
     log_odds = []
     for name in ('ce', 'bce_matched'):
-        run = folder / 'float64' / name / 'seed0'
-        log_odds.append(read_predictions(run)[0])
-        last_line = (run / 'log.jsonl').read_text().splitlines()[-1]
-        val_losses.append(json.loads(last_line)['val_loss'])
+        group = folder / 'float64' / name
+        log_odds.append(read_predictions(group, 'seed0')[0])
+        val_losses.append(read_group(group)['seed0'].log[-1]['val_loss'])
     difference = np.abs(log_odds[0] - log_odds[1]).max()
     return (f'One epoch in float64: val loss {val_losses[0]:.16f} with CE, {val_losses[1]:.16f} '
             f'with matched BCE; the largest difference of a test log-odds is {difference:.1g} '
@@ -154,7 +158,7 @@ def draw(rows):
 
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / 'results/losses'
-    seeds = sorted(path.name for path in (folder / 'matched/ce').glob('seed*'))
+    seeds = list(read_group(folder / 'matched/ce'))
     if len(seeds) < 2:
         fail(f'{folder}/matched/ce: there are no two runs; bash runs/matched.sh makes them')
     rows, n_reviews = compare_variants(folder, seeds)

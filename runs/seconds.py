@@ -1,11 +1,10 @@
 """What a second of training buys: accuracy against seconds, a dot a run.
 
-    python runs/seconds.py FIGURE.png NAME=FOLDER ...      FOLDER/seed<k>/, a color a name
+    python runs/seconds.py FIGURE.png NAME=FOLDER ...      a group of runs and a color for each name
 
 Accuracy is that of val and test together; seconds are those of the whole run, evaluation included,
 on the cores that it had, and logarithmic.
 """
-import json
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+from nanoloss.runs import finished_runs  # noqa: E402
 from nanoloss.settings import fail  # noqa: E402
 from nanoloss.figures import COLORS, STYLE  # noqa: E402
 
@@ -23,8 +23,8 @@ matplotlib.use('agg')
 def read_runs(folder):
     """-> seconds and accuracy in %, a pair for each finished run."""
     pairs = []
-    for path in sorted(Path(folder).glob('seed*/result.json')):
-        result = json.loads(path.read_text())
+    for run in finished_runs(folder):
+        result = run.result
         splits = [result['last'][split] for split in ('val', 'test')]
         accuracy = sum(split['correct'] for split in splits) / sum(split['n'] for split in splits)
         pairs.append((result['seconds'], 100 * accuracy))

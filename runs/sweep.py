@@ -1,13 +1,12 @@
 """The learning rates that a loss was tried at -> the best one of each, as table, figure and list.
 
-    python runs/sweep.py out/losses    FOLDER/sweep/<loss>/<rate>/seed<k> -> FOLDER/sweep.md,
+    python runs/sweep.py out/losses    groups FOLDER/sweep/<loss>/<rate> -> FOLDER/sweep.md,
                                        sweep.png and best_rates.txt; results/losses by default
 
 Best is the highest accuracy on val after the last epoch, the mean of the seeds. Of a data set that
 `prepare.py --dev` made, all of which is cut out of the training side, test counts with val. With a
 seed or three a rate, differences of a few tenths of a point are chance.
 """
-import json
 import sys
 from pathlib import Path
 from statistics import mean
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+from nanoloss.runs import finished_runs  # noqa: E402
 from nanoloss.settings import fail  # noqa: E402
 
 matplotlib.use('agg')
@@ -26,16 +26,17 @@ def read_accuracies(folder):
     """The sweep's folder -> {loss: {rate: mean accuracy in %}}, and on what it was taken."""
     accuracies = {}
     judged_on = ''
-    for path in sorted(folder.glob('*/*/seed*/result.json')):
-        loss, rate = path.parts[-4:-2]
-        dataset = json.loads((path.parent / 'config.json').read_text())['dataset']
-        splits = ['val', 'test'] if dataset.endswith('_dev') else ['val']
-        last = json.loads(path.read_text())['last']
-        n_reviews = sum(last[split]['n'] for split in splits)
-        correct = sum(last[split]['correct'] for split in splits)
-        accuracies.setdefault(loss, {}).setdefault(float(rate), []).append(
-            100 * correct / n_reviews)
-        judged_on = f'{" and ".join(splits)} of {dataset}, {n_reviews:,} texts'
+    for group in sorted(folder.glob('*/*')):
+        loss, rate = group.parts[-2:]
+        for run in finished_runs(group):
+            dataset = run.config['dataset']
+            splits = ['val', 'test'] if dataset.endswith('_dev') else ['val']
+            last = run.result['last']
+            n_texts = sum(last[split]['n'] for split in splits)
+            correct = sum(last[split]['correct'] for split in splits)
+            accuracies.setdefault(loss, {}).setdefault(float(rate), []).append(
+                100 * correct / n_texts)
+            judged_on = f'{" and ".join(splits)} of {dataset}, {n_texts:,} texts'
     for by_rate in accuracies.values():
         for rate, runs in by_rate.items():
             by_rate[rate] = mean(runs)

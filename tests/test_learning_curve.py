@@ -36,7 +36,7 @@ def curve(tmp_path_factory):
             write_run(folder, n, seed, rng)
             if n < SIZES[-1] or seed == 0:
                 correct = round(N[0] * (0.94 - error_of(n) / 100)), 80
-                make_run(folder / f'{n}/nbsvm/seed{seed}', correct, n=N, baseline_code='abc')
+                make_run(folder / f'{n}/nbsvm/seed{seed}', correct, n=N, sklearn='1.0')
     (folder / '10000/seed9').mkdir()
     return folder
 
