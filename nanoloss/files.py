@@ -53,6 +53,18 @@ def write_json_lines(path, rows):
     write_file(path, lambda file: file.write(text.encode()))
 
 
+def write_files(folder, files):
+    """{name: bytes} -> files in a folder, which is created if needed. Fails if that is impossible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_file(folder / name, lambda file, content=content: file.write(content))
+    except OSError as error:
+        fail(f'{folder}: {", ".join(files)} cannot be written there ({error}); give another '
+             '--out_dir')
+
+
 def sync(path):
     """Wait until a file, or the list of names in a folder, is on disk."""
     if fcntl is None:  # on Windows, which cannot open a folder

@@ -53,8 +53,8 @@ def read_thresholds(result, n_class):
             if value is not None and not (is_number and 0 <= value <= 1):
                 raise ValueError
     except (KeyError, TypeError, ValueError):
-        raise ValueError('result.json has damaged thresholds; evaluate.py --thresholds=none '
-                         'takes them away') from None
+        raise ValueError('result.json has damaged thresholds; tools.thresholds --by=none '
+                         'removes them') from None
     return Thresholds(rule, goal, np.array(values, dtype=float))  # None becomes NaN
 
 

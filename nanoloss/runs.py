@@ -1,11 +1,26 @@
-"""Read runs: their configs and their weights, whatever version of the code has written them."""
+"""Finished runs and groups of them: their files, their answers and their weights, whatever version
+of the code has written them.
+
+A group is a folder of runs of one config, one a seed, in either of two forms:
+
+- as train.py leaves it: a folder seed<k> per run, see `RunFolder`
+- packed, as in results/: runs.jsonl and, if single answers are kept, answers.npz for all runs, see
+  `PackedRun`; `python -m tools.pack` writes both
+"""
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from nanoloss import is_out_of_memory
 from nanoloss.files import load_checked
+from nanoloss.labels import decide
 from nanoloss.settings import fail
 
 WEIGHTS = {'last': 'model.pt', 'best': 'best.pt'}  # a run's files of weights
+SPLITS = ('test', 'val')  # in the order of reports
 
 # settings that a trunk had before trunks were classes, with their first defaults
 OLD_TRANSFORMER = {'n_layer': 2, 'n_head': 4, 'n_embd': 128, 'pos': 'none', 'causal': False,
@@ -14,7 +29,11 @@ OLD_WINDOWS = {'window': 3, 'n_embd': 256, 'dropout': 0.5}
 # settings that were removed, with the values that are constants now
 REMOVED = {'keep_frac': 1.0, 'oversample': False, 'bias': True, 'pool': 50, 'beta1': 0.9,
            'beta2': 0.99, 'min_lr': 0.0, 'decay_lr': True}
+# heads of one experiment, whose probabilities are those of the heads that they are made of
+OLD_HEADS = {'bce_matched': 'bce', 'ce_nudged': 'ce'}
 
+
+# Older versions, and weights
 
 def upgrade_config(config):
     """A classifier's config.json of any version -> with today's names. Others stay as they are.
@@ -41,6 +60,7 @@ def upgrade_config(config):
     known = {'known_tokens': 0, 'known_ngrams': 0, 'ngrams': 'none', 'lower': False, 'spell': False}
     kept = {**known, **kept, 'trunk': trunk}
     kept['full_vocab'] = not kept['known_tokens']
+    kept['head'] = OLD_HEADS.get(kept['head'], kept['head'])
     return kept
 
 
@@ -139,3 +159,349 @@ def copy_trunk(model, weights):
                              f'but this model has {tuple(weight.shape)}')
         trunk[name] = found
     model.trunk.load_state_dict(trunk)
+
+
+# The files of a group, in either form
+
+def is_language_model(config):
+    """Whether a run's config.json is of a language model, not of a classifier."""
+    return 'tied' in config
+
+
+class RunFolder:
+    """The files of a run in a folder of its own.
+
+    path: of the folder. config, result: of config.json and result.json, dicts. log: a dict per line
+    of log.jsonl. samples: the same of samples.jsonl, which a language model may have, or None.
+    arrays: preds.npz, {name: array}: for each split <split>_labels int [N] or, if texts have
+    several labels, 0 and 1 [N, classes]; <split>_logits float16 [N, outputs]; <split>_groups [N] if
+    the data has document groups.
+
+    Each attribute is read when it is used, and raises an exception of any kind if its file is
+    damaged.
+    """
+    measures = None  # see `PackedRun`
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def is_finished(self):
+        """Whether the run has ended."""
+        return (self.path / 'result.json').exists()
+
+    def read_lines(self, name):
+        lines = (self.path / name).read_text('utf-8').splitlines()
+        return [json.loads(line) for line in lines]
+
+    @property
+    def config(self):
+        return json.loads((self.path / 'config.json').read_text('utf-8'))
+
+    @property
+    def result(self):
+        return json.loads((self.path / 'result.json').read_text('utf-8'))
+
+    @property
+    def log(self):
+        return self.read_lines('log.jsonl')
+
+    @property
+    def samples(self):
+        if not (self.path / 'samples.jsonl').exists():
+            return None
+        return self.read_lines('samples.jsonl')
+
+    @property
+    def arrays(self):
+        with np.load(self.path / 'preds.npz') as preds:
+            return dict(preds)
+
+
+class PackedRun:
+    """A run of a packed group, with the attributes of a `RunFolder`.
+
+    path: where the run's folder was, results/NAME/seed0; there is none.
+    arrays: in the place of <split>_logits there may be <split>_correct, bool [N]: which answers
+    were right. Empty if no single answers are kept.
+    measures: {name: value or None}, the measures of the logits before these were removed, see
+    `stats.measure`; None if the logits are kept.
+    """
+
+    def __init__(self, group, row, index):
+        self.path = group.path / row['name']
+        self.config = row['config']
+        self.result = row['result']
+        self.log = row['log']
+        self.samples = row.get('samples')
+        self.measures = row.get('measures')
+        self.group = group
+        self.index = index
+
+    def is_finished(self):
+        """As of a `RunFolder`: none other is packed."""
+        return True
+
+    @property
+    def arrays(self):
+        return {name: self.group.array_of(name, self.index) for name in self.group.answers}
+
+
+class PackedGroup:
+    """A folder with runs.jsonl and answers.npz. Raises an exception of any kind if it is damaged.
+
+    runs.jsonl: a line per run, {name, config, result, log} and, if there are any, samples and
+    measures. answers.npz holds arrays as preds.npz does, all runs together:
+
+    - <split>_labels, _groups, _tokens and _bytes are the same for all runs, and are stored once
+    - <split>_correct is a bit per text: uint8 [runs, ceil(N / 8)]
+    - all others are floats [runs, ...] as single bytes, uint8 [bytes of a float, runs, ...], since
+      the first bytes of all floats, and the second ones, are alike and compress better
+    """
+    SHARED = ('_labels', '_groups', '_tokens', '_bytes')
+
+    def __init__(self, path):
+        self.path = path
+        lines = (path / 'runs.jsonl').read_text('utf-8').splitlines()
+        rows = [json.loads(line) for line in lines]
+        self.answers = {}
+        if (path / 'answers.npz').exists():
+            with np.load(path / 'answers.npz') as answers:
+                self.answers = dict(answers)
+        self.runs = [PackedRun(self, row, i) for i, row in enumerate(rows)]
+
+    def array_of(self, name, index):
+        """An array of one run."""
+        array = self.answers[name]
+        if name.endswith(self.SHARED):
+            return array
+        if name.endswith('_correct'):
+            n = len(self.answers[name.replace('_correct', '_labels')])
+            return np.unpackbits(array[index], count=n).astype(bool)
+        of_run = np.ascontiguousarray(np.moveaxis(array[:, index], 0, -1))
+        return of_run.view(f'<f{len(array)}')[..., 0]
+
+
+def stored_runs(folder):
+    """A group's folder -> its runs, finished or not, seed2 before seed10: `PackedRun`s or
+    `RunFolder`s. Fails if a packed group is damaged."""
+    folder = Path(folder)
+    runs = []
+    if (folder / 'runs.jsonl').exists():
+        try:
+            runs = PackedGroup(folder).runs
+        except Exception as error:  # a damaged file can raise anything
+            if is_out_of_memory(error):
+                raise
+            fail(f'{folder} is damaged ({type(error).__name__}: {error})')
+    runs += [RunFolder(path) for path in folder.glob('seed*') if path.is_dir()]
+    return sorted(runs, key=lambda run: (len(run.path.name), run.path.name))
+
+
+def finished_runs(folder):
+    """The finished runs of `stored_runs`."""
+    return [run for run in stored_runs(folder) if run.is_finished()]
+
+
+# A finished classifier
+
+@dataclass
+class Run:
+    """A finished run of a classifier. Accuracies are in %; a dict by split has test and val.
+
+    Where single answers are not kept, labels, groups, logits and correct are None; where only the
+    right ones are known, logits is None.
+    """
+    folder: str
+    config: dict
+    result: dict
+    log: list               # a dict per evaluation
+    seed: int
+    data: str               # the fingerprint of the data
+    dataset: str
+    head: object            # of model.HEADS, for its `probs`; its weights are not those of the run
+    labels: dict            # by split: int [N] or, if texts have several labels, [N, classes]
+    groups: dict            # by split: the document group of each text, [N], or None
+    logits: dict            # by split: float16 [N, outputs], of the last epoch
+    correct: dict           # by split: bool [N], of the last epoch
+    n: dict                 # by split: number of texts
+    n_correct: dict         # by split: how many of them are classified correctly
+    best: dict              # by split: accuracy after the best epoch on val
+    best_epoch: float       # 2.5 if the run is evaluated twice an epoch
+    measures: dict          # see `stats.measure`; stored if the logits are not kept, else None
+    epochs: int
+    seconds: float
+    curve: np.ndarray       # [evaluations, 3]: epoch, accuracy on train and on val
+
+    @property
+    def last(self):
+        """By split: accuracy after the last epoch."""
+        return {split: 100 * (self.n_correct[split] / self.n[split]) for split in SPLITS}
+
+    @property
+    def drawn(self):
+        """Whether a run of another seed would differ. A baseline on all texts draws nothing."""
+        return not is_baseline(self.config) or self.config.get('n_train', 0) > 0
+
+    @property
+    def multi_label(self):
+        """Whether a text may have several labels."""
+        return self.labels['val'].ndim == 2
+
+    @cached_property
+    def temperature(self):
+        """The temperature that is best on val: that of result.json, which tools.predict uses, or,
+        for runs of the first versions, which lack it, a new one."""
+        if 'temperature' in self.result['last']:
+            return self.result['last']['temperature']
+        import torch
+
+        from nanoloss.stats import fit_temperature  # importing scipy takes a second
+        labels = torch.from_numpy(self.labels['val'].astype(np.int64))
+        return fit_temperature(self.head.probs, torch.from_numpy(self.logits['val']), labels)
+
+    def probs(self, split, temperature=1.0):
+        """Probabilities of the last epoch, float64 [N, classes]."""
+        return probs_of(self.head, self.logits[split], temperature)
+
+
+def probs_of(head, logits, temperature=1.0, dtype='float64'):
+    """float16 [N, outputs] -> what the head makes of them, float [N, classes]."""
+    import torch  # a second that scripts which need no probabilities do without
+    logits = torch.from_numpy(logits).to(getattr(torch, dtype))
+    return head.probs(logits / temperature).numpy()
+
+
+def read_head(config, make_head, code):
+    """The head of a run, for its `probs`. Raises ValueError if there is no such head, or if it
+    comes from a file that `code` does not name, see `name_code`."""
+    head = OLD_HEADS.get(config['head'], config['head'])
+    named = name_code({'head': head, 'trunk': ''}, code)  # its trunk is not used
+    return make_head(**config | {'head': named['head'], 'n_features': 1})
+
+
+def read_answers(arrays, head, result):
+    """The arrays and result.json of a run -> labels, groups, logits, correct: dicts by split.
+
+    Raises ValueError if the counts of correct answers are not those of result.json.
+    """
+    labels = {}
+    groups = {}
+    logits = {}
+    correct = {}
+    for split in SPLITS:
+        labels[split] = arrays[f'{split}_labels']
+        groups[split] = arrays.get(f'{split}_groups')
+        if groups[split] is not None and groups[split].shape != labels[split].shape[:1]:
+            raise ValueError('preds.npz has other groups than labels')
+        if f'{split}_correct' in arrays:
+            correct[split] = arrays[f'{split}_correct']
+            continue
+        logits[split] = arrays[f'{split}_logits']
+        # float32, as when the run counted them
+        decisions = decide(probs_of(head, logits[split], dtype='float32'), labels[split].ndim == 2)
+        right = decisions == labels[split]
+        correct[split] = right if right.ndim == 1 else right.all(1)
+        if not np.isfinite(logits[split]).all():
+            raise ValueError(f'preds.npz has {split} logits that are not finite')
+    for split in SPLITS:
+        counted = f'{correct[split].sum()} of {len(correct[split])} {split} texts right'
+        expected = f'{result[split]["correct"]} of {result[split]["n"]} {split} texts right'
+        if counted != expected:
+            raise ValueError(f'preds.npz has {counted}, result.json {expected}')
+    return labels, groups, logits or None, correct
+
+
+def read_finished_run(stored, config, make_head, code):
+    """A finished run and its config -> Run. Raises an exception of any kind if a file is damaged.
+    """
+    if config['n_class'] != len(config['classes']):
+        raise ValueError('config.json has another number of classes than names')
+    result = stored.result
+    log = stored.log
+    curve = [(row['epoch'], 100 * row['train_acc'], 100 * row['val_acc']) for row in log]
+    head = read_head(config, make_head, code)
+    last = {split: result['last'][split] for split in SPLITS}
+    arrays = stored.arrays
+    labels = groups = logits = correct = None
+    if arrays or isinstance(stored, RunFolder):
+        labels, groups, logits, correct = read_answers(arrays, head, last)
+    return Run(
+        folder=str(stored.path),
+        config=config,
+        result=result,
+        log=log,
+        seed=int(config['seed']),
+        data=config['data'],
+        dataset=config['dataset'],
+        head=head,
+        labels=labels,
+        groups=groups,
+        logits=logits,
+        correct=correct,
+        n={split: int(last[split]['n']) for split in SPLITS},
+        n_correct={split: int(last[split]['correct']) for split in SPLITS},
+        best={split: 100 * result['best'][split]['accuracy'] for split in SPLITS},
+        best_epoch=result['best']['epoch'],
+        measures=stored.measures,
+        epochs=int(log[-1]['epoch']),
+        seconds=float(result['seconds']),
+        curve=np.array(curve),
+    )
+
+
+def read_run(stored, make_head, code=''):
+    """A `RunFolder` or `PackedRun` -> Run. Raises ValueError, saying why the run does not count.
+
+    make_head: that of model.py, which this module does not import. code: see `name_code`.
+    """
+    if not stored.is_finished():
+        raise ValueError('is not finished (it has no result.json)')
+    try:
+        config = stored.config
+        if not is_language_model(config):
+            return read_finished_run(stored, config, make_head, code)
+    except Exception as error:  # a damaged file can raise anything; the other runs still count
+        if is_out_of_memory(error):
+            raise
+        message = ' '.join(str(error).split())
+        raise ValueError(f'is damaged ({type(error).__name__}: {message})') from error
+    raise ValueError('is a language model, not a classifier')
+
+
+def read_runs(folder, make_head, code=''):
+    """A group's folder -> its finished runs, one a seed, in order, and a note on each run that is
+    left out. Fails if there is none. make_head, code: see `read_run`."""
+    folder = Path(folder)
+    if (folder / 'config.json').exists():
+        parent = folder.resolve().parent.name
+        fail(f'{folder} is a single run; give the folder that holds it, {parent}')
+    found = stored_runs(folder)
+    if not found:
+        groups = {str(path.parent) for path in folder.glob('*/seed*')}
+        groups |= {str(path.parent) for path in folder.glob('*/runs.jsonl')}
+        hint = f'; did you mean {" ".join(sorted(groups))}?' if groups else ''
+        fail(f'{folder}: there are no runs (seed0, seed1 ...){hint}')
+
+    # a second run of a seed is the same run again, and must not count twice
+    runs = {}
+    left_out = []
+    for stored in found:
+        try:
+            run = read_run(stored, make_head, code)
+            if run.seed in runs:
+                raise ValueError(f'has the seed of {runs[run.seed].folder}, {run.seed}')
+            runs[run.seed] = run
+        except ValueError as error:
+            left_out.append(f'{stored.path} {error}; it is left out')
+    if not runs:
+        fail(f'{folder}: there is no finished run; {"; ".join(left_out)}')
+    return [runs[seed] for seed in sorted(runs)], left_out
+
+
+def check_comparable(runs, first):
+    """Fail unless the runs have one head and the data of the first run of all."""
+    for run in runs:
+        for other, key in ((runs[0], 'head'), (first, 'data')):
+            if run.config[key] != other.config[key]:
+                fail(f'{run.folder} and {other.folder} differ in {key}; '
+                     'they cannot be compared')

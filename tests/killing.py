@@ -118,8 +118,8 @@ def prepare_to_fork():
     import torch
 
     import evaluate  # noqa: F401
-    from nanoloss import figures, loop, reader, tokenizer
-    from tools import baseline, errors, export, thresholds  # noqa: F401
+    from nanoloss import figures, files, loop, reader, tokenizer
+    from tools import baseline, errors, export, pack, thresholds  # noqa: F401
     tokenizer.cl100k_from_wheel = functools.cache(tokenizer.cl100k_from_wheel)
     table = tokenizer.table_file(tokenizer.tokenizer()._mergeable_ranks)
     tokenizer.table_file = lambda ranks: table
@@ -127,6 +127,7 @@ def prepare_to_fork():
     torch.onnx.export = functools.partial(export_once, torch.onnx.export)
     figures.draw_figures = lambda *args: {'a.png': b'a figure', 'b.png': b'another'}
     figures.thresholds_png = lambda *args: b'a figure'
+    files.current_commit = lambda: 'abc'
     loop.current_commit = lambda: 'abc'
     gc.freeze()
 

@@ -37,10 +37,8 @@ def baseline(data, dataset, out, *argv):
 
 def evaluate(out, *groups):
     """Run evaluate.py in this process -> its summary.json."""
-    evaluate_module = script('evaluate')
-    folders = []
-    config = config_of(evaluate_module, *[out / group for group in groups], positional=folders)
-    evaluate_module.main(config, folders)
+    module = script('evaluate')
+    module.main(config_of(module), [out / group for group in groups])
     return json.loads((out / 'summary.json').read_text())
 
 

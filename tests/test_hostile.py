@@ -21,8 +21,10 @@ import pytest
 from conftest import ask
 from helpers import TINY, make_data, script
 
+from model import make_head
 from nanoloss import ensemble, loop
 from nanoloss.classifier import TextClassifier
+from nanoloss.runs import RunFolder, read_run
 
 FUZZ = int(os.environ.get('FUZZ', 60))
 SLOW = 20.0  # seconds: a case that takes longer hangs
@@ -174,9 +176,10 @@ def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
     through evaluate.py and `TextClassifier`: counted, or named and left out."""
     run = tmp_path / 'seed0'
     shutil.copytree(home / 'out/bce/seed0', run)
-    evaluate = script('evaluate')
+    stored = RunFolder(run)
     monkeypatch.setattr(ensemble, 'tokenizer', functools.cache(ensemble.tokenizer))
-    readers = [lambda: evaluate.read_run(run), lambda: TextClassifier(run).probs(['a text'])]
+    readers = [lambda: read_run(stored, make_head),
+               lambda: TextClassifier(run).probs(['a text'])]
     good = {path.name: path.read_bytes() for path in run.iterdir()}
     names = ['config.json', 'config.json', 'result.json', 'log.jsonl', 'preds.npz', 'model.pt']
     rng = random.Random(1)
@@ -199,7 +202,7 @@ def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
             assert time.monotonic() - start < SLOW
         n_refused += refused
         (run / name).write_bytes(good[name])
-    assert evaluate.read_run(run)
+    assert read_run(stored, make_head)
     assert zipfile.is_zipfile(run / 'model.pt')
     assert 0 < n_refused < FUZZ
     print_count('files of a run', n_refused, capsys)

@@ -145,20 +145,13 @@ def test_train_replaces_another_run(home, survives, tmp_path):
     survives(start, [*TRAIN, '--overwrite', '--learning_rate=1e-3'], 20)
 
 
-def test_evaluate(home, survives, tmp_path):
-    start = copy_of(home, tmp_path / 'start', 'data', 'out')
-    survives(start, ['evaluate.py', 'out', '--out_dir=table'], 10)
-
-
-def test_thresholds(home, survives, tmp_path):
-    """They are written into the run, too."""
-    start = copy_of(home, tmp_path / 'start', 'data', 'out')
-    survives(start, ['tools.thresholds', 'out', '--by=f1', '--out_dir=table'], 7)
-
-
-def test_errors(home, survives, tmp_path):
-    start = copy_of(home, tmp_path / 'start', 'data', 'out')
-    survives(start, ['tools.errors', 'out', '--out_dir=page'], 14)
+@pytest.mark.parametrize('command, least', [
+    (['evaluate.py', 'out', '--out_dir=table'], 12),
+    (['tools.errors', 'out', '--out_dir=table'], 15),
+    (['tools.thresholds', 'out', '--by=f1', '--out_dir=table'], 8),  # written into the run, too
+    (['tools.pack', 'out', 'packed', '--answers=right'], 6)])
+def test_evaluate_and_its_tools(home, survives, tmp_path, command, least):
+    survives(copy_of(home, tmp_path / 'start', 'data', 'out'), command, least)
 
 
 def test_baseline(home, survives, tmp_path):

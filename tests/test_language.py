@@ -573,7 +573,8 @@ def test_a_classifier_starts_from_the_trunk(data, trained, tmp_path):
     rows = [split[begin:end].astype(np.int64) for begin, end in zip(offsets[:-1], offsets[1:])]
     probs = classifier.probs_of_tokens(rows)
     logits = torch.from_numpy(np.load(tmp_path / 'a/seed0/preds.npz')['test_logits']).double()
-    expected = classifier.model.runs[0].model.head.probs(logits / classifier.model.runs[0].temperature)
+    run, = classifier.model.runs
+    expected = run.model.head.probs(logits / run.temperature)
     assert np.allclose(probs, expected.numpy(), atol=1e-3)
 
 

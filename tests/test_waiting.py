@@ -12,10 +12,11 @@ from functools import partial
 
 import pytest
 from conftest import command
-from helpers import ROOT, make_data, make_run, script
+from helpers import ROOT, make_data, make_run
 
 import nanoloss
-from nanoloss import data, loop
+from model import make_head
+from nanoloss import data, loop, runs
 
 
 def is_script(path):
@@ -119,7 +120,7 @@ def limit_memory():
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
-@pytest.mark.parametrize('name', ['train.py', 'baseline.py', 'evaluate.py', 'tools.predict'])
+@pytest.mark.parametrize('name', ['train.py', 'tools.baseline', 'evaluate.py', 'tools.predict'])
 def test_memory_that_torch_does_not_fit_in(tmp_path, name):
     # each thread of OpenBLAS has 32 MB
     environment = {**os.environ, 'OPENBLAS_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
@@ -160,7 +161,6 @@ def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
     with pytest.raises(MemoryError):
         data.load_data(folder)
     make_run(tmp_path / 'run/seed0', (300, 150))
-    evaluate = script('evaluate')
-    monkeypatch.setattr(evaluate.np, 'load', no_memory)
+    monkeypatch.setattr(runs.np, 'load', no_memory)
     with pytest.raises(MemoryError):
-        evaluate.read_run(tmp_path / 'run/seed0')
+        runs.read_runs(tmp_path / 'run', make_head)
