@@ -16,7 +16,6 @@
 Bits per byte are those of the test texts of a run (500, unless the tables say otherwise). Intervals
 are 95 % intervals.
 """
-import json
 import math
 import sys
 import time
@@ -33,10 +32,11 @@ from matplotlib.figure import Figure
 from nanoloss.data import load_data, load_unlabelled
 from nanoloss.figures import COLORS, STYLE
 from nanoloss.files import write_json_lines
+from nanoloss.runs import finished_runs
 from nanoloss.settings import fail
 from nanoloss.stats import calibration_error, confidence_bins, half_interval, interval
+from nanoloss.text import ngram_keys
 from nanoloss.tokenizer import tokenizer
-from nanoloss.vocabulary import ngram_keys
 
 matplotlib.use('agg')
 
@@ -57,48 +57,6 @@ STARTS = {  # what a classifier starts from, and its name in the tables
 }
 PROMPTS = '', 'This film', 'I was', 'The acting', 'If you'
 SAMPLES = 4  # texts per prompt
-
-
-class RunFolder:
-    """The files of a finished run, each read when it is used.
-
-    path: of its folder. result: of result.json, a dict. log: of log.jsonl, a dict per line.
-    samples: of samples.jsonl, the same, or None. arrays: of preds.npz, {name: array}. measures: of
-    test, if there are no logits.
-    """
-    measures = None
-
-    def __init__(self, path):
-        self.path = path
-
-    @property
-    def result(self):
-        return json.loads((self.path / 'result.json').read_text('utf-8'))
-
-    @property
-    def log(self):
-        return self.read_lines('log.jsonl')
-
-    @property
-    def samples(self):
-        if (self.path / 'samples.jsonl').exists():
-            return self.read_lines('samples.jsonl')
-        return None
-
-    @property
-    def arrays(self):
-        with np.load(self.path / 'preds.npz') as preds:
-            return dict(preds)
-
-    def read_lines(self, name):
-        lines = (self.path / name).read_text('utf-8').splitlines()
-        return [json.loads(line) for line in lines]
-
-
-def finished_runs(folder):
-    """The finished runs of a group, by seed."""
-    paths = [path.parent for path in Path(folder).glob('seed*/result.json')]
-    return [RunFolder(path) for path in sorted(paths, key=lambda path: (len(path.name), path.name))]
 
 
 def table(header, rows):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nanoloss.data import fingerprint, load_data
 from nanoloss.files import mend_folder
-from nanoloss.reader import log_odds
+from nanoloss.labels import log_odds
 from nanoloss.settings import fail
 from nanoloss.stats import (
     as_two_runs, calibration_error, confidence_bins, confident_classes, each_decision, holm,

@@ -62,7 +62,7 @@ def tokenizer(name='cl100k_base'):
         return tiktoken.get_encoding(name)
     except (ValueError, OSError) as error:
         known = ', '.join(tiktoken.list_encoding_names())
-        fail(f'--encoding={name}: {error}; tiktoken has {known}')
+        fail(f'--tokenizer={name}: {error}; tiktoken has {known}')
 
 
 def decode(tokens, encoding):

@@ -16,7 +16,7 @@ from nanoloss import files, parallel
 from nanoloss.data import (
     Batch, Split, check_unchanged, drop_tokens, load_data, load_unlabelled, pad, sample_texts,
     to_bags)
-from nanoloss.reader import shorten
+from nanoloss.text import truncated
 from train import training_batches
 
 
@@ -245,7 +245,7 @@ def test_what_is_used_of_a_long_text(size):
     text = np.arange(10)
     kept = {}
     for truncate in 'head', 'tail', 'both':
-        kept[truncate] = np.concatenate(shorten(text, size, truncate)).tolist()
+        kept[truncate] = truncated(text, size, truncate).tolist()
     tokens = text.tolist()
     assert kept['head'] == tokens[:size]
     assert kept['tail'] == tokens[max(10 - size, 0):]

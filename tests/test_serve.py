@@ -62,7 +62,7 @@ def test_one_text_has_an_answer_without_lists(server, Classifier):
 
 
 def load(folder, *argv):
-    """The classifier that serve.py would answer with."""
+    """The classifier that tools.serve would answer with."""
     serve = pytest.importorskip('serve')
     settings = serve.configure(dict(vars(serve)), argv=argv)
     return serve.load_classifier(folder, SimpleNamespace(**settings))

@@ -1,5 +1,5 @@
 """nanoloss/thresholds.py, against brute force and scikit-learn; tools.thresholds, what it writes,
-and what evaluate.py and predict.py make of it (30 s)."""
+and what evaluate.py and tools.predict make of it (30 s)."""
 import csv
 import io
 import json
@@ -450,7 +450,7 @@ def test_mistakes_end_in_one_line_and_write_nothing(tmp_path, capsys):
     assert 'seed2: result.json has damaged thresholds' in fails(capsys, group, run=table_of)
 
 
-# predict.py and serve.py
+# tools.predict and tools.serve
 
 @pytest.fixture(scope='module')
 def with_thresholds(home, tmp_path_factory):

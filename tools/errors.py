@@ -28,11 +28,11 @@ import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
 
 from model import make_head
-from nanoloss.classifier import WEIGHTS, TextClassifier
+from nanoloss.classifier import TextClassifier
 from nanoloss.escape import one_line
 from nanoloss.files import write_files
 from nanoloss.html import clean, csv_bytes, paragraph, scrolling_table, text_list
-from nanoloss.runs import check_comparable, read_runs
+from nanoloss.runs import WEIGHTS, check_comparable, read_runs
 from nanoloss.settings import configure, fail
 
 try:
