@@ -478,7 +478,7 @@ def test_labels_of_predict_are_the_decisions_of_evaluate(home, Classifier, with_
                                                          data):
     """On val, from its texts, against the logits in preds.npz and the rules of labels.py."""
     run = with_thresholds[name] / 'seed0'
-    classifier = Classifier(run, thresholds=True)
+    classifier = Classifier(run)
     kept = result_of(run)['thresholds']
     chosen = Thresholds(kept['rule'], kept['goal'], np.array(kept['values']))
     preds = np.load(run / 'preds.npz')
@@ -495,7 +495,7 @@ def test_labels_of_predict_are_the_decisions_of_evaluate(home, Classifier, with_
         else:
             agree += label == ('unsure' if answer == NO_ANSWER else classifier.classes[answer])
     assert agree == len(texts)
-    plain = Classifier(run)
+    plain = Classifier(run, thresholds=False)
     assert plain.id == Classifier(home / f'out/{name}/seed0').id != classifier.id
     differing = [row for row in p if plain.label(row) != classifier.label(row)]
     assert differing
@@ -504,7 +504,7 @@ def test_labels_of_predict_are_the_decisions_of_evaluate(home, Classifier, with_
 def test_an_ensemble_has_the_mean_of_its_thresholds(Classifier, with_thresholds, tmp_path):
     group = with_thresholds['bce']
     values = [result_of(group / f'seed{k}')['thresholds']['values'] for k in (0, 1)]
-    ensemble = Classifier(group, thresholds=True)
+    ensemble = Classifier(group)
     assert ensemble.labels.thresholds.values == pytest.approx(np.mean(values, 0))
 
     shutil.copytree(group, tmp_path / 'mixed')
@@ -514,9 +514,9 @@ def test_an_ensemble_has_the_mean_of_its_thresholds(Classifier, with_thresholds,
     without = {key: value for key, value in result.items() if key != 'thresholds'}
     for other in (other_goal, without):
         path.write_text(json.dumps(other))
-        with pytest.raises(ValueError, match='seed1 cannot be used .*not of the kind of the oth'):
-            Classifier(tmp_path / 'mixed', thresholds=True)
-    Classifier(tmp_path / 'mixed')
+        with pytest.raises(ValueError, match='seed1 cannot be used .*of another kind than those of'):
+            Classifier(tmp_path / 'mixed')
+    Classifier(tmp_path / 'mixed', thresholds=False)
 
 
 def test_thresholds_on_the_command_line(home, Classifier, with_thresholds):
@@ -542,8 +542,8 @@ def test_thresholds_on_the_command_line(home, Classifier, with_thresholds):
     assert 'result.json has damaged thresholds' in error
     assert error.count('\n') == 1
     with pytest.raises(ValueError, match='cannot be used .*damaged thresholds'):
-        Classifier(run, thresholds=True)
-    assert call(home, 'tools.predict', run, text, '--by=False')
+        Classifier(run)
+    assert call(home, 'tools.predict', run, text, '--thresholds=False')
 
 
 def test_thresholds_are_of_the_last_weights(Classifier, with_thresholds, tmp_path):
@@ -554,8 +554,8 @@ def test_thresholds_are_of_the_last_weights(Classifier, with_thresholds, tmp_pat
         result['last']['epoch'] = last
         (tmp_path / 'seed0/result.json').write_text(json.dumps(result))
         if best != last:
-            with pytest.raises(ValueError, match='thresholds are of the last weights'):
-                Classifier(tmp_path / 'seed0', 'best', thresholds=True)
+            with pytest.raises(ValueError, match='thresholds were chosen for its last weights'):
+                Classifier(tmp_path / 'seed0', 'best')
         else:
-            Classifier(tmp_path / 'seed0', 'best', thresholds=True)
-        Classifier(tmp_path / 'seed0', 'best')
+            Classifier(tmp_path / 'seed0', 'best')
+        Classifier(tmp_path / 'seed0', 'best', thresholds=False)
