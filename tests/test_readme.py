@@ -133,7 +133,8 @@ def commands_of(page):
     for block in [*blocks(page, 'sh'), *blocks(page, 'console')]:
         lines += block.replace('\\\n', ' ').splitlines()
     for line in lines:
-        for command in re.split(r'&&|\||;(?![^\']*\')', line.removeprefix('$ ')):
+        # between &&, | and ;, which may also be part of a quoted argument
+        for command in re.findall(r'''(?:'[^']*'|"[^"]*"|[^&|;'"])+''', line.removeprefix('$ ')):
             if re.match(r'\s*python \S', command):
                 yield command
 
