@@ -113,7 +113,7 @@ def claim_run(folder, config):
     way_out = f'give another --out_dir, or --overwrite to delete {folder}'
     try:
         old = REMOVED | upgrade_config(json.loads((folder / 'config.json').read_text()))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, KeyError):
         fail(f'{folder}/config.json is damaged; {way_out}')
     new = REMOVED | config
     differing = [key for key in new if key not in MAY_DIFFER and old.get(key) != new[key]]

@@ -178,10 +178,10 @@ class ExportedModel:
         """The tokens of a text -> the inputs of the model: the numbers of the tokens and their
         counts, each int64 [T], and the numbers of the n-grams, int64 [M], if the model has any."""
         ngrams = [self.numbered_ngrams(tokens)] if len(self.known_ngrams) else []
-        if self.texts['spell']:
-            tokens, _ = spell_unknown(tokens, self.known_tokens, self.encoding)
-            tokens = self.truncated(tokens)
-        if len(self.known_tokens):
+        if len(self.known_tokens):  # otherwise all are known
+            if self.texts['spell']:
+                tokens, _ = spell_unknown(tokens, self.known_tokens, self.encoding)
+                tokens = self.truncated(tokens)
             tokens = number(tokens, self.known_tokens)
         counts = np.ones_like(tokens)
         if self.texts['bag']:

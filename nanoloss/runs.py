@@ -129,7 +129,7 @@ def load_trunk(config, meta):
     if described.is_file():
         try:
             other = upgrade_config(json.loads(described.read_text()))
-        except (ValueError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
             fail(f'{described} is damaged ({error})')
     for name in ('n_head', 'lower', 'causal', 'spell'):  # which the weights do not show
         own = getattr(config, name, None)  # windows have no n_head, nor weights that would fit

@@ -47,9 +47,9 @@ class Vocabulary(NamedTuple):
                 lengths.append(np.bincount(rows[known], minlength=n_texts))
             offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
             split = split._replace(ngrams=np.concatenate(ids), ngram_spans=spans_of(offsets))
-        if self.spell:
-            split = spell_split(split, self.tokens, encoding)
-        if len(self.tokens):
+        if len(self.tokens):  # otherwise all are known
+            if self.spell:
+                split = spell_split(split, self.tokens, encoding)
             split = split._replace(tokens=number(split.tokens, self.tokens).astype(np.uint32))
         return split
 

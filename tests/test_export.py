@@ -245,7 +245,7 @@ def test_what_cannot_be_exported(home, exported, capsys, tmp_path):
         ('out/none', [f'--to={tmp_path}/a'], 'no finished run'),
         ('out/bce', [f'--to={tmp_path}/a'], 'no data in data/sample'),
         ('out/topics', [f'--to={tmp_path}'], 'is not an exported model; give another --to'),
-        ('exported/bce', [f'--to={tmp_path}/a'], 'is an exported model already'),
+        (exported['out/bce'], [f'--to={tmp_path}/a'], 'is an exported model already'),
         ('out/bce', [f'--to={exported["out/bce"]}', data], '--overwrite to replace it'),
         ('out/bce', [f'--to={exported["out/bce"]}', data, '--which=first'], '--overwrite'),
         ('out/bce', [f'--to={tmp_path}/a', data, '--which=first'], "'last' or 'best'"),
@@ -308,7 +308,8 @@ def test_a_model_that_differs_from_the_run_is_not_kept(home, exported, capsys, t
 @pytest.mark.parametrize('wrong', [np.nan, 0.0021])
 def test_one_wrong_probability_is_enough(wrong, capsys):
     def answering(p):
-        return SimpleNamespace(probs=lambda texts: p, label=lambda row: row.argmax())
+        return SimpleNamespace(probs=lambda texts: p, label=lambda row: row.argmax(),
+                               model=SimpleNamespace())
     right = np.array([[0.3, 0.7], [0.501, 0.499], [0.1, 0.9]])
     near = right + [[0.0019, -0.0019]]
     near[1] = [0.4999, 0.5001]
@@ -316,7 +317,7 @@ def test_one_wrong_probability_is_enough(wrong, capsys):
     assert n_other == 1 and distance == pytest.approx(0.0019)
     near[2] = right[2] + wrong
     error = fails(capsys, answering(right), answering(near), ['a', 'b', 'c'], run=module.compare)
-    assert 'away from; nothing was written' in error
+    assert 'from that of the run on a text of val; nothing was written' in error
 
 
 def test_other_data_are_no_check(home, capsys, tmp_path):

@@ -541,7 +541,7 @@ def test_a_removed_setting_with_another_value_is_another_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('content', [
-    b'', b'{', b'[]', b'3', b'null', b'\xff\xfe\x00', b'"text"', b'NaN'])
+    b'', b'{', b'{}', b'[]', b'3', b'null', b'\xff\xfe\x00', b'"text"', b'NaN'])
 def test_a_damaged_config_is_named(tmp_path, capsys, content):
     begin(tmp_path)
     (tmp_path / 'config.json').write_bytes(content)

@@ -14,14 +14,13 @@ import socket
 import time
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ask
-from helpers import TINY, make_data, script
+from helpers import TINY, config_of, make_data, script
 
-from model import make_head
+from model import make_head, model_settings
 from nanoloss import ensemble, loop
 from nanoloss.classifier import TextClassifier
 from nanoloss.runs import RunFolder, read_run
@@ -135,10 +134,10 @@ def test_tables(tmp_path, monkeypatch, capsys):
     for _ in range(FUZZ):
         kind, content = odd_table(rng)
         Path(f'case.{kind}').write_bytes(content)
-        config = SimpleNamespace(**module.configure(dict(vars(module)), argv=[
-            f'--source=case.{kind}', '--name=case', f'--group={rng.choice(["", "movie"])}',
-            f'--label_sep={rng.choice(["", "", ";"])}',
-            f'--quoting={rng.choice(["minimal", "minimal", "none"])}']))
+        config = config_of(
+            module, f'--source=case.{kind}', '--name=case',
+            f'--group={rng.choice(["", "movie"])}', f'--label_sep={rng.choice(["", "", ";"])}',
+            f'--quoting={rng.choice(["minimal", "minimal", "none"])}')
         refused = is_refused(lambda config=config: module.main(config))
         n_refused += refused
         made = sorted(os.listdir('data')) if Path('data').exists() else []
@@ -212,7 +211,7 @@ def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
 
 def train(argv, module=None):
     module = module or script()
-    module.main(module.configure(vars(module), more=module.head_settings, argv=argv))
+    module.main(config_of(module, *argv, more=model_settings))
 
 
 def stop_in_the_first_epoch(argv):

@@ -685,8 +685,8 @@ def test_without_torch(home, exported, tmp_path):
 
 def test_a_third_of_the_requests_is_broken(exported):
     """64 clients; no wrong label, no 500 (100,000 of them: results/robustness.md)."""
-    done = subprocess.run([sys.executable, ROOT / 'runs/soak.py', exported['out/bce'],
-                           '400'], capture_output=True, text=True)
+    command = [sys.executable, '-m', 'results.serve.soak', exported['out/bce'], '400']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'good: 200' in done.stdout
     assert 'errors of the server: none' in done.stdout

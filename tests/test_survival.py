@@ -224,7 +224,7 @@ def test_a_trunk_gets_another_head(data, tmp_path, capsys):
     (tmp_path / 'other.pt').write_text(json.dumps({'not': 'weights'}))
     error = fails(capsys, data, tmp_path / 'no', f'--init_from={tmp_path / "other.pt"}')
     assert 'damaged' in error
-    for content in '{', '[]', '3':
+    for content in '{', '{}', '[]', '3':
         (trunk / 'config.json').write_text(content)
         error = fails(capsys, data, tmp_path / 'no', f'--init_from={trunk}')
         assert f'{trunk}/config.json is damaged' in error
