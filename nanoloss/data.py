@@ -70,6 +70,8 @@ def load_data(folder, labelled=True):
         if meta['version'] != FORMAT_VERSION:
             fail(f'{folder} is of format {meta["version"]}, '
                  f'this code reads {FORMAT_VERSION}; {remedy}')
+        if type(meta['tokenizer']['name']) is not str:
+            raise ValueError('the name of its tokenizer is not a text')
         for name in SPLITS:
             splits[name] = load_split(folder, name, meta)
     except FileNotFoundError as error:

@@ -539,6 +539,8 @@ DAMAGES = {
     'a meta that is a list': (write_meta('[1]'), 'is damaged'),
     'a meta without checksums': (forget('sha256'), "damaged (KeyError: 'sha256')"),
     'a meta without classes': (forget('classes'), "damaged (KeyError: 'classes')"),
+    'no tokenizer': (change_meta(tokenizer={}), "is damaged (KeyError: 'name')"),
+    'an odd tokenizer': (change_meta(tokenizer={'name': 7}), 'is damaged'),
     'too few classes': (change_meta(classes=['neg']), 'meta.json is of other arrays'),
     'too small a vocabulary': (change_meta(vocab_size=50), 'meta.json is of other arrays'),
     'labels in columns': (rewrite('val_labels', lambda y: np.eye(3, dtype=np.uint8)[y]),
