@@ -15,7 +15,7 @@ import train
 from model import (
     HEADS, TRUNKS, Block, CEHead, Head, Transformer, Windows, counted_attention, find_class,
     hard_labels, is_correct, keywords, make_classifier, make_head, masked_attention, model_settings)
-from nanoloss.runs import copy_trunk, upgrade_config, upgrade_weights
+from nanoloss.runs import copy_trunk, finished_runs, upgrade_config, upgrade_weights
 from nanoloss.stats import (
     calibration_error, confidence_bins, fit_temperature, negative_log_likelihood)
 
@@ -794,8 +794,8 @@ def test_bce_of_several_classes_is_read_by_a_softmax():
 
     losses = []
     errors = []
-    for path in sorted((ROOT / 'results/losses2/trec/bce').glob('seed*/preds.npz')):
-        preds = np.load(path)
+    for run in finished_runs(ROOT / 'results/losses2/trec/bce'):
+        preds = run.arrays
         val_logits = torch.from_numpy(preds['val_logits']).double()
         val_labels = torch.from_numpy(preds['val_labels'].astype(int))
         for probs in (head.probs, sigmoids_over_their_sum):
