@@ -80,7 +80,7 @@ def test_a_bag_is_the_full_sequence_logits_and_gradients(head, width):
 
 
 def test_padding_that_would_draw_all_attention():
-    """Number 0, which language models learn to look at, is what batches are padded with."""
+    """Batches are padded with number 0, which language models learn to look at."""
     model = small(head='ce', vocab_size=10, n_layer=1, n_head=1, n_embd=8)
     trunk = model.trunk
     with torch.no_grad():
@@ -401,7 +401,7 @@ def test_block_is_torch_encoder_layer(causal):
 
 
 def test_a_causal_trunk_reads_a_text_from_its_beginning():
-    """What follows a token changes nothing of its hidden state."""
+    """The hidden state of a token does not depend on later tokens."""
     trunk = classifier(causal=True, pos='learned').trunk
     texts = [[3, 1, 4, 1, 5], [3, 1, 4, 9, 2]]
     states = features_and_states(trunk, *pad([[(token, 1) for token in t] for t in texts]))[2]
@@ -604,10 +604,10 @@ def test_two_ways_to_write_a_loss_are_one():
 
 
 def test_any_loss_does_several_labels():
-    """Label by label, as a decision between no and yes: what sums of sigmoid losses are by hand."""
+    """Label by label, as a decision between no and yes: sums of sigmoid losses by hand."""
     z = torch.randn(30, 4, dtype=torch.float64)
     y = labels_of(30, 4, True)
-    p = torch.where(y == 1, z.sigmoid(), (-z).sigmoid())  # of what each label is
+    p = torch.where(y == 1, z.sigmoid(), (-z).sigmoid())  # of the right answer
     bce = make_head('bce', 8, 4, True)
     losses = {}
     for name in 'ce', 'focal', 'brier', 'square', 'squentropy':
@@ -617,7 +617,7 @@ def test_any_loss_does_several_labels():
     assert losses['ce'] == pytest.approx(bce.loss(z, y).item(), rel=1e-12)
     assert losses['focal'] == pytest.approx((-(1 - p) ** 2 * p.log()).sum(1).mean().item())
     assert losses['brier'] == pytest.approx((2 * (1 - p) ** 2).sum(1).mean().item())
-    half = torch.where(y == 1, z, -z) / 2  # the logit of what each label is; the other's is -half
+    half = torch.where(y == 1, z, -z) / 2  # the logit of the right answer; the other is -half
     square = ((half - 1) ** 2 + half ** 2) / 2
     assert losses['square'] == pytest.approx(square.sum(1).mean().item())
     squentropy = -p.log() + half ** 2
@@ -655,7 +655,7 @@ def test_gradients_and_probabilities(head, n_class, multi_label):
 
 @pytest.mark.parametrize('head, n_class, multi_label', ALL)
 def test_every_loss_is_a_plain_mean_over_texts(head, n_class, multi_label):
-    """Which is what Head's contract asks for; also with class weights and uneven classes."""
+    """As the docstring of Head requires; also with class weights and classes of unequal size."""
     settings = {}
     if n_class == 4:
         weights = '1,9' if multi_label else '1,2,3,9'  # of no and yes, or of the classes
@@ -727,7 +727,7 @@ def test_several_labels_are_as_many_binary_tasks():
     assert sum(correct) in range(5, 10)
 
 
-def test_one_label_is_correct_where_its_class_is_the_likeliest():
+def test_one_label_is_correct_if_its_class_is_the_likeliest():
     probs = torch.tensor([[.2, .5, .3], [.4, .3, .3], [.1, .1, .8]])
     assert is_correct(probs, torch.tensor([1, 1, 2])).tolist() == [True, False, True]
 
@@ -991,7 +991,7 @@ def test_initial_weights_are_gpt_2_s():
 
 @pytest.mark.parametrize('window', [1, 4])
 def test_windows_start_with_a_variance_of_one_hundredth(window):
-    """Of the sum of a window's vectors, whatever its size."""
+    """The variance of a sum over the window, for any size of it."""
     torch.manual_seed(6)
     trunk = Windows(400, 100, window=window, n_embd=64)
     assert not trunk.bias.any()

@@ -128,7 +128,7 @@ def test_deferred_adamw_is_adamw(dtype, eps, tolerance, n_micro, announced):
 @pytest.mark.parametrize('n_waits', [1, 2, 7])
 @pytest.mark.parametrize('eps', [1e-30, 1e-4, 1e-2])
 def test_a_waiting_row_s_eps_shrinks_with_its_v(eps, n_waits):
-    """Step by step: what the docstring says of the one difference from torch.optim.AdamW."""
+    """Step by step: the only difference from torch.optim.AdamW, see the docstring."""
     beta1, beta2 = BETAS
     start = torch.ones(2, 4, dtype=torch.float64)
     embedding, optimizer = deferred_pair(start, eps)
@@ -412,8 +412,8 @@ def gradients_of_two_optimizers():
 
 
 def test_an_overflow_in_one_optimizer_is_no_gradient_of_another():
-    """A GradScaler leaves out the step of the one; what is clipped by a norm that is not a number
-    must not reach the other."""
+    """A GradScaler skips the step of that optimizer. Clipping by a norm that is not finite must not
+    change the weights of the other."""
     for overflow in math.inf, math.nan:
         weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
         optimizers = [AdamW([weights[0]], lr=0.1, weight_decay=0.0), SGD([weights[1]], lr=0.1)]

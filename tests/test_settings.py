@@ -1,4 +1,5 @@
-"""The configurator: what it reads, what wins, and what every mistake says (5 s)."""
+"""nanoloss/settings.py: how settings are read, which value wins, the message of each mistake. About
+5 s."""
 import contextlib
 import io
 import math
@@ -54,7 +55,7 @@ DEFAULTS = {
 
 
 def gamma(settings):
-    """What train.py passes as `more`: the keywords of the head that the settings name."""
+    """As the `more` of train.py: the keywords of the head that the settings name."""
     return {'gamma': 2.0, 'steps': 3} if settings['head'] == 'focal' else {}
 
 
@@ -423,7 +424,7 @@ def test_help_lists_every_setting(capsys, namespace, argv):
         configure(namespace, lambda settings: {'gamma': 2.0}, argv=['--help'])
     note = 'keyword of the head or the trunk, see model.py'
     assert capsys.readouterr().out == out + f'  gamma=2.0            {note}\n'
-    # with what else was said, so that the head is known whose keywords these are
+    # with the other arguments, which name the head that has the keywords
     with pytest.raises(SystemExit):
         configure(namespace, argv=['--help', '--n_layer=3'])
     assert '  n_layer=3            how many blocks\n' in capsys.readouterr().out
@@ -458,8 +459,8 @@ def test_on_the_command_line(tmp_path):
 
 
 def test_any_arguments_end_in_settings_or_a_clear_exit(tmp_path):
-    """Command lines put together from what settings look like and from any text: 200, or FUZZ in
-    the environment."""
+    """200 command lines, or FUZZ of the environment, made from parts of settings and from any
+    text."""
     hypothesis = pytest.importorskip('hypothesis')
     st = hypothesis.strategies
     (tmp_path / 'demo.py').write_text(SCRIPT)
