@@ -166,7 +166,8 @@ def number_data(config, data, meta, trunk_weights):
     encoding = tokenizer(meta['tokenizer']['name'])
     if config.lower:
         data = {name: lower_case(split, encoding) for name, split in data.items()}
-    vocabulary = learn_vocabulary(data['train'], encoding, not config.full_vocab, config.ngrams,
+    with_tokens = config.spell or not config.full_vocab
+    vocabulary = learn_vocabulary(data['train'], encoding, with_tokens, config.ngrams,
                                   config.min_count, config.block_size, config.truncate,
                                   config.spell)
     if config.spell and trunk_weights is not None:  # the trunk knows these tokens only

@@ -571,7 +571,7 @@ def test_a_classifier_starts_from_the_trunk(data, trained, tmp_path):
     split = np.load(data / 'toy/test_tokens.npy')
     offsets = np.load(data / 'toy/test_offsets.npy')
     rows = [split[begin:end].astype(np.int64) for begin, end in zip(offsets[:-1], offsets[1:])]
-    probs = classifier.probs_of_tokens(rows)
+    probs = classifier.model.probs_of_tokens(rows)
     logits = torch.from_numpy(np.load(tmp_path / 'a/seed0/preds.npz')['test_logits']).double()
     run, = classifier.model.runs
     expected = run.model.head.probs(logits / run.temperature)
