@@ -22,13 +22,12 @@ from torch.nn import functional as F
 # Trunks
 
 class Trunk(nn.Module):
-    """The base of every trunk: `forward(tokens, counts)` -> features [B, n_features].
+    """The base of every trunk: forward(tokens int64 [B, T], counts [B, T]) -> features
+    [B, n_features]. A count of 0 is padding, which stands behind the tokens of a text.
 
-    tokens int64 [B, T], counts [B, T] (0: padding, behind the tokens of the text).
-
-    A trunk sets `n_features` and `ordered`: whether the order of the tokens matters. If it does
-    not, a text may be given as a bag: each distinct token once, with its count. On a CPU, training
-    is faster if the nn.Embedding of the tokens is named `token_embedding` (nanoloss/optim.py).
+    A trunk sets `n_features` and `ordered`: whether the order of tokens matters. If not, a text may
+    be given as a bag: each distinct token once, with its count. On a CPU, training is faster if the
+    nn.Embedding of the tokens is named `token_embedding` (nanoloss/optim.py).
 
     `__init__` takes from the data n_tokens, the size of the vocabulary, and block_size, the most
     tokens of a text. Keywords with a default are settings of train.py. It raises ValueError.
@@ -253,9 +252,8 @@ class Classifier(nn.Module):
     The trunk learns from its own logits, the n-grams from the sum. If both learned from the sum,
     the n-grams would fit the training texts first and leave the trunk nothing to learn.
 
-    n_known: tokens with a row of their own in the embedding, listed in the buffer `tokens`, and row
-        0 for all others. 0: a row for each token of the tokenizer.
-    n_ngrams: n-grams with a weight for each output (0: none).
+    n_known: tokens with a row of their own, listed in the buffer `tokens`, and row 0 for all others
+        (0: a row per token of the tokenizer). n_ngrams: n-grams with weights (0: none).
     """
 
     def __init__(self, trunk, head, n_known=0, n_ngrams=0):
@@ -506,7 +504,7 @@ class EachLabel(Head):
 
 
 def no_and_yes(logits):
-    """Logits of several labels [B, n_class] -> two for each label, [B * n_class, 2]."""
+    """Logits of several labels [B, n_class] -> two per label, [B * n_class, 2]."""
     return torch.stack([-logits, logits], 2).flatten(0, 1) / 2
 
 
@@ -529,15 +527,14 @@ def find_class(name, known):
         return known[name]
     file, _, class_name = name.rpartition(':')
     if not file.endswith('.py'):
-        raise ValueError(f'there is no {name!r}; there are {", ".join(known)}, '
-                         'and a class of your own is FILE.py:CLASS')
+        raise ValueError(f'there is no {name!r}; there are {", ".join(known)}, or FILE.py:CLASS')
     try:
         found = runpy.run_path(file).get(class_name)
     except Exception as error:  # a mistake in the user's file can raise anything
         raise ValueError(f'{file}: {type(error).__name__}: {error}') from None
-    if not isinstance(found, type):
-        raise ValueError(f'{file} has no class {class_name!r}')
-    return found
+    if isinstance(found, type):
+        return found
+    raise ValueError(f'{file} has no class {class_name!r}')
 
 
 def keywords(cls):
@@ -551,17 +548,14 @@ def model_settings(settings):
     Raises ValueError if there is no such class, or if one keyword would set both."""
     of_trunk = keywords(find_class(settings['trunk'], TRUNKS))
     of_head = keywords(find_class(settings['head'], HEADS))
-    for key in of_head:
-        if key in of_trunk:
-            raise ValueError(f'the trunk and the head both have a keyword {key!r}')
+    for key in of_head.keys() & of_trunk.keys():
+        raise ValueError(f'the trunk and the head both have a keyword {key!r}')
     return of_trunk | of_head
 
 
 def make_head(head, n_features, n_class, multi_label=False, class_share=None, **settings):
-    """The head of that name for this data; class_share: of the training labels, per class.
-
-    settings: may hold more than the head's own. Raises ValueError if the head cannot do it.
-    """
+    """The head of that name for this data. settings: may hold more than the head's own keywords.
+    Raises ValueError if the head cannot do it."""
     cls = find_class(head, HEADS)
     parameters = signature(cls).parameters
     class_share = class_share or [1 / n_class] * n_class

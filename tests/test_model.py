@@ -898,8 +898,7 @@ def test_a_class_of_one_s_own(own):
 
 
 @pytest.mark.parametrize('name, says', [
-    ('mean', "there is no 'mean'; there are windows, transformer, and a class of your own is "
-             'FILE.py:CLASS'),
+    ('mean', "there is no 'mean'; there are windows, transformer, or FILE.py:CLASS"),
     ('', "there is no ''; there are windows"),
     ('own.py', "there is no 'own.py'; there are windows"),
     ('own:MeanEmbedding', "there is no 'own:MeanEmbedding'; there are windows"),
