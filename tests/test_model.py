@@ -761,6 +761,19 @@ def test_only_the_square_head_s_logits_are_no_log_odds():
     assert scaled == ['bce_matched']
 
 
+class FastHead(CEHead):
+    lr_mult = 2.0
+    wd_mult = 0.5
+
+
+def test_several_labels_keep_what_a_head_says_of_itself(monkeypatch):
+    monkeypatch.setitem(HEADS, 'fast', FastHead)
+    fast = make_head('fast', 4, 3, multi_label=True)
+    assert (fast.lr_mult, fast.wd_mult, fast.calibrated) == (2, 0.5, True)
+    square = make_head('square', 4, 3, multi_label=True)
+    assert (square.lr_mult, square.wd_mult, square.calibrated) == (1, 1, False)
+
+
 def test_an_encoder_of_a_flat_config():
     """As a run's config.json is: settings of the model and of its head among many others."""
     config = {'vocab_size': 30, 'n_class': 3, 'n_embd': 8, 'n_head': 2, 'n_layer': 1, 'pos': 'none',
@@ -910,6 +923,24 @@ def test_initial_weights_are_gpt_2_s():
             assert parameter.std().item() == pytest.approx(0.02 / 2, rel=0.05), name  # sqrt(2 * 2)
         elif name != 'head.linear.weight':
             assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
+
+
+def test_a_window_starts_as_strong_as_one_token():
+    """The sum of the vectors of its places has the same deviation for every size."""
+    for window in 1, 4, 9:
+        torch.manual_seed(6)
+        config = EncoderConfig(vocab_size=400, n_class=2, n_embd=64, window=window, n_layer=0)
+        places = Encoder(config).token_embedding.weight.view(400, window, 64)
+        assert places.sum(1).std().item() == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_head_starts_from_the_seed():
+    weights = []
+    for seed in 5, 5, 6:
+        torch.manual_seed(seed)
+        weights.append(make_head('ce', 8, 3).linear.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not (weights[0] == weights[2]).any()
 
 
 def test_a_trunk_is_taken_from_another_encoder():
