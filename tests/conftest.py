@@ -25,6 +25,7 @@ from nanoloss import reader, tokenizer  # noqa: E402
 
 AWKWARD = ['Great, "really" great', 'two\nlines', '', 'Скучно 👍', '=1+1']  # texts
 JSON = {'Content-Type': 'application/json'}
+ROUNDING = 3e-5  # of a probability in float32: a few texts in a hundred have 1e-6, and one 1e-5
 
 
 def path_of(script):

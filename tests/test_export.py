@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import AWKWARD, ROOT, call, export, with_checksums
+from conftest import AWKWARD, ROOT, ROUNDING, call, export, with_checksums
 from helpers import config_of, fails
 
 from nanoloss.classifier import TextClassifier
@@ -44,10 +44,12 @@ def same_answers(exported, classifier):
     expected = classifier.probs(texts)
     found = exported.probs(texts)
     assert found.dtype == np.float64
-    assert np.abs(found - expected).max() < 4e-6
+    distances = np.abs(found - expected)
+    assert distances.max() < ROUNDING
+    assert np.median(distances) < 1e-6
     assert [exported.label(p) for p in found] == [classifier.label(p) for p in expected]
     for i in range(len(TEXTS)):
-        assert exported.probs([texts[i]])[0] == pytest.approx(expected[i], abs=4e-6)
+        assert exported.probs([texts[i]])[0] == pytest.approx(expected[i], abs=ROUNDING)
     assert exported.probs([]).shape == (0, len(classifier.classes))
 
 
@@ -63,8 +65,8 @@ def test_the_folder_answers_as_predict_does(exported, Classifier, run):
     p_expected, name_expected, expected = classifier.explain(AWKWARD[0])
     assert (name, [piece for piece, _ in pieces]) == (
         name_expected, [piece for piece, _ in expected])
-    assert [x for _, x in pieces] == pytest.approx([x for _, x in expected], abs=1e-5)
-    assert p == pytest.approx(p_expected, abs=4e-6)
+    assert [x for _, x in pieces] == pytest.approx([x for _, x in expected], abs=3e-4)
+    assert p == pytest.approx(p_expected, abs=ROUNDING)
 
 
 @pytest.mark.parametrize('settings', [
@@ -114,7 +116,7 @@ def test_the_reader_needs_neither_the_repository_nor_torch(exported, Classifier,
     for line, p in zip(done.stdout.splitlines(), classifier.probs(texts), strict=True):
         answer = json.loads(line)
         assert answer['label'] == classifier.label(p)
-        assert list(answer['probs'].values()) == pytest.approx(p.tolist(), abs=4e-6)
+        assert list(answer['probs'].values()) == pytest.approx(p.tolist(), abs=ROUNDING)
 
 
 @pytest.mark.parametrize('module, path', [('reader', ''), ('windows.reader', '..')])

@@ -814,6 +814,19 @@ def test_only_the_square_head_s_logits_are_no_log_odds():
     assert all((head.lr_mult, head.wd_mult) == (1, 1) for head in heads.values())
 
 
+class FastHead(CEHead):
+    lr_mult = 2.0
+    wd_mult = 0.5
+
+
+def test_several_labels_keep_what_a_head_says_of_itself(monkeypatch):
+    monkeypatch.setitem(HEADS, 'fast', FastHead)
+    fast = make_head('fast', 4, 3, multi_label=True)
+    assert (fast.lr_mult, fast.wd_mult, fast.calibrated) == (2, 0.5, True)
+    square = make_head('square', 4, 3, multi_label=True)
+    assert (square.lr_mult, square.wd_mult, square.calibrated) == (1, 1, False)
+
+
 # From settings to a model
 
 def test_the_keywords_of_head_and_trunk_are_settings():
@@ -986,6 +999,15 @@ def test_initial_weights_are_gpt_2_s():
             assert parameter.std().item() == pytest.approx(0.02 / 2, rel=0.05), name  # sqrt(2 * 2)
         else:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
+
+
+def test_a_head_starts_from_the_seed():
+    weights = []
+    for seed in 5, 5, 6:
+        torch.manual_seed(seed)
+        weights.append(make_head('ce', 8, 3).linear.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not (weights[0] == weights[2]).any()
 
 
 @pytest.mark.parametrize('window', [1, 4])

@@ -54,7 +54,7 @@ def test_from_a_table_to_a_service(tmp_path):
         'prepare.py', 'train.py', 'evaluate.py', 'tools.errors', 'tools.export', 'tools.serve']
     for script, argv in commands[:-1]:
         if script == 'train.py':
-            argv += ['--n_runs=2', '--epochs=4']  # as they stand, it takes a minute more
+            argv += ['--n_runs=2', '--epochs=1']  # as they stand, it takes a minute more
         call_process(tmp_path, script, *argv)
     assert 'macro F1' in (tmp_path / 'out/table.md').read_text('utf-8')
     assert (tmp_path / 'out/errors.html').is_file()
