@@ -30,16 +30,17 @@ import signal
 import sys
 from array import array
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-from nanoloss.configure import configure, fail
 from nanoloss.escape import one_line
 from nanoloss.files import replacing_folder, write_json
 from nanoloss.rows import TextStore, in_batches, read_source, unlabelled_rows
+from nanoloss.settings import configure, fail
 from nanoloss.sources import default_name, kind_of_source
-from nanoloss.split import SPLITS, in_split, join_units, split_rows
+from nanoloss.split import (
+    SPLITS, check_splits, draw_val_from_test, drop_shared_movies, drop_unknown_classes, in_split,
+    split_train)
 from nanoloss.tokenizer import table_sha256
 from nanoloss.tokenizer import tokenizer as load_tokenizer
 
@@ -72,10 +73,6 @@ tokenizer = 'cl100k_base'  # any encoding of tiktoken; all but this one are down
 block_size = 512  # tokens; only used to count the texts that the paper's model truncates
 # -----------------------------------------------------------------------------
 FORMAT_VERSION = 1  # of data/<name>; train.py accepts no other
-IMDB_VAL = 2500  # reviews of the official test side that become val
-# The keys of the two train reviews of movie tt0406816, which has 23 reviews in test. The archive's
-# urls files name the movies, the hub does not.
-IMDB_LEAKS = '7edf9c42d941e2cd46b3ab672c4b90f7', 'ee9a4db5ebaeb1f3172abd6a47ccad25'
 
 
 # Settings
@@ -112,42 +109,6 @@ def data_set_folder(config, kind):
 
 # Splitting
 
-def drop_shared_movies(rows):
-    """Drop, of each movie in both train and test, the reviews on the side that has fewer."""
-    sides = rows.sides
-    if rows.groups is None:  # from the hub
-        sides[np.isin(rows.keys, IMDB_LEAKS) & (sides == 'train')] = ''
-        if (sides == '').sum() != len(IMDB_LEAKS):
-            fail('the reviews of the hub are not those of the archive; '
-                 'use --source=PATH/aclImdb_v1.tar.gz')
-        return
-    movies = rows.groups
-    # in the archive one movie, with 2 reviews in train and 23 in test
-    for movie in np.intersect1d(movies[sides == 'train'], movies[sides == 'test']):
-        of_train = np.flatnonzero((movies == movie) & (sides == 'train'))
-        of_test = np.flatnonzero((movies == movie) & (sides == 'test'))
-        sides[min(of_train, of_test, key=len)] = ''
-
-
-def split_train(rows, config, shares, join_equal):
-    """Move shares (of val, of test) of the train rows to val and test, in place. join_equal:
-    whether equal texts stay in one split."""
-    train = np.flatnonzero(rows.sides == 'train')
-    groups = None if rows.groups is None else rows.groups[train]
-    units = groups
-    if join_equal:
-        units = join_units([rows.digests[row] for row in train], groups)
-    rows.sides[train] = split_rows(rows.labels[train], units, shares, config.seed,
-                                   groups is not None)
-
-
-def draw_val_from_test(rows, config):
-    """Move a part of test to val, since IMDB has no official val."""
-    test = np.flatnonzero(rows.sides == 'test')
-    shuffled = test[np.random.RandomState(config.seed % 2 ** 32).permutation(len(test))]
-    rows.sides[shuffled[:min(IMDB_VAL, len(test) // 2)]] = 'val'
-
-
 def split(rows, config, imdb):
     """Assign each row to a split, or drop it, in rows.sides -> {reason: number of dropped rows}.
 
@@ -180,72 +141,6 @@ def split(rows, config, imdb):
     elif not config.dev:
         draw_val_from_test(rows, config)
     return dropped
-
-
-def classes_in(rows, side):
-    """Which classes have a text in a split, bool [classes]."""
-    labels = rows.labels[rows.sides == side]
-    if labels.ndim == 2:
-        return labels.any(0)
-    return np.bincount(labels, minlength=len(rows.classes)) > 0
-
-
-def drop_unknown_classes(rows, config):
-    """Drop the texts of val and test whose label train lacks, and those classes -> {reason: count}.
-    Fails if train lacks a class and --drop_unknown is not set."""
-    if not rows.classes:
-        return {}
-    known = classes_in(rows, 'train')
-    if known.all():
-        return {}
-    unknown = [name for name, is_known in zip(rows.classes, known) if not is_known]
-    what = f'texts of classes that train lacks ({", ".join(map(repr, unknown[:5]))})'
-    if not config.drop_unknown:
-        fail(f'{config.source}: train has no text of class {unknown[0]!r} '
-             f'({len(unknown)} such classes); --drop_unknown drops the texts of val and test that '
-             'have it')
-    if known.sum() < 2:
-        fail(f'{config.source}: train has {known.sum()} classes, wanted at least 2')
-    if rows.labels.ndim == 2:
-        has_unknown = rows.labels[:, ~known].any(1)
-        rows.labels = rows.labels[:, known]
-    else:
-        has_unknown = ~known[rows.labels]
-        number = np.cumsum(known) - 1
-        rows.labels = np.where(has_unknown, 0, number[rows.labels]).astype(rows.labels.dtype)
-    n_dropped = int((has_unknown & (rows.sides != '')).sum())
-    rows.sides[has_unknown] = ''
-    rows.classes = [name for name, is_known in zip(rows.classes, known) if is_known]
-    return {what: n_dropped}
-
-
-def check_splits(rows, config, dropped):
-    """Fail if a split is empty -> a list of warnings about classes that val or test lacks.
-
-    dropped: {reason: count}, for the message."""
-    n_rows = len(rows.sides)
-    n_texts = len(set(rows.digests))
-    cause = ''
-    if n_texts < n_rows:
-        cause = (f'; only {n_texts:,} of the {n_rows:,} texts are different, and equal ones stay '
-                 'in one split')
-    gone = ''.join(f'; dropped: {count:,} {reason}' for reason, count in dropped.items() if count)
-    for side in SPLITS:
-        if side not in rows.sides:
-            fail(f'{config.source}: no texts are left for {side}, of {n_rows:,} in all{gone}{cause}'
-                 '; try other --val_frac and --test_frac')
-
-    warnings = []
-    for side in 'val', 'test':
-        if not rows.classes:
-            continue
-        found = classes_in(rows, side)
-        lacking = [name for name, is_there in zip(rows.classes, found) if not is_there]
-        if lacking:
-            names = ', '.join(map(repr, lacking[:5])) + (', ...' if len(lacking) > 5 else '')
-            number = f'{len(lacking)} classes: ' if len(lacking) > 1 else 'class '
-            warnings.append(f'{side} has no text of {number}{names}{cause}')
-    return warnings
 
 
 # Writing
@@ -412,7 +307,7 @@ def main(config):
 
 
 if __name__ == '__main__':
-    config = SimpleNamespace(**configure(globals()))
+    config = configure(globals())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes half-written files
     try:
         main(config)

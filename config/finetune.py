@@ -1,17 +1,16 @@
-# A classifier on the trunk of a language model:
+# A classifier on the trunk of a language model of lm/config/ce.py:
 #   python train.py config/finetune.py --init_from=out/lm/ce/seed0
-# Without init_from the same from random weights; with --causal=False from a masked language model.
-from config.lm import *
-
-out_dir = 'out/finetune'
-lower = False
-window = 0
-ngrams = 'none'
+# Without init_from, it starts from random weights. With --causal=False, it takes the trunk of a
+# masked language model.
+trunk = 'transformer'
+n_layer = 4
+n_head = 4
+n_embd = 256
+block_size = 256
 causal = True
+lower = False
 spell = True
-pooling = 'mean'
-dropout = 0.0
-token_dropout = 0.2
+ngrams = 'none'
 epochs = 3
 batch_size = 32
 learning_rate = 3e-4

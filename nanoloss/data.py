@@ -1,7 +1,7 @@
 """A data set -> batches: the same code for training, evaluation, prediction and the benchmark.
 
-Reviews of about one size make a batch, so there is little padding. Without positions a review is
-given as a bag, each distinct token once with its count (model.py says why that is the same).
+The texts of a batch have about the same length, so there is little padding. If the order of tokens
+does not matter, a text is given as a bag, each distinct token once with its count (see model.py).
 """
 import hashlib
 import json
@@ -12,21 +12,24 @@ import numpy as np
 import torch
 
 from nanoloss import is_out_of_memory
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 from nanoloss.devices import to_device
-from nanoloss.files import mend_folder
+from nanoloss.files import mend_folder, replacing_folder, write_json
 
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 SPLITS = 'train', 'val', 'test'
+POOL = 50  # batches made together from texts sorted by length: more is less padding, less random
 WIDTHS = 8  # batches are padded to multiples of this: each new shape costs oneDNN time and memory
 
 
 class Split(NamedTuple):
-    """Reviews. tokens uint32 [N] may be memory-mapped; spans int64 [reviews, 2] say where a review
-    begins and ends in it; labels are [reviews] or, of several a review, 0 and 1 [reviews, classes]
-    or, a teacher's, float32 [reviews, classes]; None where they are unknown. ngrams int32 [M] and
-    their spans int64 [reviews, 2] are there where a model uses n-grams (nanoloss/vocabulary.py).
-    groups [reviews] say which belong together, such as those of a movie, where the source does."""
+    """Texts and their labels.
+
+    tokens: uint32 [N], may be memory-mapped. spans: int64 [texts, 2], begin and end of each text.
+    labels: [texts]; with several labels a text, 0 and 1 [texts, classes]; probabilities, float32
+    [texts, classes]; None if unknown. ngrams: int32 [M] and ngram_spans: int64 [texts, 2], if the
+    model uses n-grams (nanoloss/vocabulary.py). groups: [texts], if the source has groups.
+    """
     tokens: np.ndarray
     spans: np.ndarray
     labels: np.ndarray
@@ -35,7 +38,7 @@ class Split(NamedTuple):
     groups: np.ndarray = None
 
     def take(self, rows):
-        """The same with these reviews only; rows: indices or a slice."""
+        """These texts only. rows: indices or a slice."""
         return self._replace(
             spans=self.spans[rows],
             labels=None if self.labels is None else self.labels[rows],
@@ -43,11 +46,11 @@ class Split(NamedTuple):
             ngram_spans=None if self.ngram_spans is None else self.ngram_spans[rows])
 
     def lengths(self):
-        """Tokens of each review, int64 [reviews]."""
+        """Tokens of each text, int64 [texts]."""
         return self.spans[:, 1] - self.spans[:, 0]
 
     def join(self, other):
-        """These reviews, and behind them the other's; before n-grams are listed."""
+        """These texts followed by those of another split, both without n-grams and groups."""
         return self._replace(
             groups=None,
             tokens=np.concatenate([self.tokens, other.tokens]),
@@ -56,8 +59,8 @@ class Split(NamedTuple):
 
 
 def load_data(folder, labelled=True):
-    """data/<name> -> ({split name: Split}, its meta.json). Every byte is checked; what is wrong
-    ends in `fail`. labelled: whether classes are wanted."""
+    """data/<name> -> ({split name: Split}, its meta.json). Checks every byte and fails if one is
+    wrong. labelled: whether the data must have labels."""
     remedy = f'make it with: python prepare.py --source=... --name={folder.name}'
     if not folder.exists():
         mend_folder(folder)  # prepare.py may have been killed while it replaced the folder
@@ -67,6 +70,8 @@ def load_data(folder, labelled=True):
         if meta['version'] != FORMAT_VERSION:
             fail(f'{folder} is of format {meta["version"]}, '
                  f'this code reads {FORMAT_VERSION}; {remedy}')
+        if type(meta['tokenizer']['name']) is not str:
+            raise ValueError('the name of its tokenizer is not a text')
         for name in SPLITS:
             splits[name] = load_split(folder, name, meta)
     except FileNotFoundError as error:
@@ -76,14 +81,13 @@ def load_data(folder, labelled=True):
             raise
         fail(f'{folder} is damaged ({type(error).__name__}: {error}); {remedy}')
     if labelled and not meta['classes']:
-        fail(f'{folder} has no classes, only texts: it is for pretrain.py; '
-             f'{remedy} --label=COLUMN')
+        fail(f'{folder} has texts without labels, for lm.pretrain; {remedy} --label=COLUMN')
     meta['multi_label'] = splits['train'].labels.ndim == 2
     return splits, meta
 
 
 def load_split(folder, name, meta):
-    """One split, memory-mapped. Raises ValueError where it does not go with meta.json."""
+    """One split, memory-mapped. Raises ValueError if it does not fit meta.json."""
     tokens, offsets, labels = [load_array(folder, f'{name}_{column}.npy', meta['sha256'])
                                for column in ('tokens', 'offsets', 'labels')]
     n_class = len(meta['classes'])
@@ -107,16 +111,16 @@ def load_split(folder, name, meta):
 
 
 def load_array(folder, file, sha256):
-    """A memory-mapped array. Raises ValueError where it is not that of the checksum."""
+    """A memory-mapped array. Raises ValueError if its checksum is wrong."""
     array = np.load(folder / file, mmap_mode='r')
-    # no run should find out after an hour that a byte has flipped
+    # find a flipped byte now, not after an hour of training
     if hashlib.sha256(array).hexdigest() != sha256[file]:
         raise ValueError(f'{file} is damaged')
     return array
 
 
 def load_unlabelled(folder, meta):
-    """The unlabelled texts of data/<name> -> Split without labels. What is wrong ends in `fail`."""
+    """The unlabelled texts of data/<name> -> a Split without labels. Fails if there are none."""
     remedy = 'make it with: python prepare.py --unlabelled=... as well'
     if 'unlabelled' not in meta:
         fail(f'{folder} has no unlabelled texts; {remedy}')
@@ -132,28 +136,60 @@ def load_unlabelled(folder, meta):
 
 
 def spans_of(offsets):
-    """uint64 [reviews + 1] -> int64 [reviews, 2]."""
+    """Offsets uint64 [texts + 1] -> spans int64 [texts, 2]."""
     return np.stack([offsets[:-1], offsets[1:]], 1).astype(np.int64)
 
 
-def draw_reviews(split, n_reviews, seed):
-    """n_reviews of a split, drawn by the seed, in the order that they have; 0: all."""
-    if n_reviews > len(split.labels):
-        fail(f'n_train is {n_reviews:,}, but there are {len(split.labels):,} training reviews')
-    if n_reviews == 0:
+def sample_texts(split, n_texts, seed):
+    """n_texts of a split, sampled with the seed, in their order; 0: all."""
+    if n_texts > len(split.labels):
+        fail(f'n_train is {n_texts:,}, but there are {len(split.labels):,} training texts')
+    if n_texts == 0:
         return split
-    drawn = np.random.default_rng(seed).choice(len(split.labels), n_reviews, replace=False)
-    return split.take(np.sort(drawn))
+    rows = np.random.default_rng(seed).choice(len(split.labels), n_texts, replace=False)
+    return split.take(np.sort(rows))
 
 
-def has_changed(split, sha256):
-    """Whether the tokens are no longer those of this checksum."""
-    return hashlib.sha256(split.tokens).hexdigest() != sha256
+def check_unchanged(data, meta):
+    """Fail if the tokens of a memory-mapped split are no longer those of meta.json."""
+    for name, split in data.items():
+        if not isinstance(split.tokens, np.memmap):  # a copy in memory
+            continue
+        if hashlib.sha256(split.tokens).hexdigest() != meta['sha256'][f'{name}_tokens.npy']:
+            fail(f'{split.tokens.filename} has changed; put the old file back and give the same '
+                 'command again')
+
+
+def save_data(folder, splits, meta):
+    """Write a data set made from another one: {split name: Split}, and the meta.json of the other.
+
+    Unlabelled texts are left out. An OSError ends in `fail`.
+    """
+    sizes = {}
+    checksums = {}
+    with replacing_folder(folder) as new:
+        for name, split in splits.items():
+            offsets = np.cumsum([0, *split.lengths()], dtype=np.uint64)
+            arrays = {
+                'tokens': np.concatenate([split.tokens[begin:end] for begin, end in split.spans]),
+                'offsets': offsets,
+                'labels': np.ascontiguousarray(split.labels),
+            }
+            if split.groups is not None:
+                arrays['groups'] = np.ascontiguousarray(split.groups)
+            for column, array in arrays.items():
+                file = f'{name}_{column}.npy'
+                np.save(new / file, array)
+                checksums[file] = hashlib.sha256(array).hexdigest()
+            sizes[name] = {'rows': len(split.labels), 'tokens': int(offsets[-1])}
+        kept = ('version', 'source', 'fingerprint', 'tokenizer', 'vocab_size', 'classes')
+        facts = {key: meta[key] for key in kept if key in meta}
+        facts |= {'name': folder.name, 'splits': sizes, 'sha256': checksums}
+        write_json(new / 'meta.json', facts)
 
 
 def class_share(labels, n_class):
-    """Each class's share of the labels [reviews] or, of several a review, of the reviews
-    [reviews, classes] -> list of floats."""
+    """The share of the texts that has each label, a list of floats. labels: as in `Split`."""
     if labels.ndim == 2:
         return labels.mean(0).tolist()
     return (np.bincount(labels, minlength=n_class) / len(labels)).tolist()
@@ -166,9 +202,8 @@ def fingerprint(meta):
 
 
 def describe_data(meta):
-    """What a run's config.json says of its data: their fingerprint, their tokens, their classes.
-
-    meta: of `load_data`, with the class_share of what is trained on."""
+    """Facts about the data for config.json. meta: from `load_data`, with the class_share of the
+    training texts."""
     return {
         'data': fingerprint(meta),
         'n_class': len(meta['classes']),
@@ -181,16 +216,16 @@ def describe_data(meta):
 
 
 class Batch(NamedTuple):
-    """Reviews of about one size, the shortest first."""
-    rows: np.ndarray  # int64 [B]: which reviews of the split
+    """Texts of about the same length, the shortest first."""
+    rows: np.ndarray  # int64 [B], rows of the split
     tokens: torch.Tensor  # int64 [B, T]
     counts: torch.Tensor  # int64 [B, T]; 0 is padding
-    labels: torch.Tensor  # int64 [B] or [B, classes], or a teacher's, float32 [B, classes]; or None
-    n_tokens: int  # of the reviews, after truncation but before token dropout and bags
-    ngrams: torch.Tensor = None  # int64 [B, M]; 0 is padding; None where none are used
+    labels: torch.Tensor  # int64 [B] or [B, classes], or float32 probabilities; None if unknown
+    n_tokens: int  # of the texts, after truncation, but before token dropout and bags
+    ngrams: torch.Tensor = None  # int64 [B, M]; 0 is padding; None: no n-grams
 
     def take(self, rows):
-        """The same with these reviews only (but with n_tokens of all)."""
+        """These texts only, but with the n_tokens of all."""
         return self._replace(
             rows=self.rows[rows],
             tokens=self.tokens[rows],
@@ -198,88 +233,69 @@ class Batch(NamedTuple):
             labels=None if self.labels is None else self.labels[rows],
             ngrams=None if self.ngrams is None else self.ngrams[rows])
 
-    def parts(self, max_tokens):
-        """Yield consecutive parts of about max_tokens tokens, padding included, each as wide as its
-        longest review needs, in steps of WIDTHS."""
-        n_parts = min(math.ceil(self.tokens.numel() / max_tokens), len(self.rows))
-        if n_parts <= 1:
+    def micro_batches(self, max_tokens):
+        """Yield consecutive micro-batches of about max_tokens tokens, padding included, each as
+        wide as its longest text, in steps of WIDTHS."""
+        n = min(math.ceil(self.tokens.numel() / max_tokens), len(self.rows))
+        if n <= 1:
             yield self
             return
-        for index in torch.arange(len(self.rows)).tensor_split(n_parts):
-            part = self.take(slice(int(index[0]), int(index[-1]) + 1))
-            width = round_up(int((part.counts[-1] > 0).sum()))
-            yield part._replace(tokens=part.tokens[:, :width], counts=part.counts[:, :width])
+        for index in torch.arange(len(self.rows)).tensor_split(n):
+            micro = self.take(slice(int(index[0]), int(index[-1]) + 1))
+            width = round_up(int((micro.counts[-1] > 0).sum()))
+            yield micro._replace(tokens=micro.tokens[:, :width], counts=micro.counts[:, :width])
 
 
 def round_up(n):
     return math.ceil(n / WIDTHS) * WIDTHS
 
 
-def shuffled(labels, rng, oversample=False):
-    """The training reviews of an epoch in random order, int64 [reviews].
+def batches(split, config, batch_size, order=None, rng=None, device='cpu'):
+    """Yield the texts of a split as `Batch`es of about one length.
 
-    Each once or, with oversample, equally many of every class."""
-    if not oversample:
-        return rng.permutation(len(labels))
-    classes = np.unique(labels)
-    per_class = math.ceil(len(labels) / len(classes))
-    drawn = []
-    for y in classes:
-        rows = np.flatnonzero(labels == y)
-        passes = math.ceil(per_class / len(rows))
-        drawn.append(np.concatenate([rng.permutation(rows) for _ in range(passes)])[:per_class])
-    return rng.permutation(np.concatenate(drawn))[:len(labels)]
-
-
-def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, order=None,
-            rng=None, token_dropout=0.0, device='cpu'):
-    """Yield the reviews of a split as `Batch`es of about one size.
-
-    block_size: so many tokens of a review are used; truncate: which, see `shorten` in
-        nanoloss/reader.py.
-    bag: each distinct token once, with its count; else every token with count 1.
-    pool: so many batches are made together, of reviews of one size each.
-    order: rows of the split in the order in which they are to be pooled; None: as they come.
-    rng: a numpy Generator that draws the order of a pool's batches and what token_dropout leaves
-        out; None: in the order of size, everything kept.
+    config: has block_size, truncate and bag, as in train.py; with rng also token_dropout.
+    order: rows of the split, int64 [texts], in the order in which they are pooled; None: all, as
+        they come.
+    rng: a numpy Generator, for training: it draws the order of the batches of a pool and the tokens
+        that are dropped. None: the shortest batch of a pool comes first, and no token is dropped.
     """
     if order is None:
         order = np.arange(len(split.spans))
-    all_tokens = np.asarray(split.tokens)  # a memory-map looks up slowly
-    for start in range(0, len(order), pool * batch_size):
-        # the tokens of a pool of reviews, one review after another
-        rows = order[start:start + pool * batch_size]
-        n_tokens = np.minimum(split.lengths()[rows], block_size)
-        if token_dropout:
-            kept, lengths = drop_tokens(n_tokens, token_dropout, rng)
+    all_tokens = np.asarray(split.tokens)  # indexing a memory map is slow
+    for start in range(0, len(order), POOL * batch_size):
+        # the tokens of a pool of texts, one text after another
+        rows = order[start:start + POOL * batch_size]
+        n_tokens = np.minimum(split.lengths()[rows], config.block_size)
+        if rng is not None and config.token_dropout:
+            kept, lengths = drop_tokens(n_tokens, config.token_dropout, rng)
         else:
             kept = np.arange(n_tokens.sum())
             lengths = n_tokens
-        flat = all_tokens[places_of(kept, lengths, split.spans[rows], n_tokens, truncate)]
-        flat = to_device(flat.astype(np.int64), device)
+        index = index_of(kept, lengths, split.spans[rows], n_tokens, config.truncate)
+        flat = to_device(all_tokens[index].astype(np.int64), device)
         counts = torch.ones_like(flat)
-        if bag:
+        if config.bag:
             flat, counts, lengths = to_bags(flat, lengths)
 
-        # sorted by size, here and on the device: a batch is then a slice
-        by_size = lengths.argsort(kind='stable')
-        begins = (lengths.cumsum() - lengths)[by_size]
-        rows = rows[by_size]
-        lengths = lengths[by_size]
-        n_tokens = n_tokens[by_size]
-        places = to_device(np.stack([begins, lengths]), device)
+        # sorted by length, here and on the device: a batch is then a slice
+        by_length = lengths.argsort(kind='stable')
+        begins = (lengths.cumsum() - lengths)[by_length]
+        rows = rows[by_length]
+        lengths = lengths[by_length]
+        n_tokens = n_tokens[by_length]
+        spans = to_device(np.stack([begins, lengths]), device)
         labels = None
         if split.labels is not None:
-            kind = np.float32 if split.labels.dtype.kind == 'f' else np.int64  # a teacher's, or not
+            kind = np.float32 if split.labels.dtype.kind == 'f' else np.int64  # f: probabilities
             labels = to_device(split.labels[rows].astype(kind), device)
 
-        # in random order for training: an epoch must not go from short to long
+        # in random order for training: an epoch must not go from short texts to long ones
         n_batches = math.ceil(len(rows) / batch_size)
         batch_order = range(n_batches) if rng is None else rng.permutation(n_batches)
         for k in batch_order:
             batch = slice(k * batch_size, (k + 1) * batch_size)
-            width = min(round_up(lengths[batch][-1]), block_size)
-            tokens, batch_counts = pad(flat, counts, *places[:, batch], width)
+            width = min(round_up(lengths[batch][-1]), config.block_size)
+            tokens, batch_counts = pad(flat, counts, *spans[:, batch], width)
             batch_labels = None if labels is None else labels[batch]
             ngrams = None
             if split.ngrams is not None:
@@ -289,10 +305,11 @@ def batches(split, batch_size, block_size, truncate='head', bag=True, pool=50, o
 
 
 def drop_tokens(lengths, share, rng):
-    """Leave out a share of the tokens of reviews one after another, at random.
+    """Drop a share of the tokens of texts that stand one after another, at random.
 
-    lengths: int64 [B], tokens per review, at least 1; the first of a review stays if no other does.
-    Returns which are kept, ascending int64 [M], and how many of each review, int64 [B].
+    lengths: int64 [B], tokens of each text, at least 1. If none would be left of a text, its first
+    token stays. Returns the indices of the tokens that are kept, ascending int64 [M], and how many
+    each text keeps, int64 [B].
     """
     keep = rng.random(lengths.sum(), dtype=np.float32) >= share
     begins = np.cumsum(lengths) - lengths
@@ -301,44 +318,45 @@ def drop_tokens(lengths, share, rng):
     return kept, np.diff(np.searchsorted(kept, begins), append=len(kept))
 
 
-def places_of(kept, lengths, spans, n_tokens, truncate):
-    """Where tokens of truncated reviews stand in their split, int64 [M].
+def index_of(kept, lengths, spans, n_tokens, truncate):
+    """Where the tokens of truncated texts stand in their split, int64 [M].
 
-    kept: int64 [M], which tokens, as if the truncated reviews stood one after another; lengths: of
-    each review so many, int64 [B], sum M. spans int64 [B, 2]: where the whole reviews stand;
-    n_tokens int64 [B]: what is left of them; truncate: their head, tail or both, as `shorten` does.
+    kept: int64 [M], indices of tokens, as if the truncated texts stood one after another; lengths:
+    int64 [B], how many are of each text, sum M. spans int64 [B, 2]: where the whole texts stand;
+    n_tokens int64 [B]: their lengths after truncation. truncate: keep the head, the tail or both,
+    as `truncated` does.
     """
     begins = n_tokens.cumsum() - n_tokens
-    places = kept + np.repeat(spans[:, 0] - begins, lengths)
-    # behind its head, a review goes on at its tail
+    index = kept + np.repeat(spans[:, 0] - begins, lengths)
+    # a truncated text continues at its tail after its head
     n_cut = spans[:, 1] - spans[:, 0] - n_tokens
     if truncate != 'head' and n_cut.any():
         n_head = {'tail': 0 * n_tokens, 'both': n_tokens - n_tokens // 2}[truncate]
         in_tail = kept >= np.repeat(begins + n_head, lengths)
-        places += in_tail * np.repeat(n_cut, lengths)
-    return places
+        index += in_tail * np.repeat(n_cut, lengths)
+    return index
 
 
 def to_bags(tokens, lengths):
-    """Reviews as bags: each review's distinct tokens in ascending order, with their counts.
+    """Texts as bags: the distinct tokens of each text in ascending order, with their counts.
 
-    tokens: int64 [N] on any device, all reviews one after another; lengths: int64 [B] in numpy,
-    tokens per review, sum N. Returns tokens [M] and counts [M], again one review after another, and
-    the new lengths [B], for which a GPU is waited for.
+    tokens: int64 [N] on any device, one text after another; lengths: int64 [B] in numpy, tokens of
+    each text, sum N. Returns tokens [M] and counts [M], again one text after another, and the new
+    lengths [B], for which it waits for a GPU.
     """
     sizes = to_device(lengths, tokens.device)
-    review = torch.arange(len(sizes), device=tokens.device)
-    # the sum is known here: without it, a GPU would have to be asked
-    keys = review.repeat_interleave(sizes, output_size=len(tokens)) << 32 | tokens
-    keys, counts = torch.unique(keys, return_counts=True)  # sorted by review, then by token
-    ends = torch.searchsorted(keys, review + 1 << 32).cpu().numpy()
+    text = torch.arange(len(sizes), device=tokens.device)
+    # with output_size, repeat_interleave need not wait for a GPU
+    keys = text.repeat_interleave(sizes, output_size=len(tokens)) << 32 | tokens
+    keys, counts = torch.unique(keys, return_counts=True)  # sorted by text, then by token
+    ends = torch.searchsorted(keys, text + 1 << 32).cpu().numpy()
     return keys & 0xFFFFFFFF, counts, np.diff(ends, prepend=0)
 
 
 def pad(flat, counts, begins, lengths, width):
-    """Reviews flat[begin:begin + length] and their counts, each [N]; begins, lengths [B] ->
-    tokens and counts [B, width], padded with zeros."""
-    # a gather with one index for all rows: no loop over reviews, on a GPU a single kernel
+    """Texts flat[begin:begin + length] and their counts, each [N]; begins, lengths [B] -> tokens
+    and counts [B, width], padded with zeros."""
+    # gather all texts with one index: no loop, and a single kernel on a GPU
     column = torch.arange(width, device=flat.device)
     real = column < lengths[:, None]
     index = torch.where(real, begins[:, None] + column, 0)
@@ -346,7 +364,7 @@ def pad(flat, counts, begins, lengths, width):
 
 
 def pad_ngrams(split, rows):
-    """The n-grams of these reviews, int64 [rows, M], padded with zeros."""
+    """The n-grams of these texts, int64 [rows, M], padded with zeros."""
     spans = split.ngram_spans[rows]
     lengths = spans[:, 1] - spans[:, 0]
     padded = np.zeros((len(rows), max(1, lengths.max())), np.int64)

@@ -1,11 +1,13 @@
-"""Where a run computes and in which precision: CUDA, MPS or a CPU; float16 to float64."""
+"""The device and the precision of a run: CUDA, MPS or a CPU; float16 to float64."""
 import sys
+from contextlib import contextmanager
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 
 def bfloat16_is_fast():
-    """Whether this CPU multiplies matrices of bfloat16 itself."""
+    """Whether this CPU multiplies bfloat16 matrices in hardware."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get('amx_bf16') or capabilities.get('avx512_bf16'))
 
@@ -47,16 +49,34 @@ def autocast(device, dtype):
     return torch.autocast(device, getattr(torch, dtype), enabled=dtype in ('bfloat16', 'float16'))
 
 
+class WithoutNormal(TorchFunctionMode):
+    """A context in which nn.init.normal_ does nothing. Without memory to fill, it would import
+    torch.compile, which takes a second or more."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.nn.init.normal_:
+            return None
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def shapes_only():
+    """A context in which new tensors have a shape, but no memory: a model of any size can be made
+    in it, to see the shapes of its weights."""
+    with torch.device('meta'), WithoutNormal():
+        yield
+
+
 def hardware_name(device):
-    """What the chip calls itself."""
+    """The name of the chip."""
     if device == 'cuda':
         return torch.cuda.get_device_name()
     return torch.cpu.get_capabilities().get('cpu_name', device)
 
 
 def to_device(array, device):
-    """A numpy array -> the tensor of it on the device. A GPU is not waited for: it fetches the
-    numbers in its turn, from memory of the CPU that stays where it is."""
+    """A numpy array -> a tensor on the device. This does not wait for a GPU: it copies from pinned
+    memory when it gets there."""
     tensor = torch.from_numpy(array)
     if torch.device(device).type == 'cuda':
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -64,7 +84,7 @@ def to_device(array, device):
 
 
 def synchronize(device):
-    """Wait until the GPU has done what it was told on this stream; the CPU does it at once."""
+    """Wait until a GPU has finished the work of this stream."""
     if device == 'cuda':
         torch.cuda.current_stream().synchronize()
     elif device == 'mps':
@@ -72,14 +92,14 @@ def synchronize(device):
 
 
 def reset_peak_memory(device):
-    """Forget a GPU's peak, that of the run before; a process on a CPU cannot."""
+    """Reset the peak memory of a GPU. That of a process on a CPU cannot be reset."""
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory_mb(device):
-    """The most memory, in MB, that has been used: of the GPU since `reset_peak_memory`, or by the
-    whole process; None: unknown."""
+    """Peak memory in MB: of the GPU since `reset_peak_memory`, or of the whole process; None if it
+    is unknown."""
     if device == 'cuda':
         return torch.cuda.max_memory_allocated() // 2 ** 20
     if sys.platform == 'win32':

@@ -1,7 +1,7 @@
-"""The figures of evaluate.py, in the style they share.
+"""The figures of evaluate.py and tools.thresholds, in one style.
 
-The groups are evaluate.py's: a label, a color, the runs, their accuracy by split, their measures
-and, if a paper has runs like these, its published figures.
+Groups are evaluate.py's: a label, a color, the runs, their accuracy by split, their measures and,
+if a paper has such runs, its published figures.
 """
 import io
 import math
@@ -53,9 +53,10 @@ def draw_mean(ax, group, accuracy, top, bottom):
 
 
 def draw_runs(groups, title):
-    """A dot a run, above the dots their mean with its two intervals (the paper's Fig. 3).
+    """A dot per run, and above the dots of a group their mean with its two intervals (the paper's
+    Fig. 3).
 
-    Up to three groups have a line a run; of more groups, each has one line for all its runs.
+    Up to three groups have a line per run; more groups have one line each.
     """
     one_line = len(groups) > 3
     n_lines = len(groups) if one_line else sum(len(group.runs) for group in groups)
@@ -74,7 +75,7 @@ def draw_runs(groups, title):
             for height, run in zip(heights, group.runs):
                 ticks[height] = f'seed {run.seed}'
 
-        # one panel a split
+        # one panel per split
         for ax, (split, accuracy) in zip(axes, group.accuracy.items()):
             if group.published and group.published.split == split:
                 draw_published(ax, group.published.figures, heights[-1] + 1)
@@ -82,19 +83,19 @@ def draw_runs(groups, title):
             shares = 100 * np.array(accuracy['correct']) / accuracy['n']
             alpha = 0.6 if one_line else 1  # dots on one line may hide each other
             ax.plot(shares, heights, 'o', ms=5, alpha=alpha, color=group.color)
-            ax.set_title(f'{split}, {accuracy["n"]:,} reviews')
+            ax.set_title(f'{split}, {accuracy["n"]:,} texts')
         top = heights[-1] + 3.4
 
     axes[0].set(yticks=list(ticks), yticklabels=ticks.values(), ylim=(top - 1.2, -1.6))
     fig.suptitle(title, x=0.01, ha='left')
     fig.supxlabel(
         'Accuracy after the last epoch, %.  Dot: a run.  Ring: their mean, with its 95 % interval '
-        'for other seeds (thick), for other seeds and reviews (thin).')
+        'for other seeds (thick), for other seeds and texts (thin).')
     return fig
 
 
 def panels(n, width, height, most):
-    """A figure with n panels of this size in inches, at most so many in a row -> (figure, axes)."""
+    """A figure with n panels of this size in inches, at most `most` in a row -> (figure, axes)."""
     n_rows = math.ceil(n / most)
     n_columns = math.ceil(n / n_rows)
     fig = Figure(figsize=(0.6 + width * n_columns, 1 + height * n_rows))
@@ -115,18 +116,18 @@ def draw_curve(ax, name, curve, epochs, band, color, label_above):
 
 def draw_epochs(groups):
     """Each group's best run by epoch, in the band of all its runs (the paper's Figs. 4 and 5)."""
-    # what was not trained by epochs, as bags of words, has no curve to show beside others
+    # baselines, which are not trained by epochs, have no curve to show beside others
     groups = [group for group in groups if len(group.runs[0].curve) > 1] or groups
     fig, axes = panels(len(groups), 4.3, 3.1, most=3)
     for ax, group in zip(axes, groups):
-        # a band is of the epochs at which every run was evaluated
+        # the band covers the epochs at which every run was evaluated
         epochs = set(group.runs[0].curve[:, 0])
         for run in group.runs:
             epochs &= set(run.curve[:, 0])
         epochs = sorted(epochs)
         curves = np.stack([run.curve[np.isin(run.curve[:, 0], epochs)] for run in group.runs])
 
-        # the labels at the ends of the two curves keep clear of each other
+        # place the labels at the ends of the two curves so that they do not overlap
         best = group.runs[int(np.argmax(group.accuracy['val']['correct']))]
         _, last_train, last_val = best.curve[-1]
         draw_curve(ax, 'train', best.curve[:, [0, 1]], epochs, curves[..., 1], GREY,
@@ -140,14 +141,14 @@ def draw_epochs(groups):
     fig.suptitle('Train and val accuracy by epoch, %', x=0.01, ha='left')
     fig.supxlabel(
         'Epoch\nLine: the run that ends best on val. Band: all runs. '
-        'Train accuracy is taken while training, with dropout and token dropout.')
+        'Train accuracy is measured during training, with dropout and token dropout.')
     return fig
 
 
 def draw_bins(ax, bins, color):
-    """Accuracy by confidence; a dot's area shows how many reviews it stands for.
+    """Accuracy by confidence; the area of a dot shows how many texts it stands for.
 
-    bins: [bins, 3], how many reviews, how many correct, the sum of their confidences.
+    bins: [bins, 3]: number of texts, number of correct ones, sum of their confidences.
     """
     n, correct, confidence = bins[bins[:, 0] > 0].T
     x = 100 * confidence / n
@@ -157,45 +158,46 @@ def draw_bins(ax, bins, color):
 
 
 def draw_reliability(groups):
-    """How many are right of those predicted with a confidence, all runs of a group put together."""
+    """The share of right answers by confidence, all runs of a group together."""
     fig, axes = panels(len(groups), 2.6, 2.5, most=4)
     for ax, group in zip(axes, groups):
         ax.plot([0, 100], [0, 100], lw=0.8, color=GREY)
-        as_trained, scaled = sum(run.bins for run in group.runs)
-        if group.measures['NLL'][0] is not None:  # as trained, these are not probabilities
+        as_trained, scaled = group.bins.sum(0)
+        if group.measures['NLL'][0] is not None:  # as trained, these are probabilities
             draw_bins(ax, as_trained, LIGHT_GREY)
         draw_bins(ax, scaled, group.color)
         ax.set_title(figure_name(group.label), color=group.color)
     n_class = max(2, len(groups[0].runs[0].config['classes']))
-    lowest = 100 / n_class  # the confidence of a prediction that knows nothing
+    lowest = 100 / n_class  # the confidence of a uniform prediction
     axes[0].set(xlim=(lowest - 2, 102), ylim=(lowest - 12, 102))
     fig.suptitle('Right answers by confidence on test, %', x=0.01, ha='left')
-    fig.supxlabel('Confidence, %.  Grey: as trained.  Colour: after temperature scaling.  '
-                  'Dots: as many reviews.')
+    fig.supxlabel('Confidence, %.  Grey: as trained.  Color: after temperature scaling.  '
+                  'Area of a dot: number of texts.')
     return fig
 
 
 def draw_coverage(groups):
-    """Accuracy if only the surest answers are given, by their share: the mean of each group."""
+    """Accuracy of the most confident answers by their share: the mean of each group."""
     fig = Figure(figsize=(4.6, 3.1))
     ax = fig.subplots()
     share = np.arange(1, 101)
     for group in groups:
-        curves = [accuracy_by_coverage(run.confidence, run.correct['test']) for run in group.runs]
+        curves = []
+        for confidence, correct in zip(group.confidence, group.correct['test']):
+            curves.append(accuracy_by_coverage(confidence, correct))
         ax.plot(share, 100 * np.mean(curves, 0), color=group.color,
                 label=figure_name(group.label))
     ax.legend(fontsize=8)
-    fig.suptitle('Accuracy of the surest answers on test, %', x=0.01, ha='left')
+    fig.suptitle('Accuracy of the most confident answers on test, %', x=0.01, ha='left')
     fig.supxlabel('Share of the texts that get an answer, %')
     return fig
 
 
-def draw_thresholds(group):
-    """Precision by recall on test, a line a class, of the first run of a group with thresholds."""
+def draw_thresholds(label, run, judged):
+    """Precision by recall on test, a line per class, of a run with thresholds; label: its group's.
+    """
     fig = Figure(figsize=(5.6, 4.4))
     ax = fig.subplots()
-    run = group.runs[0]
-    judged = group.judged[0]
     kept = judged.thresholds
     classes = judged.rarest(len(COLORS))
     for color, c in zip(COLORS, classes):
@@ -212,11 +214,11 @@ def draw_thresholds(group):
     if kept.rule != 'f1':
         goal_line = ax.axhline if kept.rule == 'precision' else ax.axvline
         goal_line(100 * kept.goal, lw=0.8, ls='--', color=GREY)
-        caption += f'\nDashed: the {kept.rule} that they were chosen for on val.'
+        caption += f'\nDashed: the {kept.rule} for which they were chosen on val.'
     n_classes = len(judged.rarest(None))
     if len(classes) < n_classes:
         caption += f'\nThe {len(classes)} of {n_classes} classes that are rarest in val.'
-    title = f'{figure_name(group.label)}, seed {run.seed}: thresholds on test'
+    title = f'{figure_name(label)}, seed {run.seed}: thresholds on test'
     fig.suptitle(title, x=0.01, ha='left')
     fig.supxlabel(caption)
     return fig
@@ -230,17 +232,26 @@ def png(fig, dpi):
 
 
 def draw_figures(groups, title):
-    """All figures of some groups -> {file name: PNG bytes}; title is that of the first figure. That
-    of thresholds is of the first group that has any."""
+    """All figures of some groups -> {file name: PNG bytes}. title: of the first figure. The figure
+    of thresholds shows the first group that has any."""
     dpi = 150 if len(groups) < 4 else 100
+    with_probs = [group for group in groups if group.bins is not None]
     judged = [group for group in groups if group.judged]
     with matplotlib.rc_context(STYLE):
         files = {
             'accuracy_by_run.png': png(draw_runs(groups, title), dpi),
             'accuracy_by_epoch.png': png(draw_epochs(groups), dpi),
-            'reliability.png': png(draw_reliability(groups), dpi),
-            'coverage.png': png(draw_coverage(groups), dpi),
         }
-        if judged:
-            files['thresholds.png'] = png(draw_thresholds(judged[0]), dpi)
+        if with_probs:
+            files['reliability.png'] = png(draw_reliability(with_probs), dpi)
+            files['coverage.png'] = png(draw_coverage(with_probs), dpi)
+    if judged:
+        group = judged[0]
+        files['thresholds.png'] = thresholds_png(group.label, group.runs[0], group.judged[0])
     return files
+
+
+def thresholds_png(label, run, judged):
+    """`draw_thresholds` as PNG bytes."""
+    with matplotlib.rc_context(STYLE):
+        return png(draw_thresholds(label, run, judged), 150)

@@ -8,7 +8,7 @@ import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 
 try:
     import fcntl  # Unix only
@@ -51,6 +51,18 @@ def write_json_lines(path, rows):
     """`write_file` with one line of JSON per row."""
     text = ''.join(json.dumps(row) + '\n' for row in rows)
     write_file(path, lambda file: file.write(text.encode()))
+
+
+def write_files(folder, files):
+    """{name: bytes} -> files in a folder, which is created if needed. Fails if that is impossible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_file(folder / name, lambda file, content=content: file.write(content))
+    except OSError as error:
+        fail(f'{folder}: {", ".join(files)} cannot be written there ({error}); give another '
+             '--out_dir')
 
 
 def sync(path):
@@ -172,7 +184,7 @@ def mend_folder(folder):
 
 
 def current_commit():
-    """The commit of this repository, with -dirty where files differ from it; '' without git."""
+    """The commit of this repository, with -dirty if files differ from it; '' without git."""
     if not shutil.which('git'):
         return ''
     git = ['git', '-C', str(Path(__file__).parents[1]), 'describe', '--always', '--dirty',
@@ -180,58 +192,13 @@ def current_commit():
     return subprocess.run(git, capture_output=True, text=True).stdout.strip()
 
 
-def claim_run(folder, config, may_differ, overwrite):
-    """Write config.json into a run's folder, or make sure that the run there is of the same config.
-
-    may_differ: the settings in which the two may differ. overwrite: throw away what is there.
-    """
-    if overwrite and FIRST:
-        # after a kill in between, what is left must not look complete, or be of another config:
-        # result.json goes first, and config.json stays until it is replaced
-        (folder / 'result.json').unlink(missing_ok=True)
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != 'config.json':
-                path.unlink()
-    if overwrite or not (folder / 'config.json').exists():
-        write_json(folder / 'config.json', config)
-        return
-
-    way_out = f'give another --out_dir, or --overwrite to throw away {folder}'
-    try:
-        old = json.loads((folder / 'config.json').read_text())
-        differing = [key for key in config if key not in may_differ and old.get(key) != config[key]]
-    except (ValueError, AttributeError):
-        fail(f'{folder}/config.json is damaged; {way_out}')
-    # the likeliest and the least obvious difference: a script was edited since
-    if differing == ['code']:
-        old_code = old.get('code')
-        if not isinstance(old_code, dict):  # one checksum of all, until November 2026
-            old_code = {}
-        both = {**config['code'], **old_code}
-        changed = [name for name in both if old_code.get(name) != config['code'].get(name)]
-        fail(f'{folder} was begun by other code: {", ".join(changed)} changed since then, if only '
-             f'by a comment; put the old code back (commit {old.get("commit") or "unknown"}), or '
-             f'{way_out}')
-    # what follows the device: with it, the optimizers' state would be of another kind
-    moved = old.get('device') != config.get('device')
-    if moved and differing and set(differing) <= {'dtype', 'deferred', 'max_tokens'}:
-        fail(f'{folder} was begun with --device={old.get("device")}, where {", ".join(differing)} '
-             f'were others; let it go on there, or {way_out}')
-    if differing:
-        key = differing[0]
-        fail(f'{folder} holds a run with other {", ".join(differing)} ({key} was {old.get(key)!r}, '
-             f'is {config[key]!r}); {way_out}')
-
-
 def load_checked(path, device='cpu'):
-    """What torch.save wrote, tensors and plain values only.
+    """Load a file of torch.save that holds tensors and plain values only.
 
-    Every byte is checked, which torch.load does not do. Raises ValueError if the file is damaged or
-    holds more, which might be a program; FileNotFoundError if there is none.
+    It checks every byte, which torch.load does not do. Raises ValueError if the file is damaged or
+    holds anything else, which might be a program; FileNotFoundError if there is none.
     """
-    import torch  # a second that prepare.py, which writes files too, does without
+    import torch  # prepare.py, which writes files too, saves this second
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -240,17 +207,7 @@ def load_checked(path, device='cpu'):
         return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise
-    except pickle.UnpicklingError:  # torch would tell how to load it all the same
+    except pickle.UnpicklingError:  # torch's message says how to load it without the check
         raise ValueError(f'{path} holds more than tensors and plain values') from None
     except Exception as error:  # of many kinds
         raise ValueError(f'{path} is damaged ({type(error).__name__}: {error})') from None
-
-
-def load_weights(path, device='cpu'):
-    """A model's state_dict from model.pt or best.pt. Raises as `load_checked` does."""
-    weights = load_checked(path, device)
-    if not isinstance(weights, dict):
-        raise ValueError(f'{path} holds no weights')
-    if 'embed.weight' in weights:  # its name until November 2026
-        weights['token_embedding.weight'] = weights.pop('embed.weight')
-    return weights

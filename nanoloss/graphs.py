@@ -1,30 +1,30 @@
-"""A step of training as one launch: CUDA graphs, one for each shape of a batch.
+"""A training step as one launch: CUDA graphs, one for each shape of a batch.
 
-A small model's step is a few hundred kernels, which a GPU computes in less time than Python needs
-to ask for them. A graph asks for all of them at once, with the numbers in the same places.
+A step of a small model has a few hundred kernels, which a GPU computes faster than Python can
+launch them. A graph launches all of them at once, on the same tensors.
 """
 from collections import Counter
 
 import torch
 
-TIMES_BEFORE = 2  # the first time loads kernels; and to record a rare shape, 10 ms, is not worth it
+TIMES_BEFORE = 2  # the first time loads kernels, and recording (10 ms) a rare shape does not pay
 
 
 class StepGraphs:
     """step(batch), recorded when a shape comes for the third time and replayed from then on.
 
-    batch: a NamedTuple; its tensors are copied into the places of those that were recorded.
-    step: what it does on the GPU may not depend on anything but these tensors and others that stay
-    where they are, such as weights, and may not make the CPU wait. It returns tensors, which hold
-    until the next call. It draws the same random numbers as it would without a graph, as
-    torch.manual_seed before the call sets what they are drawn from.
+    batch: a NamedTuple. Its tensors are copied into the recorded ones.
+    step: a function that returns tensors, which are valid until the next call. Its work on the GPU
+    may depend only on the batch's tensors and on tensors that stay in place, such as weights, and
+    may not make the CPU wait. If torch.manual_seed is called before, it draws the same random
+    numbers as without a graph.
     """
 
     def __init__(self, step):
         self.step = step
-        self.times = Counter()  # shapes -> how often they have come
-        self.recorded = {}  # shapes -> graph, the places of the batch's tensors, what step returned
-        self.pool = torch.cuda.graph_pool_handle()  # of memory, that all graphs share
+        self.times = Counter()  # how often each shape has come
+        self.recorded = {}  # shapes -> graph, the batch's tensors in it, what step returned
+        self.pool = torch.cuda.graph_pool_handle()  # memory that all graphs share
 
     def __call__(self, batch):
         tensors = {name: field for name, field in batch._asdict().items()

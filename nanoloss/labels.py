@@ -1,27 +1,33 @@
-"""From probabilities to labels, with thresholds that were chosen on val or without: numpy alone.
+"""From probabilities to labels, with or without thresholds, and to attributions.
 
-What a threshold of a class means:
-- Several labels a text: a label is given where its probability reaches its threshold or, where the
-  label has none, is above 0.5.
-- One label a text: of the classes that reach their thresholds, that whose probability is the
-  largest multiple of its threshold. Where none does, the likeliest of the classes without a
-  threshold; if there is no such class, no answer under the rule precision, which could not be held,
-  else the class with the largest multiple.
+It needs numpy alone: an exported folder carries a copy of this file.
+
+Thresholds are chosen on val, one for each class or for some classes:
+- With several labels a text, a label is given if its probability reaches its threshold or, if it
+  has none, is above 0.5.
+- With one label a text, the classes that reach their thresholds are compared by the ratio of
+  probability to threshold, and the largest ratio wins. If none reaches its threshold, the likeliest
+  class without a threshold wins. If all classes have thresholds, there is no answer under the rule
+  precision, because an answer would break the rule; else the largest ratio wins.
 """
+import codecs
 from typing import NamedTuple
 
 import numpy as np
 
-UNSURE = 'unsure'  # in the place of a label
+UNSURE = 'unsure'  # instead of a label
 RULES = 'f1', 'precision', 'recall'
-NO_ANSWER = -1  # in the place of a class's number
+NO_ANSWER = -1  # instead of the number of a class
+
+
+# Thresholds
 
 
 class Thresholds(NamedTuple):
     """The thresholds of a run.
 
-    rule: what they were chosen for, of RULES. goal: the precision or recall to be had, or None.
-    values: float64 [classes], NaN where a class has none.
+    rule: what they were chosen for, of RULES. goal: the precision or recall to reach, or None.
+    values: float64 [classes], NaN if a class has none.
     """
     rule: str
     goal: float | None
@@ -29,9 +35,9 @@ class Thresholds(NamedTuple):
 
 
 def read_thresholds(result, n_class):
-    """The content of a run's result.json -> its `Thresholds`, or None where it has none.
+    """The content of a run's result.json -> its `Thresholds`, or None if it has none.
 
-    Raises ValueError where they are damaged.
+    Raises ValueError if they are damaged.
     """
     if 'thresholds' not in result:
         return None
@@ -43,71 +49,71 @@ def read_thresholds(result, n_class):
         if rule not in RULES or (goal is None) != (rule == 'f1') or len(values) != n_class:
             raise ValueError
         for value in [goal, *values]:
-            is_number = type(value) in (int, float)  # True and False are none
+            is_number = type(value) in (int, float)  # not isinstance: True is an int
             if value is not None and not (is_number and 0 <= value <= 1):
                 raise ValueError
     except (KeyError, TypeError, ValueError):
-        raise ValueError('result.json has damaged thresholds; evaluate.py --thresholds=none '
-                         'takes them away') from None
+        raise ValueError('result.json has damaged thresholds; tools.thresholds --by=none '
+                         'removes them') from None
     return Thresholds(rule, goal, np.array(values, dtype=float))  # None becomes NaN
 
 
 def as_json(thresholds):
-    """`Thresholds` as `read_thresholds` reads them."""
+    """`Thresholds` -> the value from which `read_thresholds` reads them."""
     values = [None if np.isnan(value) else float(value) for value in thresholds.values]
     return {'rule': thresholds.rule, 'goal': thresholds.goal, 'values': values}
 
 
 def kind_of(thresholds):
-    """What the thresholds of runs must have in common to be averaged: rule, goal, which classes."""
+    """The properties that runs must share for a mean of their thresholds: rule, goal, classes."""
     if thresholds is None:
         return None
     return thresholds.rule, thresholds.goal, tuple(np.isnan(thresholds.values))
 
 
 def mean_thresholds(several):
-    """The mean of the `Thresholds` of several runs, all of one kind; None where they have none."""
+    """The mean of the `Thresholds` of several runs of one kind; None if they have none."""
     if several[0] is None:
         return None
     return several[0]._replace(values=np.mean([one.values for one in several], 0))
 
 
 def can_be_unsure(thresholds, multi_label):
-    """Whether there can be NO_ANSWER to a text."""
+    """Whether the decision on a text can be NO_ANSWER."""
     if thresholds is None or multi_label:
         return False
     return thresholds.rule == 'precision' and not np.isnan(thresholds.values).any()
 
 
 def decide(probs, multi_label, thresholds=None):
-    """The decisions on texts by the rules above; without thresholds the likeliest class or, where a
-    text may have several labels, those above 0.5.
+    """Decide by the rules above; without thresholds, for the likeliest class or, with several
+    labels a text, for those above 0.5.
 
-    probs [N, classes] -> int [N], the number of a class or NO_ANSWER; or bool [N, classes].
+    probs [N, classes] -> int [N], the number of a class or NO_ANSWER; or, with several labels a
+    text, bool [N, classes].
     """
     if thresholds is None:
         return probs > 0.5 if multi_label else probs.argmax(1)
     values = thresholds.values
     without = np.isnan(values)
-    reached = probs >= values  # never of NaN
+    reached = probs >= values  # False for NaN
     if multi_label:
         return np.where(without, probs > 0.5, reached)
 
-    # a threshold of 0 is reached by all
-    multiples = probs / np.maximum(values, np.finfo(float).tiny)
-    answers = np.where(reached, multiples, -1).argmax(1)
+    ratios = probs / np.maximum(values, np.finfo(float).tiny)  # a threshold may be 0
+    answers = np.where(reached, ratios, -1).argmax(1)
     if can_be_unsure(thresholds, multi_label):
         otherwise = NO_ANSWER
     elif without.any():
         otherwise = np.where(without, probs, -1).argmax(1)
     else:
-        otherwise = multiples.argmax(1)
+        otherwise = ratios.argmax(1)
     return np.where(reached.any(1), answers, otherwise)
 
 
 def confidence_of(probs, multi_label):
-    """How sure each answer is, [N]: its highest probability or, where a text may have several
-    labels, that of its least sure decision. probs [N, classes]."""
+    """The confidence of each answer, [N]: the highest probability or, with several labels a text,
+    the probability of the least confident decision. probs [N, classes]."""
     if multi_label:
         return np.maximum(probs, 1 - probs).min(1)
     return probs.max(1)
@@ -118,8 +124,9 @@ class Labels:
 
     classes: their names. multi_label: a text may have several labels.
     thresholds: `Thresholds`, or None.
-    min_confidence: an answer that is less sure is UNSURE; from 0 to 1.
-    Raises ValueError for another one, and where UNSURE can be an answer and is a class.
+    min_confidence: a less confident answer becomes UNSURE; from 0 to 1.
+    Raises ValueError if min_confidence is out of range, or if UNSURE can be an answer and is also
+    the name of a class.
     """
 
     def __init__(self, classes, multi_label, thresholds=None, min_confidence=0.0):
@@ -127,15 +134,15 @@ class Labels:
             raise ValueError(f'min_confidence must be in [0, 1], not {min_confidence}')
         may_be_unsure = min_confidence or can_be_unsure(thresholds, multi_label)
         if may_be_unsure and UNSURE in classes:
-            raise ValueError(f'there is a class {UNSURE!r}: neither min_confidence nor thresholds '
-                             'for a precision can say it of an answer')
+            raise ValueError(f'there is a class {UNSURE!r}, so an answer cannot be {UNSURE!r} '
+                             'because of min_confidence or of thresholds for a precision')
         self.classes = classes
         self.multi_label = multi_label
         self.thresholds = thresholds
         self.min_confidence = min_confidence
 
     def label(self, p):
-        """Probabilities [classes] -> the label; the list of labels where there may be several."""
+        """Probabilities [classes] -> the label; with several labels a text, a list of labels."""
         confidence, = confidence_of(p[None], self.multi_label)
         if confidence < self.min_confidence:
             return [UNSURE] if self.multi_label else UNSURE
@@ -143,3 +150,95 @@ class Labels:
         if self.multi_label:
             return [name for name, given in zip(self.classes, decision) if given]
         return UNSURE if decision == NO_ANSWER else self.classes[decision]
+
+
+# Classifiers
+
+def log_odds(p):
+    """Probabilities of any shape -> their log-odds, with p clipped to [1e-15, 1 - 1e-15]."""
+    p = np.clip(p, 1e-15, 1 - 1e-15)
+    return np.log(p) - np.log1p(-p)
+
+
+class BaseClassifier:
+    """A model as a function from texts to probabilities, labels and attributions.
+
+    model: has id, classes, multi_label, thresholds (`Thresholds` or None), encoding (a
+        tiktoken.Encoding), tokens(texts), the tokens of each text that are used, and
+        probs_of_tokens(tokens), float64 [texts, classes].
+    min_confidence: see `Labels`. Raises ValueError as `Labels` does.
+    """
+
+    def __init__(self, model, min_confidence=0.0):
+        self.model = model
+        self.id = model.id
+        self.classes = model.classes
+        self.multi_label = model.multi_label
+        self.encoding = model.encoding
+        self.labels = Labels(model.classes, model.multi_label, model.thresholds, min_confidence)
+
+    def tokens(self, texts):
+        """The tokens of each text that are used, a list of int64 [n]."""
+        return self.model.tokens(texts)
+
+    def probs(self, texts):
+        """A list of texts -> float64 [texts, classes]; with one label a text, rows sum to 1."""
+        if not texts:
+            return np.zeros((0, len(self.classes)))
+        return self.model.probs_of_tokens(self.tokens(texts))
+
+    def label(self, p):
+        """Probabilities [classes] -> the label; with several labels a text, a list of labels."""
+        return self.labels.label(p)
+
+    def explained_class(self, p):
+        """The number of the class that is explained: the answer or, if there is none or may be
+        several, the likeliest class."""
+        label = self.label(p)
+        if label in self.classes:
+            return self.classes.index(label)
+        return int(p.argmax())
+
+    def leave_out(self, tokens):
+        """Leave each distinct token out of its text, in all of its places.
+
+        tokens: a list of the tokens of each text. Returns a list of (distinct tokens, ascending,
+        int64 [K]; probabilities of the text, [classes]; probabilities without each of the tokens,
+        [K, classes]). A text with a single distinct token keeps its probabilities.
+        """
+        distinct = [np.unique(of_text) for of_text in tokens]
+        variants = []
+        for of_text, kinds in zip(tokens, distinct):
+            variants.append(of_text)
+            if len(kinds) > 1:
+                variants += [of_text[of_text != token] for token in kinds]
+        rows = iter(self.model.probs_of_tokens(variants))
+
+        found = []
+        for kinds in distinct:
+            p = next(rows)
+            without = p[None]
+            if len(kinds) > 1:
+                without = np.stack([next(rows) for _ in kinds])
+            found.append((kinds, p, without))
+        return found
+
+    def explain(self, text):
+        """A text -> its probabilities [classes], the name of the class that is explained, and a
+        list of (piece of the text, attribution).
+
+        The attribution of a token is the log-odds of the class given the text, minus those given
+        the text without this token, in all of its places. It is exact, so it includes the token's
+        part in windows and n-grams.
+        """
+        tokens, = self.tokens([text])
+        (kinds, p, without), = self.leave_out([tokens])
+        explained = self.explained_class(p)
+        gain = log_odds(p[explained]) - log_odds(without[:, explained])
+        attribution = dict(zip(kinds.tolist(), gain.tolist()))
+        decoder = codecs.getincrementaldecoder('utf-8')('replace')  # a character may be two tokens
+        pieces = []
+        for token in tokens.tolist():
+            piece = decoder.decode(self.encoding.decode_single_token_bytes(token))
+            pieces.append((piece, attribution[token]))
+        return p, self.classes[explained], pieces

@@ -15,7 +15,7 @@ MAX_HEAD = 2 ** 16  # bytes of a request's first line and headers
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with a limit in bytes and in seconds for the head of a request, for which
-    uvicorn itself waits as long as it takes. max_secs: set by serve.py. A request's scope has
+    uvicorn itself waits as long as it takes. max_secs: set by tools/serve.py. A request's scope has
     `awaited`, a set: its futures are cancelled when the client leaves.
 
     A connection is in one of three states: a head is arriving (n_head is the number of its bytes,

@@ -1,140 +1,146 @@
-"""What the training loops, train.py and pretrain.py, share: where a run is and how fast, how it is
-saved and goes on, and how it stops."""
-import hashlib
+"""What train.py and lm/pretrain.py share: starting, measuring, saving, resuming and stopping a
+run."""
+import json
 import math
 import os
 import shutil
 import signal
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from nanoloss import is_out_of_memory, parallel
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 from nanoloss.devices import choose_device, choose_dtype, hardware_name
 from nanoloss.files import (
-    claim_run, current_commit, load_checked, locked_folder, write_file, write_json_lines)
+    current_commit, load_checked, locked_folder, write_file, write_json, write_json_lines)
+from nanoloss.runs import REMOVED, upgrade_config
 
-# what may differ between a begun run and the command that continues it
+# settings and facts in which a run and the command that resumes it may differ
 MAY_DIFFER = {
-    'out_dir', 'data_dir', 'n_runs', 'at_once', 'overwrite', 'ckpt_secs', 'tensorboard', 'compile',
-    'graphs', 'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'commit'}
+    'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'tensorboard', 'graphs',
+    'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'sklearn', 'commit'}
 
 stop_signal = 0  # the signal that asked this process to stop
 
 
-# Before the runs
+# Starting
 
-def start_device(device, dtype, threads, deterministic):
-    """Settle 'auto', and prepare the device -> device, dtype. Fails where it cannot be had."""
+def default_out_dir(config_files, dataset):
+    """out/ and the name of the last config file or, without one, of the data set."""
+    name = Path(config_files[-1]).stem if config_files else dataset
+    return f'out/{name}'
+
+
+def start_device(config):
+    """Prepare the device of the settings -> its name and dtype, never 'auto'. Fails if it is not
+    available."""
     try:
-        device = choose_device(device)
-        dtype = choose_dtype(dtype, device)
+        device = choose_device(config.device)
+        dtype = choose_dtype(config.dtype, device)
         parallel.start(device)
     except ValueError as error:
         fail(error)
-    if threads:
-        torch.set_num_threads(threads)
-    # its backward gives NaN on Hopper with a mask, at some lengths: pytorch/pytorch#196678
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    # on Hopper with a mask, its backward gives NaN at some lengths: pytorch/pytorch#196678
     torch.backends.cuda.enable_cudnn_sdp(False)
-    if deterministic:
+    if config.deterministic:
         os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
         torch.use_deterministic_algorithms(True)
     return device, dtype
 
 
 def can_use_graphs(device, dtype, max_tokens):
-    """Whether a step can be a CUDA graph: not where the CPU has a word in it, as a GradScaler of
-    float16, the cutting of a batch into parts, or other processes."""
+    """Whether a step can be a CUDA graph: not if the step needs the host, as float16's GradScaler,
+    micro-batches and other processes do."""
     return device == 'cuda' and dtype != 'float16' and not max_tokens and parallel.WORLD == 1
 
 
 def require_tensorboard():
-    """End in `fail` where TensorBoard is missing: before the run, not at its first curve."""
+    """Fail before the run if TensorBoard is not installed."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
-        fail(f'{error}; pip install tensorboard, or do without --tensorboard')
+        fail(f'{error}; pip install tensorboard, or leave out --tensorboard')
 
 
-def describe_machine(device, code):
-    """What config.json says of where a run is computed and by which code, a list of files."""
-    root = Path(__file__).parents[1]
-    # a commit would not do: it does not see what has not been committed
-    checksums = {}
-    for file in code:
-        checksums[file] = hashlib.sha256((root / file).read_bytes()).hexdigest()[:16]
+def describe_machine(device):
+    """Facts for config.json: the machine and the commit."""
     return {
         'hardware': hardware_name(device),
         'threads': torch.get_num_threads(),
         'processes': parallel.WORLD,
         'torch': torch.__version__,
         'commit': current_commit(),
-        'code': checksums,
     }
 
 
-def run_seeds(config, train):
-    """Let train(folder, seed), which fills a run's folder and yields after each step, do so for
-    each seed of these settings; config['at_once'] of the runs take turns, a step each.
-
-    Nothing of a run depends on the others: every random number is drawn from its own seed."""
-    first = config['seed']
-    waiting = [train_seed(config, train, seed) for seed in range(first, first + config['n_runs'])]
-    going = {}  # runs that have begun, and where each computes
-    interrupt = None
-    while waiting or going:
-        while waiting and len(going) < config['at_once']:
-            going[waiting.pop(0)] = own_stream(config)
-        for run, stream in list(going.items()):
-            try:
-                with stream:
-                    next(run)
-            except StopIteration:
-                del going[run]
-            except KeyboardInterrupt as error:  # the others are saved, too, before all end
-                interrupt = error
-                waiting.clear()
-                del going[run]
-    if interrupt:
-        raise interrupt
-    parallel.finish()
-
-
-def train_seed(config, train, seed):
-    """The run of one seed, unless it is complete: a generator, as train is."""
-    folder = Path(config['out_dir']) / f'seed{seed}'
+@contextmanager
+def run_folder(config):
+    """Lock the folder of one seed's run and write its config.json -> the folder, or None if the run
+    is complete. Fails if the folder holds a run with other settings."""
+    folder = Path(config.out_dir) / f'seed{config.seed}'
     with locked_folder(folder):
-        claim_run(folder, {**config, 'seed': seed}, MAY_DIFFER, config['overwrite'])
-        parallel.wait()  # all processes find the folder as the first one has left it
-        if (folder / 'result.json').exists():
+        claim_run(folder, vars(config))
+        parallel.wait()  # until the first process has prepared the folder
+        complete = (folder / 'result.json').exists()
+        if complete:
             print(f'{folder} is complete already')
-        else:
-            yield from train(folder, seed)
-        if parallel.RANK == 0:  # of a complete run too: a kill may have left it
+        yield None if complete else folder
+        if parallel.RANK == 0:  # also of a complete run: a kill may have left it
             (folder / 'ckpt.pt').unlink(missing_ok=True)
 
 
-def own_stream(config):
-    """A context in which a GPU is asked for work that does not wait for that of the other runs."""
-    if config['device'] == 'cuda' and config['at_once'] > 1:
-        return torch.cuda.stream(torch.cuda.Stream())
-    return nullcontext()
+def claim_run(folder, config):
+    """Write config.json into a run's folder, or check that the run there has the same config."""
+    if config['overwrite'] and parallel.RANK == 0:
+        # after a kill in between, what is left must not look complete or have another config:
+        # result.json goes first, and config.json stays until it is replaced
+        (folder / 'result.json').unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != 'config.json':
+                path.unlink()
+    if config['overwrite'] or not (folder / 'config.json').exists():
+        write_json(folder / 'config.json', config)
+        return
+
+    way_out = f'give another --out_dir, or --overwrite to delete {folder}'
+    try:
+        old = REMOVED | upgrade_config(json.loads((folder / 'config.json').read_text()))
+    except (ValueError, TypeError, AttributeError, KeyError):
+        fail(f'{folder}/config.json is damaged; {way_out}')
+    new = REMOVED | config
+    differing = [key for key in new if key not in MAY_DIFFER and old.get(key) != new[key]]
+    # these follow from the device, and so does the kind of the optimizers' state
+    moved = old.get('device') != config.get('device')
+    if moved and differing and set(differing) <= {'dtype', 'deferred', 'max_tokens'}:
+        fail(f'{folder} was begun with --device={old.get("device")}, with another '
+             f'{", ".join(differing)}; resume it there, or {way_out}')
+    if differing:
+        key = differing[0]
+        fail(f'{folder} holds a run with other {", ".join(differing)} ({key} was {old.get(key)!r}, '
+             f'is {new[key]!r}); {way_out}')
+    if old.get('commit') != config['commit']:
+        print(f'warning: {folder} was begun at commit {old.get("commit") or "unknown"}, the code '
+              f'is now at {config["commit"] or "unknown"}', file=sys.stderr)
 
 
-# While a run goes on
+# During a run
 
 class Progress:
-    """How far a run is: what is saved beside weights, optimizers and sums."""
+    """How far a run has come: its step, its log and its time."""
 
     def __init__(self):
         self.step = 0
         self.log = []  # the rows of log.jsonl
-        self.curves = None  # a SummaryWriter, once `log_row` needs it
-        self.seconds_before = 0.0  # of what was done until the run was interrupted
+        self.curves = None  # TensorBoard's SummaryWriter, made by `log_row`
+        self.seconds_before = 0.0  # of the run before it was interrupted
         self.start_clock()
 
     def start_clock(self):
@@ -146,10 +152,10 @@ class Progress:
         return self.seconds_before + time.perf_counter() - self.started
 
     def save_is_due(self, sums_are_joined, ckpt_secs):
-        """When the last time is ckpt_secs ago, and before this process stops.
+        """Whether the last save is ckpt_secs ago, or this process is to stop.
 
-        Each of several processes has sums of its own, until an epoch or an evaluation ends: only
-        then they can be saved. sums_are_joined: whether they have just been put together.
+        With several processes, each has sums of its own until an evaluation adds them up; only then
+        can they be saved. sums_are_joined: whether this has just been done.
         """
         if parallel.WORLD > 1 and not sums_are_joined:
             return False
@@ -167,36 +173,36 @@ class Progress:
 
 
 class Meter:
-    """Sums over the steps since the last line of the log or, in train.py, of the epoch; those of
-    tensors stay on the device, for asking a GPU for a number makes it wait."""
+    """Sums over the steps of an epoch (in lm/pretrain.py, since the last line of the log). They
+    stay on the device, because reading a number makes a GPU wait."""
 
     def __init__(self, device):
-        # of losses, correct answers, gradient norms, and how many of these norms are finite
+        # losses, correct answers, gradient norms, number of finite gradient norms
         self.sums = torch.zeros(4, device=device)
         self.reset()
         self.start_clock()
 
     def reset(self):
-        self.sums.zero_()  # in place, for a CUDA graph adds to it where it was
+        self.sums.zero_()  # in place: a CUDA graph adds to this tensor
         self.n_answers = 0
         self.n_tokens = 0
         self.seconds = 0.0
 
     def start_clock(self):
-        """The clock runs on from here: what came before, such as evaluation, was not training."""
+        """Continue the clock. The time since it stopped, such as evaluation, does not count."""
         self.since = time.perf_counter()
 
-    def add_part(self, loss, correct, n):
-        """loss: the mean over the part's n answers; correct: how many of them are, a tensor."""
+    def add_micro_batch(self, loss, correct, n):
+        """loss: the mean over its n answers; correct: how many are, a tensor."""
         self.sums[:2] += torch.stack([loss * n, correct])
 
     def add_norm(self, grad_norm):
-        # a float16 step may overflow: GradScaler leaves it out, and so is its norm
+        # a float16 step may overflow: the GradScaler skips it, and its norm does not count
         finite = grad_norm.isfinite()
         self.sums[2:] += torch.stack([torch.where(finite, grad_norm, 0), finite])
 
     def count(self, n_answers, n_tokens):
-        """Those of the step whose parts and norm have been added."""
+        """Those of the step whose micro-batches and norm have been added."""
         self.n_answers += n_answers
         self.n_tokens += n_tokens
         self.stop_clock()
@@ -207,11 +213,11 @@ class Meter:
         self.since = tick
 
     def tokens_per_second(self):
-        """Review tokens, before token dropout and bags."""
+        """Tokens of texts per second, before token dropout and bags."""
         return self.n_tokens / self.seconds
 
     def means(self):
-        """The training columns of log.jsonl, of all processes together."""
+        """The training columns of log.jsonl, over all processes."""
         sums = parallel.sum_over_processes(self.sums.clone())
         loss, correct, norm, n_norms = sums.tolist()
         return {
@@ -228,15 +234,44 @@ class Meter:
         vars(self).update(state)
 
 
-def fail_at_loss(loss, folder, where):
-    """End the program at a loss that is not finite; where: the step, as the user counts it."""
-    fail(f'{folder}: the loss is {loss} at {where}; '
+def fail_at_loss(loss, folder, step, steps=None):
+    """Fail because the loss is not finite; steps: per epoch."""
+    epoch = f' (epoch {math.ceil(step / steps)})' if steps else ''
+    fail(f'{folder}: the loss is {loss} at step {step}{epoch}; '
          'try a lower --learning_rate or --dtype=float32')
 
 
+class Best:
+    """The weights with the most correct answers on val so far, kept on the device."""
+
+    def __init__(self):
+        self.epoch = 0
+        self.correct = -1
+        self.weights = {}
+
+    def keep(self, model, epoch, correct):
+        self.epoch = epoch
+        self.correct = correct
+        self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
+
+def show_progress(folder, step, steps, epochs, meter):
+    """On a terminal, print a line that the next one overwrites. steps: per epoch."""
+    if sys.stdout.isatty():
+        epoch = math.ceil(step / steps)
+        print(f'\r{folder}  epoch {epoch}/{epochs}  step {step - steps * (epoch - 1)}/{steps}  '
+              f'{meter.tokens_per_second():,.0f} tokens/s\033[K', end='', flush=True)
+
+
 def log_row(folder, progress, row, tensorboard):
-    """Add a row to log.jsonl and, with tensorboard, its numbers to the curves in the run's folder
-    tensorboard/, by step."""
+    """Append a row to log.jsonl and, with tensorboard, its numbers to the curves in the run's
+    folder tensorboard/."""
     progress.log.append(row)
     write_json_lines(folder / 'log.jsonl', progress.log)
     if not tensorboard or parallel.RANK:
@@ -244,8 +279,7 @@ def log_row(folder, progress, row, tensorboard):
     rows = [row]
     if progress.curves is None:
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-        # what was written before an interruption may have points that are computed again, or none
-        # if there was no --tensorboard then: all curves begin anew
+        # a resumed run may repeat points or lack earlier ones, so write all curves again
         shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
         progress.curves = SummaryWriter(folder / 'tensorboard')
         rows = progress.log
@@ -266,7 +300,7 @@ def save_checkpoint(folder, state):
 
 
 def load_checkpoint(folder, state, last_step, device):
-    """Restore what `save_checkpoint` wrote, if anything."""
+    """Restore the state from ckpt.pt, if there is one."""
     if not (folder / 'ckpt.pt').exists():
         return
     try:
@@ -275,35 +309,34 @@ def load_checkpoint(folder, state, last_step, device):
             part.load_state_dict(checkpoint[name])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         # RuntimeError: weights of another shape
-        fail(f'{folder} cannot go on ({type(error).__name__}: {error}); '
+        fail(f'{folder} cannot be resumed ({type(error).__name__}: {error}); '
              'start this run again with --overwrite')
-    print(f'{folder} goes on after step {state["progress"].step} of {last_step}')
+    print(f'{folder} resumes after step {state["progress"].step} of {last_step}')
 
 
 # Stopping
 
 def stop_at_signals():
-    """Let SIGINT and SIGTERM ask for a stop; torchrun stops its processes itself."""
+    """Stop cleanly at SIGINT and SIGTERM. torchrun stops its processes itself."""
     if parallel.WORLD == 1:
         signal.signal(signal.SIGINT, request_stop)
         signal.signal(signal.SIGTERM, request_stop)
 
 
 def request_stop(signum, frame):
-    """Finish the step, save, leave; at a second signal, leave at once."""
+    """Finish the step, save and stop. At a second signal, stop at once."""
     global stop_signal
     stop_signal = signum
     signal.signal(signum, signal.SIG_DFL)
 
 
 @contextmanager
-def ending_well(out_dir):
-    """What may befall the runs of out_dir, a full disk, too little memory or a signal, ends in a
-    line that says what to do."""
+def clean_exit(out_dir):
+    """End in one line that says what to do after a full disk, too little memory or a signal."""
     try:
         yield
     except KeyboardInterrupt:
-        print('\nstopped; the same command goes on from here', file=sys.stderr)
+        print('\nstopped; the same command resumes', file=sys.stderr)
         sys.exit(128 + (stop_signal or signal.SIGINT))
     except Exception as error:
         if is_out_of_memory(error):
@@ -314,15 +347,15 @@ def ending_well(out_dir):
 
 
 def seed_step(run_seed, step):
-    """Let dropout draw from the seed, the process and the step, so that a resumed run draws the
-    same."""
+    """Seed dropout with the run's seed, the process and the step, so that a resumed run draws the
+    same numbers."""
     seed = (run_seed * parallel.WORLD + parallel.RANK) * 1_000_003 + step
     torch.manual_seed(seed % 2 ** 63)
 
 
 def is_finite(loss, device, step):
-    """Whether a loss is, where it is looked at: asking a GPU for a number makes it wait, so there
-    only every tenth step is, and all of them at the next evaluation."""
+    """Whether a loss is finite. Reading it makes a GPU wait, so there only every tenth step is
+    checked, and all of them at the next evaluation."""
     if device != 'cpu' and step % 10:
         return True
     return math.isfinite(loss.item())

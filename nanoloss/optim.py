@@ -1,5 +1,5 @@
-"""Optimizers: torch.optim's, one for an embedding of which a batch needs few rows, and what all
-share."""
+"""Optimizers: those of torch.optim, AdamW for an embedding of which a batch needs few rows, the
+learning rate schedule and gradient clipping."""
 import math
 from inspect import unwrap
 
@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 
 def without_compiler(optimizer):
-    """An optimizer of torch.optim, the same to the bit, that does not import torch.compile.
+    """An optimizer of torch.optim, bit for bit the same, that does not import torch.compile.
 
-    Methods that are not to be compiled come wrapped in a function that tells torch.compile so, and
-    that imports it for this alone: nearly as long as importing torch."""
+    torch.optim wraps its methods in a function that excludes them from torch.compile. This wrapper
+    imports torch.compile, which takes nearly as long as importing torch."""
     names = 'add_param_group', 'zero_grad', 'state_dict', 'load_state_dict'
     methods = {name: unwrap(getattr(optimizer, name)) for name in names}
     methods['step'] = torch.no_grad()(unwrap(optimizer.step))
@@ -24,10 +24,10 @@ SGD = without_compiler(torch.optim.SGD)
 
 
 class DeferredEmbedding(nn.Embedding):
-    """An embedding whose optimizer moves a row only when it is looked up; see `DeferredAdamW`.
+    """An embedding whose optimizer updates a row only when it is looked up; see `DeferredAdamW`.
 
-    In training, a lookup first brings its rows up to date, and the gradient is sparse: the rows
-    that were looked up, each once. `eval()` brings all rows up to date.
+    In training, a lookup first brings its rows up to date, and the gradient is sparse: one row for
+    each row that was looked up. `eval()` brings all rows up to date.
     """
     optimizer = None  # set by DeferredAdamW
 
@@ -48,16 +48,18 @@ class DeferredEmbedding(nn.Embedding):
 
 
 class DeferredAdamW:
-    """AdamW for a `DeferredEmbedding`: rows that a batch lacks make their steps later, all at once.
+    """AdamW for a `DeferredEmbedding`: rows that a batch does not need take their steps later, all
+    at once.
 
-    Adam moves a row that has no gradient, too: each step m shrinks by beta1 and v by beta2, and the
-    row moves by a rate times m / (sqrt(v) + eps). All of it but the row's own m and v is known
-    beforehand, so any number of such moves is one: m / (sqrt(v) + eps), as the row was left, times
-    a number that all rows left at that step share. This gives torch.optim.AdamW's numbers (but for
-    rounding, and for eps, which shrinks with sqrt(v) while a row waits) and costs a batch's rows,
-    not the vocabulary. Like it for SGD: Carpenter 2008, "Lazy sparse stochastic gradient descent".
+    Adam also moves a row without a gradient: in each step, m shrinks by beta1 and v by beta2, and
+    the row moves by a rate times m / (sqrt(v) + eps). All of this except the row's m and v is known
+    in advance. So any number of such moves is one move: m / (sqrt(v) + eps), as of the row's last
+    update, times a number that is the same for all rows last updated at that step. The result is
+    that of torch.optim.AdamW, except for rounding and for eps, which shrinks with sqrt(v) while a
+    row waits. A step costs the rows of the batch, not the whole vocabulary. For SGD, see Carpenter
+    2008, "Lazy sparse stochastic gradient descent".
 
-    It is used as torch.optim's optimizers are: param_groups, step, zero_grad, state_dict.
+    It has the interface of torch.optim: param_groups, step, zero_grad, state_dict.
     """
     STATE = 'm', 'v', 'steps', 'left', 'kept', 'fade', 'move'
 
@@ -76,10 +78,10 @@ class DeferredAdamW:
 
     def reset_clock(self):
         """All rows are up to date: count the steps from 0 again."""
-        # per row: at which step, counted from the last reset, it was brought up to date
+        # per row: the step of its last update, counted from the last reset
         self.left = torch.zeros(len(self.weight), dtype=torch.int64)
-        # of a row left at each step since then: the share of its weight that decay has left, the
-        # share of m / sqrt(v) that is left, and how many m / sqrt(v) it has to move
+        # per step: of a row that was last updated then, the factor by which decay has shrunk its
+        # weight, the factor by which m / sqrt(v) has shrunk, and how many m / sqrt(v) it must move
         self.kept = torch.ones(1, dtype=torch.float64)
         self.fade = torch.ones(1, dtype=torch.float64)
         self.move = torch.zeros(1, dtype=torch.float64)
@@ -87,7 +89,7 @@ class DeferredAdamW:
     @torch.no_grad()
     def catch_up(self, rows):
         """Bring these rows, int64 [rows], up to date: weight, m and v after all steps so far."""
-        # what all rows left at a step have in common, looked up by that step
+        # look up the factors by the step of each row's last update
         latest = len(self.kept) - 1
         left = self.left[rows]
         if (left == latest).all():
@@ -99,7 +101,7 @@ class DeferredAdamW:
         waited = (latest - left)[:, None].to(dtype)
         eps = self.eps * (1 - beta2 ** (self.steps - waited).clamp(min=1)).sqrt()
 
-        # weight * kept - move * m / (sqrt(v) + eps), in place: new memory costs more than the sums
+        # weight * kept - move * m / (sqrt(v) + eps), in place: allocating costs more than the sums
         weight, m, v = self.select(rows)
         moves = (m * move).div_(v.sqrt().add_(eps))
         self.replace(rows, weight.mul_(kept).sub_(moves), m.mul_(beta1 ** waited),
@@ -117,12 +119,12 @@ class DeferredAdamW:
 
     @torch.no_grad()
     def step(self):
-        """One step of all rows: now of those with a gradient, later of the others."""
-        # of the rows that were looked up, summed over the parts of the batch and over processes
+        """Take a step: rows with a gradient now, all others later."""
+        # one row for each row that was looked up, summed over micro-batches and processes
         gradient = self.weight.grad.coalesce()
         rows = gradient.indices()[0]
         g = gradient.values()
-        self.catch_up(rows)  # those that other processes alone have looked up
+        self.catch_up(rows)  # some may have been looked up by other processes only
 
         beta1, beta2 = self.betas
         group = self.param_groups[0]
@@ -137,7 +139,7 @@ class DeferredAdamW:
         weight.mul_(decay).addcdiv_(m, v.sqrt().add_(self.eps * debias), value=-rate)
         self.replace(rows, weight, m, v)
 
-        # the same step of a row that waits, by the step at which it was left; then a new such step
+        # record this step for the rows that wait, then begin a new entry
         self.fade = self.fade * (beta1 / math.sqrt(beta2))
         self.kept = self.kept * decay
         self.move = self.move * decay + rate * self.fade
@@ -151,12 +153,13 @@ class DeferredAdamW:
 
     def settle(self):
         """Bring all rows up to date."""
-        for rows in torch.arange(len(self.weight)).split(2 ** 13):  # so many fit the caches
+        for rows in torch.arange(len(self.weight)).split(2 ** 13):  # rows that fit the caches
             self.catch_up(rows)
         self.reset_clock()
 
     def state_dict(self):
-        """As it is: to settle rounds, and a run must not depend on when it was saved."""
+        """The state as it is. Settling would round, and a run must not depend on when it is
+        saved."""
         return {key: getattr(self, key) for key in self.STATE}
 
     def load_state_dict(self, state):
@@ -165,17 +168,18 @@ class DeferredAdamW:
 
 
 def parameter_groups(model, weight_decay, exclude=()):
-    """A model's parameters for an optimizer, with `lr_mult`, a factor on the scheduled rate.
+    """A model's parameters as groups for an optimizer, with `lr_mult`, a factor on the learning
+    rate.
 
-    Decay is for matrices, not for biases and gains; a head may scale its rate and its decay.
-    exclude: parameters that another optimizer has.
+    Matrices decay, biases and gains do not. A head may scale its rate and its decay.
+    exclude: parameters of other optimizers.
     """
     excluded = {id(parameter) for parameter in exclude}
     groups = {}
     for name, parameter in model.named_parameters():
         if id(parameter) in excluded:
             continue
-        # decay would pull the gain of a norm to 0
+        # decay would pull the gain of a layer norm to 0
         decay = weight_decay if parameter.dim() > 1 else 0.0
         lr_mult = 1.0
         if name.startswith('head.'):
@@ -186,29 +190,29 @@ def parameter_groups(model, weight_decay, exclude=()):
     return list(groups.values())
 
 
-def scheduled_rate(step, last_step, highest, lowest, warmup_iters, decay=True):
-    """The learning rate of a step, 1 to last_step: linear warm-up, then a cosine to the lowest."""
+def scheduled_rate(step, last_step, highest, warmup_iters):
+    """The learning rate of a step, 1 to last_step: linear warm-up, then a cosine to 0."""
     if step <= warmup_iters:
         return highest * step / warmup_iters
-    progress = (step - warmup_iters) / (last_step - warmup_iters) if decay else 0
-    return lowest + (highest - lowest) * (1 + math.cos(math.pi * progress)) / 2
+    progress = (step - warmup_iters) / (last_step - warmup_iters)
+    return highest * (1 + math.cos(math.pi * progress)) / 2
 
 
 def put_rates_on(device, optimizers):
-    """Make the learning rates tensors there: a CUDA graph (nanoloss/graphs.py) reads them anew each
-    time, and numbers only once."""
+    """Turn the learning rates into tensors on the device. A CUDA graph (nanoloss/graphs.py) reads
+    a tensor in each replay, but a number only when it is recorded."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group['lr'] = torch.zeros((), device=device)
-            if 'capturable' in group:  # Adam's word for a step that a graph may hold
+            if 'capturable' in group:  # Adam then works in a graph
                 group['capturable'] = True
 
 
 def begin_step(optimizers, lr, tokens):
-    """Set the learning rate, times each group's own factor, for the batch of these tokens.
+    """Set the learning rate of all groups for a batch with these tokens.
 
-    Deferred rows that the batch needs are brought up to date here, all at once: cheaper than with
-    every part of the batch that looks some up.
+    This brings the deferred rows that the batch needs up to date, all at once, which is cheaper
+    than micro-batch by micro-batch.
     """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -223,10 +227,10 @@ def begin_step(optimizers, lr, tokens):
 
 @torch.no_grad()
 def clip_grad_norm(optimizers, max_norm):
-    """Scale all gradients so that their joint norm is at most max_norm (0: no limit).
-
-    torch.nn.utils.clip_grad_norm_ for several optimizers and sparse gradients. Returns the norm
+    """Scale all gradients so that their joint norm is at most max_norm (0: no limit) -> the norm
     before, a tensor.
+
+    This is torch.nn.utils.clip_grad_norm_ for several optimizers and sparse gradients.
     """
     gradients = []
     for optimizer in optimizers:
@@ -234,7 +238,7 @@ def clip_grad_norm(optimizers, max_norm):
             for parameter in group['params']:
                 if parameter.grad is None:
                     continue
-                # coalesced, the values are one row each, whose norm is that of the dense gradient
+                # coalesced, each row occurs once, so the norm is that of the dense gradient
                 if parameter.grad.is_sparse:
                     parameter.grad = parameter.grad.coalesce()
                     gradients.append(parameter.grad.values())
@@ -242,8 +246,8 @@ def clip_grad_norm(optimizers, max_norm):
                     gradients.append(parameter.grad)
     norm = torch.nn.utils.get_total_norm(gradients)
     if max_norm:
-        # where a gradient has overflowed in float16, a GradScaler leaves out its optimizer's step,
-        # but not those of the others: their gradients become 0
+        # if a gradient overflows in float16, the GradScaler skips the step of its optimizer only;
+        # this sets the gradients of the others to 0
         scale = (max_norm / (norm + 1e-6)).clamp(max=1.0).nan_to_num(nan=0.0)
-        torch._foreach_mul_(gradients, scale)  # on a GPU, one kernel for all
+        torch._foreach_mul_(gradients, scale)  # one kernel on a GPU
     return norm

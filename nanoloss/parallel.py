@@ -1,7 +1,7 @@
-"""What a process does that shares one run with others, as torchrun starts them.
+"""Data parallel training: several processes, started by torchrun, share one run.
 
-All of them make the same batches, each computes its share of the reviews, and the gradients are
-averaged. A process on its own is the only one of one.
+All of them make the same batches, each computes its share of the texts, and the gradients are
+averaged. Without torchrun, there is one process.
 """
 import gc
 import os
@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 
 WORLD = int(os.environ.get('WORLD_SIZE', 1))  # processes that share a run
-RANK = int(os.environ.get('RANK', 0))  # which of them this one is; the first one writes and prints
+RANK = int(os.environ.get('RANK', 0))  # the number of this process; process 0 writes and prints
 
 
 def start(device):
-    """Join the other processes, if there are any. Raises ValueError where a GPU is missing."""
+    """Join the other processes, if there are any. Raises ValueError if a GPU is missing."""
     if WORLD == 1:
         return
     if device == 'cuda':
@@ -25,7 +25,7 @@ def start(device):
             raise ValueError(f'this machine has {torch.cuda.device_count()} GPUs, '
                              'too few for --nproc_per_node')
         torch.cuda.set_device(gpu)
-    # gradients are averaged on the GPUs, but the answers of an evaluation are summed on the CPU
+    # gradients are averaged on the GPUs, logits of an evaluation are summed on the CPU
     dist.init_process_group('cpu:gloo,cuda:nccl' if device == 'cuda' else 'gloo')
     if RANK:
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (open to the end)
@@ -34,12 +34,12 @@ def start(device):
 def finish():
     """Leave the other processes."""
     if WORLD > 1:
-        gc.collect()  # of what still holds the group's threads, which would abort at exit
+        gc.collect()  # whatever still holds the group's threads would abort at exit
         dist.destroy_process_group()
 
 
 def wait():
-    """Until all processes have come here."""
+    """Wait until all processes have come here."""
     if WORLD > 1:
         dist.barrier()
 
@@ -48,37 +48,37 @@ def data_parallel(model):
     """The model, or a wrapper that averages its gradients over the processes in backward."""
     if WORLD == 1:
         return model
-    # buffers are what the training texts hold, the same for all
+    # the buffers are vocabularies, the same in all processes
     return torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def share_of(batch):
-    """The reviews of a batch that this process computes; there may be none."""
+    """The texts of a batch that this process computes. There may be none."""
     return batch.take(slice(RANK, None, WORLD))
 
 
-def parts_of_share(batch, max_tokens):
-    """Yield this process's share of a batch in parts of about max_tokens tokens.
+def micro_batches(batch, max_tokens):
+    """Yield this process's share of a batch in micro-batches of about max_tokens tokens.
 
-    With each part its weight, by which its mean loss is to be multiplied so that the gradients,
-    once they are summed over the parts and averaged over the processes, are those of the batch's
-    mean loss; and whether it is the last part. A process that gets no review joins in with one
-    that weighs nothing, for the others wait for its gradients.
+    With each comes its weight: the factor on its mean loss that makes the gradients, summed over
+    micro-batches and averaged over processes, those of the batch's mean loss; and whether it is the
+    last one. A process without a text computes one with weight 0, because the others wait for its
+    gradients.
     """
     share = share_of(batch)
     empty = len(share.rows) == 0
     if empty:
         share = batch.take(slice(1))
 
-    parts = list(share.parts(max_tokens))
-    for i, part in enumerate(parts):
-        # DistributedDataParallel divides by WORLD, the batch's mean by its reviews
-        weight = WORLD * len(part.rows) / len(batch.rows)
-        yield part, 0 if empty else weight, i == len(parts) - 1
+    micros = list(share.micro_batches(max_tokens))
+    for i, micro in enumerate(micros):
+        # DistributedDataParallel divides by WORLD, the batch's mean by its texts
+        weight = WORLD * len(micro.rows) / len(batch.rows)
+        yield micro, 0 if empty else weight, i == len(micros) - 1
 
 
 def averaging(forward, last):
-    """A context for forward: the gradients of the last part alone are averaged over processes."""
+    """A context for forward: only with the last micro-batch, average gradients over processes."""
     if WORLD == 1 or last:
         return nullcontext()
     return forward.no_sync()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 from nanoloss.sources import SOURCES, columns_of, split_names, unlabelled_texts
 
 MAX_CLASSES = 65_535

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 from nanoloss.split import SPLITS
 from nanoloss.tables import (
     check_columns, clean_cell, files_of, has_surrogate, make_format, name_of, read_rows, unit_of)

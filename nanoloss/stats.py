@@ -1,8 +1,8 @@
-"""What a few runs show: intervals, permutation tests, power, and what probabilities are worth.
+"""Statistics of a few runs: intervals, permutation tests, power, and measures of their answers.
 
-Pure functions on arrays. The answers of a group of runs are `correct`, bool [runs, reviews]:
-whether a run classified a review correctly. Groups that are compared were judged on the same
-reviews. Accuracies are in %, their differences in points.
+Pure functions on arrays. The answers of a group of runs are `correct`, bool [runs, texts]: whether
+a run classified a text correctly. Groups that are compared were judged on the same texts.
+Accuracies are in %, their differences in points.
 """
 import math
 from bisect import bisect_left
@@ -10,46 +10,48 @@ from bisect import bisect_left
 import numpy as np
 import torch
 from scipy import optimize, stats
+from sklearn import metrics
 
-# of a permutation test: all there are up to 10 runs against 10, beyond that random ones
+# splits in a permutation test: all of them up to 10 runs against 10, random ones beyond that
 RESPLITS = 184_756
-BINS = 15  # of confidence, for the calibration error
-RESAMPLES = 1000  # of runs, for the interval of a power law
-POWERS = np.geomspace(0.02, 2, 200)  # that a power law may have
+BINS = 15  # bins of confidence, for the calibration error
+RESAMPLES = 1000  # resamples of runs, for the interval of a power law
+POWERS = np.geomspace(0.02, 2, 200)  # exponents that are tried for a power law
 
 
 def answer_noise(answers):
-    """What the noise of single answers, [runs, reviews], adds to the variance of their mean.
+    """The variance that the noise of single answers, [runs, texts], adds to that of their mean.
 
-    It is what is left of an answer without its run's and its review's mean.
+    The noise is what remains of an answer without its run's and its text's mean.
     """
-    n_runs, n_reviews = answers.shape
+    n_runs, n_texts = answers.shape
     residuals = answers - answers.mean(1, keepdims=True) - answers.mean(0) + answers.mean()
-    return (residuals ** 2).sum() / ((n_runs - 1) * (n_reviews - 1) * answers.size)
+    return (residuals ** 2).sum() / ((n_runs - 1) * (n_texts - 1) * answers.size)
 
 
 def as_two_runs(correct):
-    """The answers of what has no seeds, bool [1, reviews], as of two runs, for `interval`: another
-    run would be the same."""
+    """The answers of a model without seeds, bool [1, texts], as of two runs, for `interval`: a
+    second run would be the same."""
     return np.repeat(correct, 2, axis=0)
 
 
 def effective_groups(clusters):
-    """The number of equal clusters that carry as much information: (sum n)^2 / sum n^2 (Kish 1965).
+    """The number of equal clusters with as much information: (sum n)^2 / sum n^2 (Kish 1965).
 
-    clusters: [reviews], the cluster of each.
+    clusters: [texts], the cluster of each.
     """
     _, sizes = np.unique(clusters, return_counts=True)
     return sizes.sum() ** 2 / (sizes ** 2).sum()
 
 
 def variance_of_mean(values, clusters=None):
-    """The variance of the mean of values [reviews] over other reviews like these, which are
-    independent except within a cluster. clusters: [reviews], or None.
+    """The variance of the mean of values [texts] over other texts like these, which are
+    independent except within a cluster. clusters: [texts], or None.
 
-    Returns the variance and, with clusters, its degrees of freedom (without, there are plenty:
-    inf). Both count the effective clusters. With many clusters of one size that is their number;
-    counting all of a few unequal ones makes a 95 % interval cover 75 to 88 %, this one 89 to 94.
+    Returns the variance and its degrees of freedom, which are infinite without clusters. Both are
+    computed from the number of effective clusters. If all clusters have one size, that is their
+    number. With a few unequal ones, 95 % intervals cover 89 to 94 %; with the number of all
+    clusters in its place they would cover 75 to 88 %.
     """
     if clusters is None or len(np.unique(clusters)) == 1:  # one cluster says nothing about others
         return values.var(ddof=1) / values.size, math.inf
@@ -60,20 +62,20 @@ def variance_of_mean(values, clusters=None):
 
 
 def crossed_interval(groups, clusters):
-    """The dict of `interval`, for one or two groups of any values [runs, reviews], in points."""
-    by_review = groups[0].mean(0) - sum(group.mean(0) for group in groups[1:])
-    estimate = by_review.mean()
+    """The dict of `interval`, for one or two groups of any values [runs, texts], in points."""
+    by_text = groups[0].mean(0) - sum(group.mean(0) for group in groups[1:])
+    estimate = by_text.mean()
     if min(len(group) for group in groups) < 2:
-        return {'estimate': estimate, 'seeds': None, 'both': None, 'reviews': None, 'p': None}
+        return {'estimate': estimate, 'seeds': None, 'both': None, 'texts': None, 'p': None}
 
-    # the variance of the estimate that is due to the seeds, and what the reviews add to it
+    # the variance of the estimate that is due to the seeds, and the variance that the texts add
     seed_variances = [group.mean(1).var(ddof=1) / len(group) for group in groups]
     seed_variance = sum(seed_variances)
     noise = sum(answer_noise(group) for group in groups)
-    review_variance, review_df = variance_of_mean(by_review, clusters)
-    review_variance = max(0.0, review_variance - noise)
+    text_variance, text_df = variance_of_mean(by_text, clusters)
+    text_variance = max(0.0, text_variance - noise)
 
-    # degrees of freedom after Satterthwaite: variance^2 / (sum of variance_i^2 / (runs_i - 1))
+    # degrees of freedom by Satterthwaite: variance^2 / (sum of variance_i^2 / (runs_i - 1))
     seed_divisor = 0
     for variance, group in zip(seed_variances, groups):
         seed_divisor += variance ** 2 / (len(group) - 1)
@@ -87,17 +89,17 @@ def crossed_interval(groups, clusters):
         half = stats.t.ppf(0.975, df) * variance ** 0.5
         return estimate - half, estimate + half, 2 * stats.t.sf(abs(estimate) / variance ** 0.5, df)
 
-    # for other seeds on these reviews; for other seeds and other reviews
+    # for other seeds on these texts; for other seeds and other texts
     seeds = around_estimate(seed_variance, seed_divisor)
-    both = around_estimate(seed_variance + review_variance,
-                           seed_divisor + review_variance ** 2 / review_df)
+    both = around_estimate(seed_variance + text_variance,
+                           seed_divisor + text_variance ** 2 / text_df)
     if both[1] <= seeds[1]:  # its further degrees of freedom must not make it the narrower one
         both = seeds
     return {
         'estimate': estimate,
         'seeds': seeds[:2],
         'both': both[:2],
-        'reviews': 1.96 * review_variance ** 0.5,
+        'texts': 1.96 * text_variance ** 0.5,
         'p': float(both[2]),
     }
 
@@ -105,27 +107,27 @@ def crossed_interval(groups, clusters):
 def interval(*groups, clusters=None, paired=False):
     """95 % intervals, in points, of a mean accuracy or of the difference of two.
 
-    groups: one or two, `correct` of each; or other values [runs, reviews], where 1 is 100 points
-    clusters: see `variance_of_mean`: reviews of one movie tend to be right or wrong together
+    groups: one or two, `correct` of each; or other values [runs, texts], where 1 is 100 points
+    clusters: see `variance_of_mean`; reviews of one movie tend to be right or wrong together
     paired: whether run i of both groups has the same seed. Then the interval is that of the seeds'
         differences, since runs of one seed tend to be good or bad together.
     Returns a dict:
         estimate: the mean accuracy, or that of the first group minus that of the second
-        seeds: (low, high) for other seeds on these reviews (Student's t; of two groups that are not
+        seeds: (low, high) for other seeds on these texts (Student's t; of two groups that are not
             paired, Welch's)
-        both: (low, high) for other seeds and other reviews, see below
-        reviews: the half-width that is due to the reviews, however many the seeds
-        p: of two groups only: p value for a difference of 0, for other seeds and other reviews; at
-            most .05 where `both` excludes 0
+        both: (low, high) for other seeds and other texts, see below
+        texts: the half-width that is due to the texts, however many the seeds
+        p: of two groups only: p value for a difference of 0, for other seeds and other texts; at
+            most .05 if `both` excludes 0
     All but the estimate are None if a group is a single run.
 
-    Runs and reviews are crossed: the variance is that between runs plus that between reviews less
-    the noise of single answers, which is in both. Resampling runs and reviews counts that noise
-    three times (Owen 2007, The pigeonhole bootstrap) and underestimates the spread of five runs: on
-    simulated 5 + 5 runs its percentiles cover 91 to 99 %, this interval 94 to 97 %.
+    Runs and texts are crossed: the variance is that between runs plus that between texts minus the
+    noise of single answers, which is in both. Resampling runs and texts counts that noise three
+    times (Owen 2007, The pigeonhole bootstrap) and underestimates the spread of five runs: on
+    simulated 5 + 5 runs, its percentiles cover 91 to 99 %, this interval 94 to 97 %.
 
-    `both` of one accuracy is computed with two right and two wrong reviews added (Agresti and Coull
-    1998). Near 100 %, where few reviews are wrong, the interval without them covers 56 to 89 % and
+    `both` of one accuracy is computed with two right and two wrong texts added (Agresti and Coull
+    1998). Near 100 %, where few texts are wrong, the interval without them covers 56 to 89 % and
     may have no width; this one covers 95 to 99 %.
     """
     correct = groups[0]
@@ -141,12 +143,42 @@ def interval(*groups, clusters=None, paired=False):
         more = np.tile([True, True, False, False], (len(correct), 1))
         if clusters is not None:
             _, clusters = np.unique(clusters, return_inverse=True)
-            # the four added reviews are clusters of their own, unless there is one cluster only
+            # the four added texts are clusters of their own, unless there is one cluster only
             clusters = np.append(clusters, -np.arange(1, 5) * (clusters.max() > 0))
         low, high = crossed_interval([100.0 * np.hstack([correct, more])], clusters)['both']
         seeds_low, seeds_high = found['seeds']
         found['both'] = max(0.0, min(low, seeds_low)), min(100.0, max(high, seeds_high))
     return found
+
+
+def summarize_accuracy(n_correct, n, correct=None, clusters=None, drawn=True):
+    """The accuracy of a group of runs: a dict with n, correct (a list), what `interval` returns,
+    min, mean, median, max and max-min.
+
+    n_correct: int [runs]; n: number of texts
+    correct: bool [runs, texts], or None if single answers are not known. Then there is no interval
+        for other texts.
+    clusters: see `interval`. drawn: whether runs of other seeds would differ; if not, one run has
+        an interval, too.
+    """
+    by_run = 100 * (n_correct / n)
+    if correct is None:
+        intervals = {'estimate': by_run.mean(), 'seeds': None, 'both': None, 'texts': None}
+        if len(by_run) > 1:
+            half = half_interval(by_run)
+            intervals['seeds'] = (by_run.mean() - half, by_run.mean() + half)
+    else:
+        intervals = interval(correct if drawn else as_two_runs(correct), clusters=clusters)
+    return {
+        'n': n,
+        'correct': n_correct.tolist(),
+        **intervals,
+        'min': by_run.min(),
+        'mean': by_run.mean(),
+        'median': np.median(by_run),
+        'max': by_run.max(),
+        'max-min': np.ptp(by_run),
+    }
 
 
 def half_interval(values):
@@ -165,10 +197,10 @@ def fit_power_law(sizes, errors):
     sizes: float [S], three or more different ones
     errors: float [..., S], in %, above 0: the mean of the runs at each size
 
-    Least squares of the relative errors: where the error is three times as large, runs scatter
-    about three times as much. For each c of POWERS the best a and b are those of a straight line.
-    Where a comes out below 0, these sizes show no floor; to forbid it would bend b and c, and the
-    interval of `resampled_means` would cover 72 % instead of 92 where there is no floor.
+    The fit minimizes the squares of the relative errors, since runs scatter about in proportion to
+    their error. For each c of POWERS the best a and b are those of a straight line. If a is
+    negative, these sizes show no floor. Forbidding that would bend b and c: without a floor, the
+    interval of `resampled_means` would then cover 72 % instead of 92.
     """
     weights = errors ** -2
     weights = weights / weights.sum(-1, keepdims=True)
@@ -189,13 +221,14 @@ def fit_power_law(sizes, errors):
 
 
 def resampled_means(runs):
-    """The means of resampled runs, float [RESAMPLES, S], whose power laws are the law's interval.
+    """The means of resampled runs, float [RESAMPLES, S]. The power laws that are fitted to them are
+    an interval for the law.
 
     runs: at each of S sizes a list of numbers, two or more.
 
-    Of n runs n - 1 are drawn, with replacement: the means of n would scatter too little, of five
-    runs by a tenth. On simulated curves of seven sizes and five runs each, the middle 95 % of what
-    the laws say of twice the data cover the truth in 92 to 96 %.
+    A resample draws n - 1 of n runs, with replacement, since means of n scatter too little (by a
+    tenth with five runs). On simulated curves of seven sizes and five runs each, the middle 95 % of
+    the laws' predictions for twice the data cover the truth in 92 to 96 %.
     """
     rng = np.random.default_rng(0)
     means = []
@@ -206,19 +239,19 @@ def resampled_means(runs):
 
 
 def permutation_test(a, b, spread=False):
-    """How many splits of all runs set two groups at least as far apart as a and b are?
+    """Count the splits of all runs into two groups that are at least as far apart as a and b.
 
-    a, b: a number a run. Apart are their means or, with spread, their max-min distances; the splits
-    are those into len(a) and len(b) runs. Of whole numbers (correct answers) a tie is a tie.
+    a, b: a number per run; whole numbers (correct answers) tie exactly
+    spread: compare the max-min distances of the groups, not their means
     Returns {hits, splits, p (two-sided), exact: whether these are all splits}.
     """
     def distance(x, y, axis):
         if spread:
             return abs(np.ptp(x, axis) - np.ptp(y, axis))
-        # the means' distance times len(a) len(b): of whole numbers nothing is rounded
+        # the means' distance times len(a) len(b), so that whole numbers are not rounded
         return abs(len(b) * x.sum(axis) - len(a) * y.sum(axis))
 
-    # a distance has no sign, so its upper tail is both sides
+    # a distance has no sign, so its upper tail holds both sides
     test = stats.permutation_test(
         (a, b), distance, alternative='greater', n_resamples=RESPLITS, rng=0)
     hits = (test.null_distribution >= test.statistic).sum()
@@ -231,8 +264,8 @@ def permutation_test(a, b, spread=False):
 
 
 def holm(p):
-    """p-values corrected for their number: who takes those of at most .05 for found is wrong about
-    any of them in at most 5 % of cases.
+    """p values corrected for their number: the chance that any of those of at most .05 is a false
+    positive is at most 5 %.
 
     Holm 1979: the smallest of n times n, the next times n - 1 ..., none below the one before it.
     """
@@ -244,9 +277,9 @@ def holm(p):
 
 
 def pooled_sd(a, b):
-    """The standard deviation of the accuracies of one head's runs, in points: [sd, low, high].
+    """The standard deviation of the accuracies of a group's runs, in points: [sd, low, high].
 
-    a, b: `correct` of two groups, which are taken to scatter alike. Low and high are the 95 %
+    a, b: `correct` of two groups, which are assumed to scatter alike. Low and high are the 95 %
     interval, by chi-square.
     """
     df = len(a) + len(b) - 2
@@ -258,41 +291,127 @@ def pooled_sd(a, b):
 
 
 def seeds_needed(sd, points):
-    """Runs a head with which a t test finds a difference of so many points in 80 % of cases.
+    """The number of runs per group with which a t test finds a difference in 80 % of cases.
 
-    sd: the standard deviation of the runs, in points. The test is two-sided at .05, its power that
-    of the noncentral t distribution; at 80 % the other tail is nothing.
+    sd: the standard deviation of the runs, in points. points: the difference. The test is two-sided
+    at .05; its power is that of the noncentral t distribution, whose other tail is negligible.
     """
     def power(n):
         df = 2 * n - 2
         noncentrality = points / max(sd, 1e-6) * (n / 2) ** 0.5
         return stats.nct.sf(stats.t.ppf(0.975, df), df, noncentrality)
 
-    # power grows with n, so the first n that suffices can be bisected
+    # power grows with n, so bisection finds the first n that suffices
     return 2 + bisect_left(range(2, 10**7), 0.8, key=power)
 
 
 def confident_classes(probs, labels):
-    """The class that each text surely is of, by confident learning (Northcutt, Jiang and Chuang
-    2021, arXiv 1911.00068): int [N], -1 where there is none.
+    """The class to which each text confidently belongs, by confident learning (Northcutt, Jiang and
+    Chuang 2021, arXiv 1911.00068): int [N], -1 if there is none.
 
     probs [N, classes], of models that were not trained on these labels; labels int [N].
-    A text surely is of a class if its probability is at least the mean of those that are labelled
-    so; of several such classes, of the likeliest. Counted by label and sure class, the texts are
-    the paper's confident joint; those off its diagonal look mislabelled.
+    A text confidently belongs to a class if its probability is at least the mean probability of the
+    texts with that label; if several classes qualify, to the likeliest. The counts of texts by
+    label and confident class are the paper's confident joint; texts off its diagonal look
+    mislabelled.
     """
-    thresholds = np.full(probs.shape[1], np.inf)  # of a class that is no text's label
+    thresholds = np.full(probs.shape[1], np.inf)  # for a class that no text has
     for k in np.unique(labels):
         thresholds[k] = probs[labels == k, k].mean()
-    sure = probs >= thresholds
-    likeliest = np.where(sure, probs, -1).argmax(1)
-    return np.where(sure.any(1), likeliest, -1)
+    confident = probs >= thresholds
+    likeliest = np.where(confident, probs, -1).argmax(1)
+    return np.where(confident.any(1), likeliest, -1)
+
+
+# Measures of answers
+
+def flags(answers, n_class):
+    """Classes by number, int [N], as bool [N, classes]; a number of no class sets no flag. Flags
+    are returned as they are."""
+    if answers.ndim == 2:
+        return answers.astype(bool)
+    return answers[:, None] == np.arange(n_class)
+
+
+def measure_decisions(probs, labels, classes):
+    """F1, recall and AUROC in %: {name: value or None}.
+
+    probs [N, classes]; labels int [N] or, if texts have several labels, 0 and 1 [N, classes].
+    Macro F1 and the lowest recall are over the classes that occur. A class that does not occur has
+    no recall: None.
+    """
+    multi_label = labels.ndim == 2
+    decisions = probs > 0.5 if multi_label else probs.argmax(1)
+    present, = np.nonzero(flags(labels, len(classes)).any(0))
+    if not len(present):  # no text has any label
+        present = np.arange(len(classes))
+    options = {'labels': present, 'zero_division': 0}
+
+    measures = {'macro F1': 100 * metrics.f1_score(labels, decisions, average='macro', **options)}
+    if multi_label:
+        measures['micro F1'] = 100 * metrics.f1_score(labels, decisions, average='micro', **options)
+
+    # the recall of each class if there are few, else the lowest
+    recalls = metrics.recall_score(labels, decisions, average=None, **options)
+    if len(classes) <= 4:
+        by_class = dict(zip(present, 100 * recalls))
+        for c, name in enumerate(classes):
+            measures[f'recall of {name}'] = by_class.get(c)
+    else:
+        measures['lowest recall'] = 100 * recalls.min()
+    if len(classes) == 2 and not multi_label:
+        measures['AUROC'] = None  # unless both classes occur
+        if len(set(labels)) == 2:
+            measures['AUROC'] = 100 * metrics.roc_auc_score(labels, probs[:, 1])
+    return measures
+
+
+def measure_probabilities(probs, labels):
+    """probs, labels as in `measure_decisions` -> {name: value}, and the bins of confidence."""
+    probs, labels = each_decision(probs, labels)
+    bins = confidence_bins(probs, labels)
+    measures = {
+        'NLL': float(negative_log_likelihood(probs, labels)),
+        'Brier': float(brier_score(probs, labels)),
+        'ECE': float(calibration_error(bins)),
+        'ECE floor': float(calibration_floor(bins)),
+    }
+    return measures, bins
+
+
+def measure(head, logits, labels, classes):
+    """Measures of a run's decisions and probabilities on test.
+
+    head: for its `probs` and `calibrated`
+    logits: by split, float tensor [N, outputs]
+    labels: by split, int [N] or, if texts have several labels, 0 and 1 [N, classes]; then the
+        probabilities are judged label by label
+    Returns {name: value or None}; the bins of the reliability diagram before and after temperature
+    scaling, [2, bins, 3], see `confidence_bins`; and the probabilities after it, [N, classes].
+    """
+    test_logits = logits['test'].double()
+    probs = head.probs(test_logits).numpy()
+    measures = measure_decisions(probs, labels['test'], classes)
+
+    # the temperature comes from val, so that test can judge it
+    val_labels = torch.from_numpy(labels['val'].astype(np.int64))
+    temperature = fit_temperature(head.probs, logits['val'], val_labels)
+    measures['temperature'] = temperature
+    scaled_probs = head.probs(test_logits / temperature).numpy()
+
+    values, bins = measure_probabilities(probs, labels['test'])
+    for name, value in values.items():
+        measures[name] = value if head.calibrated else None
+    scaled_values, scaled_bins = measure_probabilities(scaled_probs, labels['test'])
+    for name, value in scaled_values.items():
+        measures[f'{name}, scaled'] = value
+    return measures, np.stack([bins, scaled_bins]), scaled_probs
 
 
 def each_decision(probs, labels):
-    """Turn several labels per review into decisions between no and yes: probs [N, classes] and
-    labels [N, classes] -> probs [N * classes, 2], labels int [N * classes]. Data with one label per
-    review are returned unchanged."""
+    """Turn several labels per text into decisions between no and yes: probs [N, classes] and labels
+    [N, classes] -> probs [N * classes, 2], labels int [N * classes]. Data with one label per text
+    is returned unchanged."""
     if labels.ndim == 1:
         return probs, labels
     return np.stack([1 - probs.ravel(), probs.ravel()], 1), labels.ravel()
@@ -302,8 +421,8 @@ def values_by_text(probs, labels):
     """Macro F1 in %, NLL and ECE in %, each as one number per text: {name: [N]}.
 
     Their mean is the measure, and their `interval` estimates how it varies with the texts. F1 and
-    ECE are not means over texts, so their numbers are first-order: the more another text like this
-    one would raise the measure, the larger its number (the influence function).
+    ECE are not means over texts, so their numbers are first-order approximations (the influence
+    function): the more another text like this one would raise the measure, the larger its number.
 
     probs [N, classes], temperature-scaled; labels int [N] or, if texts have several labels, 0 and 1
     [N, classes].
@@ -361,8 +480,8 @@ def bin_of(confidence):
 def confidence_bins(probs, labels):
     """Predictions by their confidence, the highest probability of a row.
 
-    probs [N, classes], labels int [N] -> [BINS, 3]: how many, how many of them are correct, the sum
-    of their confidences.
+    probs [N, classes], labels int [N] -> [BINS, 3]: number of predictions, number of correct ones,
+    sum of their confidences.
     """
     confidence = probs.max(1)
     correct = probs.argmax(1) == labels
@@ -374,14 +493,14 @@ def confidence_bins(probs, labels):
 
 
 def answered(confidence, correct, least):
-    """Of answers [N], those with at least a confidence: their share, and how many of them are
-    correct, from 0 to 1, or None where there are none."""
+    """The share of answers [N] that have at least a confidence, and the share of these that are
+    correct (None if there are none), from 0 to 1."""
     sure = confidence >= least
     return float(sure.mean()), float(correct[sure].mean()) if sure.any() else None
 
 
 def accuracy_by_coverage(confidence, correct):
-    """The accuracy if only the surest 1 %, 2 %, ... 100 % of the answers [N] are given: [100]."""
+    """The accuracy of the most confident 1 %, 2 %, ... 100 % of the answers [N]: [100]."""
     surest_first = np.argsort(-confidence, kind='stable')
     n_correct = np.cumsum(correct[surest_first])
     n_given = np.ceil(np.arange(1, 101) * len(correct) / 100).astype(int)
@@ -400,9 +519,9 @@ def calibration_error(bins):
 def calibration_floor(bins):
     """The average ECE, in points, of a perfectly calibrated model on as many answers.
 
-    bins: from `confidence_bins`. The number of right answers in each bin is then binomial. Its mean
-    absolute deviation is de Moivre's (Diaconis and Zabell 1991), 2 k (1 - p) P(k), with k the
-    smallest integer above n p.
+    bins: from `confidence_bins`. For such a model, the number of right answers in a bin is
+    binomial. Its mean absolute deviation is de Moivre's (Diaconis and Zabell 1991),
+    2 k (1 - p) P(k), with k the smallest integer above n p.
     """
     bins = bins[bins[:, 0] > 0]
     n = bins[:, 0]
@@ -413,11 +532,11 @@ def calibration_floor(bins):
 
 
 def fit_temperature(probs, logits, labels):
-    """The number, e^-7 to e^7, by which logits are divided to make the labels likeliest (Guo 2017).
+    """The temperature, e^-7 to e^7: logits divided by it make the labels likeliest (Guo 2017).
 
     probs: a head's function, logits -> probabilities [N, classes]
     logits: float tensor [N, outputs]
-    labels: int64 tensor [N] or, of several labels a review, 0 and 1 [N, classes]
+    labels: int64 tensor [N] or, if texts have several labels, 0 and 1 [N, classes]
     """
     def loss(temperature):
         p = probs(logits.double() / temperature)
@@ -431,8 +550,8 @@ def fit_temperature(probs, logits, labels):
 
 
 def best_temperature(loss, widest=7):
-    """The number, e^-widest to e^widest, at which loss(temperature) is least."""
-    # by its logarithm, for to double the logits and to halve them are changes of a size
+    """The temperature, e^-widest to e^widest, with the lowest loss(temperature)."""
+    # on a logarithmic scale, where doubling and halving the logits are changes of one size
     minimum = optimize.minimize_scalar(lambda log_temperature: loss(math.exp(log_temperature)),
                                        bounds=(-widest, widest), method='bounded')
     return math.exp(minimum.x)

@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from nanoloss.configure import fail
+from nanoloss.settings import fail
 
 KINDS = 'csv', 'tsv', 'json', 'jsonl', 'parquet'
 SPREADSHEETS = 'xlsx', 'xls', 'xlsm', 'ods', 'numbers'

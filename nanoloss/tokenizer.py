@@ -1,7 +1,7 @@
-"""The tokenizers of tiktoken, by name; the usual one, cl100k_base, needs no download.
+"""The tokenizers of tiktoken, by name; the default, cl100k_base, needs no download.
 
-tiktoken fetches its tables from a host that many machines cannot reach. The wheel of bpe-openai
-brings the table of cl100k_base along, so it is taken from there and checked.
+tiktoken downloads its tables from a host that many machines cannot reach. The wheel of bpe-openai
+contains the table of cl100k_base, so it is taken from there, and its checksum is checked.
 """
 import base64
 import hashlib
@@ -9,11 +9,11 @@ from importlib.util import find_spec
 
 import tiktoken
 
-from nanoloss.configure import fail
-from nanoloss.reader import without_end_of_text
+from nanoloss.settings import fail
+from nanoloss.text import without_end_of_text
 
-# of the file that tiktoken would download, and the rest of its definition: as in
-# tiktoken_ext/openai_public.py
+# the definition of cl100k_base in tiktoken_ext/openai_public.py; the checksum is that of the file
+# that tiktoken would download
 CL100K_SHA256 = '223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7'
 CL100K_TOKENS = 100_256
 CL100K_PATTERN = (
@@ -30,7 +30,7 @@ CL100K_SPECIAL_TOKENS = {
 
 
 def table_file(ranks):
-    """{token: rank} -> the file in which tiktoken keeps this table, as bytes."""
+    """{token: rank} -> the table in tiktoken's file format, bytes."""
     lines = []
     for token in sorted(ranks, key=ranks.get):
         lines.append(b'%s %d\n' % (base64.b64encode(token), ranks[token]))
@@ -38,7 +38,7 @@ def table_file(ranks):
 
 
 def table_sha256(ranks):
-    """{token: rank} -> sha256 of that file."""
+    """{token: rank} -> the sha256 of the table's file."""
     return hashlib.sha256(table_file(ranks)).hexdigest()
 
 
@@ -48,23 +48,23 @@ def cl100k_from_wheel():
     wheel = bpe_openai.get_encoding('cl100k_base')
     ranks = {wheel.decode_single_token_bytes(rank): rank for rank in range(CL100K_TOKENS)}
     if table_sha256(ranks) != CL100K_SHA256:
-        fail('the installed bpe-openai has another cl100k_base table; '
+        fail('the installed bpe-openai has a different cl100k_base table; '
              'pip install bpe-openai==0.1.4')
     return tiktoken.Encoding('cl100k_base', pat_str=CL100K_PATTERN, mergeable_ranks=ranks,
                              special_tokens=CL100K_SPECIAL_TOKENS)
 
 
 def tokenizer(name='cl100k_base'):
-    """The tiktoken.Encoding of that name. All but cl100k_base are downloaded by tiktoken."""
+    """The tiktoken.Encoding of that name. tiktoken downloads all but cl100k_base."""
     if name == 'cl100k_base' and find_spec('bpe_openai'):
         return cl100k_from_wheel()
     try:
         return tiktoken.get_encoding(name)
     except (ValueError, OSError) as error:
         known = ', '.join(tiktoken.list_encoding_names())
-        fail(f'--encoding={name}: {error}; tiktoken has {known}')
+        fail(f'--tokenizer={name}: {error}; tiktoken has {known}')
 
 
 def decode(tokens, encoding):
-    """The text of a review's tokens, uint32 [n]; of an end of text alone, an empty one."""
+    """The text of these tokens, uint32 [n]; an end of text alone is an empty text."""
     return encoding.decode(without_end_of_text(tokens, encoding).tolist())

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Does the loss matter on balanced data? Six seeds of eight losses, three epochs, each loss at the
-# rate that was best for it in runs/sweep.sh: 70 minutes on 2 cores.
+# Does the loss matter on balanced data? Six seeds of eight losses, three epochs, each loss at its
+# best learning rate in runs/sweep.sh: 70 minutes on 2 cores.
 #   bash runs/balanced.sh [PATH/aclImdb_v1.tar.gz]
-# The runs of ours are in results/losses/balanced.
+# Our runs are kept in results/losses/balanced.
 set -euo pipefail
 archive=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/.."
@@ -21,7 +21,7 @@ train() {  # FIRST_SEED: three seeds of each loss, on half of the cores
 }
 
 # side by side: faster than one after the other on all of the cores
-trap wait EXIT  # should one of the two fail, the other is not left behind
+trap wait EXIT  # if one of the two fails, wait for the other
 train 0 &
 train 3
 wait $!

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Is it the loss, or its rate? Of the two rates that were best in runs/sweep.sh, runs/balanced.sh
-# has each loss at one; here is each at the other, six seeds: 60 minutes on 2 cores, and
-# 70 for runs/balanced.sh if it has not been run.
+# Is it the loss, or its learning rate? In runs/sweep.sh, two rates were best; runs/balanced.sh
+# trains each loss at one of them, and this script trains it at the other: six seeds, 60 minutes on
+# 2 cores, and 70 minutes for runs/balanced.sh if it has not been run.
 #   bash runs/control.sh [PATH/aclImdb_v1.tar.gz]
-# The runs of ours are in results/losses/control.
+# Our runs are kept in results/losses/control.
 set -euo pipefail
 archive=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ source runs/venv.sh
 
 # side by side on half of the cores each: faster than one after the other on all of them
 half=$((($(getconf _NPROCESSORS_ONLN) + 1) / 2))
-trap wait EXIT  # should one of the two fail, the other is not left behind
+trap wait EXIT  # if one of the two fails, wait for the other
 for loss in ce bce smooth brier; do
     python train.py config/$loss.py --learning_rate=1.6e-3 --epochs=3 --eval_interval=49 \
         --n_runs=6 --threads=$half --out_dir=out/losses/control/${loss}_fast
@@ -23,7 +23,7 @@ for loss in focal square squentropy; do
 done
 wait $!
 
-# all seven at the one rate, and all seven at the other
+# all seven losses at one rate, and all seven at the other
 python evaluate.py out/losses/balanced/{ce,bce,smooth,brier} \
     out/losses/control/{focal,square,squentropy}_slow --out_dir=out/losses/control/at_4e-4
 python evaluate.py out/losses/control/{ce,bce,smooth,brier}_fast \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The CUDA path without a GPU: train.py on PyTorch's CUDA build, over a mock of the CUDA runtime that
-# counts what a step asks of the GPU and computes nothing.
+# The CUDA path without a GPU: runs train.py and lm/pretrain.py on PyTorch's CUDA build and a mock
+# of the CUDA runtime, which counts the calls of a step and computes nothing.
 #   bash runs/cuda_mock.sh [MOCK]      a folder with the mock; its command is MOCK/run script.py ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,4 +15,4 @@ fi
 
 # torch would compile some operators with Triton, which needs a real driver
 export TORCH_DISABLE_NATIVE_JIT=1
-bash "$mock/run" runs/cuda_mock.py results/gpu/counts.md
+bash "$mock/run" -m results.gpu.counts results/gpu/counts.md

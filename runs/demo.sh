@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # From a bare machine with Python and PyPI to the table and the figures on the small sample set: the
-# usual trunk, with and without its n-grams, the paper's transformer with both of its losses, and
+# default model, with and without its n-grams, the paper's transformer with both of its losses, and
 # bags of words; under 5 minutes on 2 CPU cores after the install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source runs/venv.sh
 
 python prepare.py --source=sample
-python baseline.py --dataset=sample
+python -m tools.baseline --dataset=sample
 python train.py --dataset=sample --n_runs=3 --out_dir=out/sample/default
 python train.py --dataset=sample --n_runs=3 --ngrams=none --out_dir=out/sample/windows
 python train.py config/sample_bce.py --n_runs=5

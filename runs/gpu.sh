@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All that results/gpu holds, on a machine with a GPU: a quarter of an hour on an H200 and 16 cores.
-#   bash runs/gpu.sh [WHAT ...]     of table1, tests, steps, bench, large, seeds, stories; or all
+# Everything in results/gpu, on a machine with a GPU: 15 minutes on an H200 and 16 cores.
+#   bash runs/gpu.sh [PART ...]     table1, tests, steps, bench, large, seeds, stories; default: all
 # It needs data/imdb:
 #   python prepare.py --source=ARCHIVE --unlabelled=ARCHIVE --name=imdb      aclImdb_v1.tar.gz
 set -euo pipefail
@@ -15,10 +15,10 @@ if ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; the
     exit 2
 fi
 mkdir -p results/gpu
-side_by_side() {  # lines of arguments of python -> these commands, as many at a time as fit
+side_by_side() {  # run python with each line of arguments, as many at a time as there are cores
     xargs -P "${JOBS:-$(getconf _NPROCESSORS_ONLN)}" -L 1 python
 }
-seconds() {  # NAME COMMAND ...: its seconds also go into a file
+seconds() {  # NAME COMMAND ...: run it and write its seconds into a file
     local start
     start=$(date +%s.%N)
     "${@:2}"
@@ -28,9 +28,8 @@ seconds() {  # NAME COMMAND ...: its seconds also go into a file
 
 ten_runs() {  # OUT: the paper's five runs of each loss, in four processes
     for head in bce ce; do
-        echo train.py config/$head.py --n_runs=3 --at_once=3 --threads=1 --out_dir="$1/$head"
-        echo train.py config/$head.py --seed=3 --n_runs=2 --at_once=2 --threads=1 \
-            --out_dir="$1/$head"
+        echo train.py config/$head.py --n_runs=3 --threads=1 --out_dir="$1/$head"
+        echo train.py config/$head.py --seed=3 --n_runs=2 --threads=1 --out_dir="$1/$head"
     done | side_by_side
 }
 table() {  # OUT
@@ -50,15 +49,16 @@ tests() {
 }
 
 steps() {
-    python runs/gpu_steps.py results/gpu/steps.md
+    python -m results.gpu.steps results/gpu/steps.md
 }
 
-bench() {
-    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --only="${ROWS:-.}" \
-        --out_dir=results/gpu/bench
+bench() {  # our rows, then the peers beside some of ours; ROWS: a regular expression
+    local settings=(--device=cuda --n_train=24998 --repeats=1 --only="${ROWS:-.}")
+    python -m tools.bench "${settings[@]}" --out_dir=results/gpu/bench
+    python -m results.bench.peers "${settings[@]}" --out_dir=results/gpu/bench/peers
 }
-large() {  # at a larger shape
-    python bench.py --device=cuda --n_reviews=24998 --repeats=1 --only="${ROWS:-.}" \
+large() {  # a larger shape
+    python -m results.bench.peers --device=cuda --n_train=24998 --repeats=1 --only="${ROWS:-.}" \
         --n_layer=6 --n_embd=384 --n_head=6 --out_dir=results/gpu/large
 }
 
@@ -71,15 +71,15 @@ seeds() {  # thirty runs of each loss; the first five are table1's
     done | side_by_side
 }
 
-stories() {  # the third document's size, on IMDB, as its own texts are not ours to give
-    python pretrain.py config/lm_stories.py --dataset=imdb --batch_size=96 --min_count=0 \
+stories() {  # a model of the third document's size, on IMDB, because its texts are not free
+    python -m lm.pretrain lm/config/stories.py --dataset=imdb --batch_size=96 --min_count=0 \
         --max_iters=20 --eval_interval=10 --eval_texts=10 --final_texts=10 --out_dir=out/gpu/stories
 }
 
 all='table1 tests steps bench large seeds stories'
-for what in ${*:-$all}; do
+for part in ${*:-$all}; do
     case " $all " in
-        *" $what "*) $what ;;
-        *) echo "there is no $what; there are $all" >&2; exit 2 ;;
+        *" $part "*) $part ;;
+        *) echo "there is no $part; there are $all" >&2; exit 2 ;;
     esac
 done

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Would more data help? Five seeds each on 1, 2, 5, 10, 20, 50 and 100 % of the training texts of a
-# prepared data set, beside NB-SVM on the same texts; what twice the data would be worth:
+# Would more data help? Trains five seeds on 1, 2, 5, 10, 20, 50 and 100 % of the training texts of
+# a data set, and NB-SVM on the same texts, and predicts the accuracy with twice the data:
 #   bash runs/learning_curve.sh NAME [argument of train.py ...]
-# Runs have a core each, as many at a time as there are cores; given again, it goes on where it
-# stopped. The runs of ours, on IMDB, are in results/curve.
+# Each run has one core, and there are as many runs at a time as cores. The same command again
+# resumes. Our runs on IMDB are kept in results/curve.
 set -euo pipefail
 if [ $# -lt 1 ]; then
     echo 'usage: bash runs/learning_curve.sh NAME [argument of train.py ...]' >&2
@@ -19,7 +19,7 @@ if [ ! -f "data/$name/meta.json" ]; then
     exit 2
 fi
 
-# another curve of the same data set, of other settings, wants another --out_dir
+# a curve with other settings needs its own --out_dir
 out=out/curve/$name
 for argument in "$@"; do
     case $argument in
@@ -27,20 +27,20 @@ for argument in "$@"; do
     esac
 done
 
-side_by_side() {  # lines of arguments of python -> these commands, one a core
+side_by_side() {  # run python with each line of arguments, one per core
     xargs -P "$(getconf _NPROCESSORS_ONLN)" -L 1 python
 }
-sizes=$(python runs/learning_curve.py "data/$name")
+sizes=$(python -m tools.learning_curve "data/$name")
 
-# all seeds of the largest size have the same texts: one run of a baseline, which draws nothing else
+# all seeds of the largest size have the same texts, so one run of the baseline is enough
 for n in $sizes; do
     for seed in 0 1 2 3 4; do
         echo train.py "$@" --dataset=$name --n_train=$n --seed=$seed --n_runs=1 --threads=1 \
             --out_dir=$out/$n
         if [ $seed = 0 ] || [ $n != "${sizes##* }" ]; then
-            echo baseline.py --kinds=nbsvm --dataset=$name --n_train=$n --seed=$seed \
+            echo -m tools.baseline --kinds=nbsvm --dataset=$name --n_train=$n --seed=$seed \
                 --out_dir=$out/$n
         fi
     done
 done | side_by_side
-python runs/learning_curve.py "$out"
+python -m tools.learning_curve "$out"

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Does the loss matter on the usual trunk? Six losses at three rates, three seeds each, then three
-# more of each loss at the rate that is best for it: on 2 cores, an hour for a pair of sets.
-#   bash runs/losses2.sh trec banking77       data sets that prepare.py has made
-# The runs of ours are in results/losses2.
+# Does the loss matter with the default model? Trains six losses at three learning rates, three
+# seeds each, then three more seeds of each loss at its best rate: on 2 cores, an hour for two data
+# sets.
+#   bash runs/losses2.sh trec banking77       data sets made by prepare.py
+# Our runs are kept in results/losses2.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source runs/venv.sh
 
 half=$((($(getconf _NPROCESSORS_ONLN) + 1) / 2))
-ngram_rate() {  # SET LOSS RATE: it goes with the other; 50 at 0.005, as short texts have by default
+ngram_rate() {  # SET LOSS RATE: proportional to it; 50 at 0.005, the default for short texts
     local ratio=10_000
-    # squares pull as hard at a text that is fitted, and so SGD bears a tenth; but 77 classes share
-    # them
+    # the gradient of squares does not vanish on texts that are fitted, so SGD is stable at a tenth
+    # of the rate only; with 77 classes, the gradient of each is smaller
     if [[ $2 == squ* && $1 != banking77 ]]; then
         ratio=1_000
     fi
@@ -27,10 +28,10 @@ train() {  # SET LOSS RATE SETTING ...: on half of the cores
         --ngram_rate="$(ngram_rate "$1" "$2" "$3")" --threads=$half "${@:4}"
 }
 
-losses() {  # SET: all of its runs, then its tables
+losses() {  # SET: all runs on it, then their tables
     local folder=out/losses2/$1
     local losses=(ce bce smooth focal square squentropy)
-    if [ "$1" = goemotions ]; then  # of several labels a text, ce is bce
+    if [ "$1" = goemotions ]; then  # with several labels per text, ce is bce
         losses=(bce focal square squentropy)
     fi
     for loss in "${losses[@]}"; do
@@ -38,7 +39,7 @@ losses() {  # SET: all of its runs, then its tables
             train "$1" $loss $rate --n_runs=3 --out_dir="$folder/sweep/$loss/$rate"
         done
     done
-    python runs/sweep.py "$folder"
+    python -m results.losses.sweep "$folder"
     while read -r loss rate; do
         mkdir -p "$folder/$loss"
         cp -rn "$folder/sweep/$loss/$rate"/seed* "$folder/$loss"
@@ -46,8 +47,8 @@ losses() {  # SET: all of its runs, then its tables
     done < "$folder/best_rates.txt"
     python evaluate.py "${losses[@]/#/$folder/}"
 
-    # is it the loss, or the n-grams' rate? The first loss again, at the rates of squentropy, unless
-    # these are among those that it was tried at
+    # is it the loss, or the n-grams' rate? Train the first loss at the rates of squentropy, unless
+    # it has been trained at these
     local control=$folder/control lower ngram_rate
     rate=$(sed -n 's/^squentropy //p' "$folder/best_rates.txt")
     lower=$(ngram_rate "$1" squentropy "$rate")
@@ -57,14 +58,14 @@ losses() {  # SET: all of its runs, then its tables
         python evaluate.py "$control/${losses[0]}" "$folder/squentropy" --out_dir="$control"
     fi
 
-    # or its tuning, for squares had other n-grams' rates to choose from? The first loss at three of
-    # them, chosen on val by seeds that are not reported
+    # or the tuning, since squares had other n-grams' rates to choose from? Train the first loss at
+    # three of them, chosen on val by seeds that are not reported
     local tuned=$folder/tuned
     for ngram_rate in 5 15 50; do
         train "$1" "${losses[0]}" 0.005 --ngram_rate=$ngram_rate --seed=10 --n_runs=2 \
             --out_dir="$tuned/sweep/${losses[0]}/$ngram_rate"
     done
-    python runs/sweep.py "$tuned"
+    python -m results.losses.sweep "$tuned"
     ngram_rate=$(sed -n "s/^${losses[0]} //p" "$tuned/best_rates.txt")
     train "$1" "${losses[0]}" 0.005 --ngram_rate="$ngram_rate" --n_runs=6 \
         --out_dir="$tuned/${losses[0]}"
@@ -72,7 +73,7 @@ losses() {  # SET: all of its runs, then its tables
 }
 
 # side by side: faster than one after the other on all of the cores
-trap wait EXIT  # should one fail, the others are not left behind
+trap wait EXIT  # if one fails, wait for the others
 for set in "$@"; do
     losses "$set" &
 done

@@ -3,9 +3,9 @@
 # figures, in about 40 minutes on 2 cores.
 #   bash runs/paper.sh                          IMDB from the hub
 #   bash runs/paper.sh PATH/aclImdb_v1.tar.gz   IMDB from its archive
-# Given again, it goes on where it stopped. The logs of our own runs are kept in results/paper:
-#   bash runs/keep.sh out/bce results/paper/bce
-#   bash runs/keep.sh out/ce results/paper/ce
+# The same command resumes after a stop. Our own runs are packed in results/paper:
+#   python -m tools.pack out/bce results/paper/bce
+#   python -m tools.pack out/ce results/paper/ce
 set -euo pipefail
 archive=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/.."

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #SBATCH --job-name=nanoloss --array=0-9 --cpus-per-task=2 --mem=4G --time=04:00:00
 #SBATCH --output=slurm-%A_%a.log
-# The seeds and configs of a comparison as an array job, a task and a folder each. The data and
-# .venv must be there already.
+# The seeds and configs of a comparison as an array job: each is a task with a folder of its own.
+# The data and .venv must exist.
 #   sbatch runs/slurm.sh                  bce and ce, seeds 0 to 4
 #   sbatch --array=0-29 --gres=gpu:1 runs/slurm.sh bce ce focal
 #                                         these three, seeds 0 to 9, on GPUs

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Which 512 tokens of a long review should be used: its first, its last, or half of each?
-# Three seeds of three epochs each, 13 minutes on 2 cores; the runs of ours are in results/truncate.
+# Which 512 tokens of a long text are best: the first, the last, or half of each? Three seeds of
+# three epochs each, 13 minutes on 2 cores. Our runs are kept in results/truncate.
 #   bash runs/truncate.sh [PATH/aclImdb_v1.tar.gz]
 set -euo pipefail
 archive=${1:+$(realpath "$1")}
@@ -13,7 +13,7 @@ fi
 
 # side by side on half of the cores each: faster than one after the other on all of them
 half=$((($(getconf _NPROCESSORS_ONLN) + 1) / 2))
-trap wait EXIT  # should one of the two fail, the other is not left behind
+trap wait EXIT  # if one of the two fails, wait for the other
 settings=(--epochs=3 --threads=$half)
 python train.py config/ce.py "${settings[@]}" --truncate=head --n_runs=3 \
     --out_dir=out/truncate/head &

@@ -18,8 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-import nanoloss  # noqa: E402, F401 (before torch, whose threads it tells how to wait)
-from helpers import script  # noqa: E402
+import nanoloss  # noqa: E402, F401 (before torch: it sets how OpenMP threads wait)
+from helpers import config_of  # noqa: E402
 
 from nanoloss import reader, tokenizer  # noqa: E402
 
@@ -28,11 +28,23 @@ JSON = {'Content-Type': 'application/json'}
 ROUNDING = 3e-5  # of a probability in float32: a few texts in a hundred have 1e-6, and one 1e-5
 
 
-def call_process(cwd, script, *argv, code=0, encoding='utf-8', **kwargs):
+def path_of(script):
+    """The file of a script: of 'train.py' or of 'tools.predict'."""
+    return ROOT / (script if script.endswith('.py') else f'{script.replace(".", "/")}.py')
+
+
+def command(script):
+    """The command of a script: of 'train.py' or of 'tools.predict'."""
+    if script.endswith('.py'):
+        return [sys.executable, path_of(script)]
+    return [sys.executable, '-m', script]
+
+
+def call_process(cwd, script, *argv, code=0, encoding='utf-8', env=(), **kwargs):
     """Run a script to its end, with this exit status -> stdout, or stderr if it has failed."""
-    command = [sys.executable, ROOT / script, *map(str, argv)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, encoding=encoding, timeout=600,
-                          **kwargs)
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), **dict(env)}
+    done = subprocess.run([*command(script), *map(str, argv)], cwd=cwd, capture_output=True,
+                          encoding=encoding, timeout=600, env=env, **kwargs)
     assert done.returncode == code, done.stderr
     return done.stderr if code else done.stdout
 
@@ -54,7 +66,7 @@ def call(cwd, script, *argv, code=0, encoding='utf-8', input=''):
         for name, file in files.items():
             patch.setattr(sys, name, file)
         try:
-            runpy.run_path(str(ROOT / script), run_name='__main__')
+            runpy.run_path(str(path_of(script)), run_name='__main__')
         except SystemExit as stop:
             status = stop.code
         finally:
@@ -124,8 +136,8 @@ def made_once(factory, name, make):
 
 @pytest.fixture(scope='session')
 def home(tmp_path_factory):
-    """A folder with two short runs on the sample, out/bce, two of the usual trunk, out/windows, and
-    one on reviews with several labels, out/topics."""
+    """A folder with two short runs on the sample, out/bce, two of the default model, out/windows,
+    and one on reviews with several labels, out/topics."""
     return made_once(tmp_path_factory, 'home', make_home)
 
 
@@ -144,19 +156,19 @@ def make_home(home):
 
 @pytest.fixture
 def Classifier(home, monkeypatch):
-    """predict.Classifier, in the folder `home`."""
+    """`TextClassifier`, in the folder `home`."""
     monkeypatch.chdir(home)
-    from predict import Classifier
-    return Classifier
+    from nanoloss.classifier import TextClassifier
+    return TextClassifier
 
 
-def export(home, run, folder):
-    """Run export.py in this process on a run in `home` -> the folder that it has made."""
+def export(home, run, folder, *argv):
+    """Run tools.export in this process on a run in `home` -> the folder that it makes."""
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
-    module = script('export')
-    module.configure(vars(module), argv=[f'--to={folder}', f'--data_dir={home}/data'])
-    module.main([home / run])
+    from tools import export as module
+    config = config_of(module, f'--to={folder}', f'--data_dir={home}/data', *argv)
+    module.main([home / run], config)
     return folder
 
 
@@ -172,7 +184,7 @@ def with_checksums(folder):
 
 @pytest.fixture(scope='session')
 def exported(home, tmp_path_factory):
-    """{group of runs in `home`: the folder of it that export.py has made}."""
+    """{group of runs in `home`: the folder of it that tools.export has made}."""
     names = 'bce', 'windows', 'topics'
 
     def make(folder):
@@ -182,13 +194,18 @@ def exported(home, tmp_path_factory):
     return {f'out/{name}': folder / name for name in names}
 
 
+def start(home, script, *argv, env=os.environ, **kwargs):
+    """Start a script, 'tools.serve' -> its process, with pipes of text as stdout and stderr."""
+    path = os.pathsep.join(filter(None, [env.get('PYTHONPATH'), str(ROOT)]))
+    return subprocess.Popen([*command(script), *argv], cwd=home, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env={**env, 'PYTHONPATH': path}, **kwargs)
+
+
 def start_server(home, *argv, **kwargs):
-    """Start serve.py -> its process and its port."""
+    """Start tools.serve -> its process and its port."""
     pytest.importorskip('fastapi')
     pytest.importorskip('uvicorn')
-    command = [sys.executable, ROOT / 'serve.py', *argv, '--port=0']
-    process = subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, **kwargs)
+    process = start(home, 'tools.serve', *argv, '--port=0', **kwargs)
     line = process.stdout.readline()
     assert ' at http://127.0.0.1:' in line, process.stderr.read()
     return process, int(line.rsplit(':', 1)[1])

@@ -1,14 +1,17 @@
-"""A process that runs scripts in forked children and keeps what a kill would leave of each.
+"""Run scripts in forked children, and copy what a kill at any moment would leave of each.
 
-It imports once what the scripts import, which takes seconds; a child begins with all of it. Reads
-jobs from standard input, a line of JSON each: folders, the working directories, a child for each;
-command, a script and its arguments; kept, a folder that gets a copy of the working directory as it
-is before each write, 0, 1, 2 ..., or null. Answers each with a line of JSON: for each child, its
-exit status and the end of its output.
+The process imports once what the scripts import, which takes seconds; its children share that. It
+reads jobs from standard input, one line of JSON each:
 
-A write is whatever changes a name below the working directory: a kill before it leaves that copy,
-for what is in the buffers of open files then is in neither. Opening a file for writing gives two
-copies: one before it, and one in which the file is half-written.
+    folders  the working directories; each has a child of its own
+    command  a script, named as in conftest.py, and its arguments
+    kept     null, or a folder for copies of the working directory: 0, 1, 2 ..., before each write
+
+It answers a job with one line of JSON: the exit status of each child and the end of its output.
+
+A write is a call that changes a name below the working directory. A kill before it leaves that
+copy, because the buffers of open files are lost. A file that is opened for writing gives two
+copies: one before that, and one in which the file is half-written.
 """
 import functools
 import gc
@@ -21,8 +24,8 @@ import tempfile
 import traceback
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from conftest import path_of  # also adds the repository to the path
+
 CHANGES = {'os.rename', 'os.mkdir', 'os.remove', 'os.rmdir', 'os.truncate', 'os.link',
            'os.symlink'}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -60,7 +63,7 @@ class Keeper:
 
 
 def run(job):
-    """In the child: run the script as a command line does."""
+    """In the child: run the script as its command does."""
     os.chdir(job['folder'])
     tempfile.tempdir = job['folder']  # so that leftovers are seen
     sys.argv = job['command']
@@ -68,7 +71,7 @@ def run(job):
         sys.addaudithook(Keeper(job['folder'], job['kept']))
     code = 0
     try:
-        runpy.run_path(str(ROOT / job['command'][0]), run_name='__main__')
+        runpy.run_path(str(path_of(job['command'][0])), run_name='__main__')
     except SystemExit as stop:
         code = stop.code or 0
     except BaseException:
@@ -108,40 +111,39 @@ def answer(job):
 
 
 def prepare_to_fork():
-    """Import and compute once what costs the children most and writes nothing."""
-    import nanoloss  # noqa: F401 (before torch, whose threads it tells how to wait)
-
+    """Import and compute once what takes the children longest and writes nothing."""
     import datasets  # noqa: F401
     import sklearn.linear_model  # noqa: F401
     import sklearn.svm  # noqa: F401
     import torch
 
     import evaluate  # noqa: F401
-    import export  # noqa: F401
-    import nanoloss.page  # noqa: F401
-    from nanoloss import figures, files, reader, tokenizer
+    from nanoloss import figures, files, loop, reader, tokenizer
+    from tools import baseline, errors, export, pack, thresholds  # noqa: F401
     tokenizer.cl100k_from_wheel = functools.cache(tokenizer.cl100k_from_wheel)
     table = tokenizer.table_file(tokenizer.tokenizer()._mergeable_ranks)
     tokenizer.table_file = lambda ranks: table
     reader.read_tokenizer = functools.partial(read_known_tokenizer, table)
     torch.onnx.export = functools.partial(export_once, torch.onnx.export)
     figures.draw_figures = lambda *args: {'a.png': b'a figure', 'b.png': b'another'}
+    figures.thresholds_png = lambda *args: b'a figure'
     files.current_commit = lambda: 'abc'
+    loop.current_commit = lambda: 'abc'
     gc.freeze()
 
 
 def read_known_tokenizer(table, path, name, pattern, special_tokens):
-    """reader.read_tokenizer, which takes half a second, of the one table."""
+    """As reader.read_tokenizer, which takes half a second, for the only table there is."""
     from nanoloss import tokenizer
     assert path.read_bytes() == table
     return tokenizer.tokenizer(name)
 
 
-programs = []  # of models for ONNX
+programs = []  # the model in ONNX, once it has been exported
 
 
 def export_once(torch_export, *args, **kwargs):
-    """torch.onnx.export, which takes seconds, of the first model in the place of all."""
+    """As torch.onnx.export, which takes seconds: the first model for all that follow."""
     if not programs:
         programs.append(torch_export(*args, **kwargs))
     return programs[0]
@@ -151,10 +153,10 @@ if __name__ == '__main__':
     prepare_to_fork()
     for line in sys.stdin:
         job = json.loads(line)
-        if 'export' in job:  # a run's folder, whose model the children export
-            import export
-            from predict import Classifier
-            export.write_model(Classifier(job['export']), Path(os.devnull))
+        if 'export' in job:  # the folder of a run, whose model the children export
+            from nanoloss.classifier import TextClassifier
+            from tools import export
+            export.write_model(TextClassifier(job['export']).model, Path(os.devnull))
             print('{}', flush=True)
         else:
             print(json.dumps(answer(job)), flush=True)

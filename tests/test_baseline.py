@@ -1,4 +1,5 @@
-"""baseline.py against pipelines of scikit-learn and arithmetic by hand; its runs in evaluate.py."""
+"""tools/baseline.py against pipelines of scikit-learn and arithmetic by hand; its runs in
+evaluate.py."""
 import csv
 import json
 import os
@@ -8,13 +9,14 @@ import sys
 import numpy as np
 import pytest
 from conftest import call
-from helpers import ROOT, save, script, train
+from helpers import ROOT, config_of, save, script, train
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.svm import LinearSVC
 
 from nanoloss.tokenizer import tokenizer
+from tools import baseline as module
 
 KINDS = 'tfidf_lr', 'tfidf_svm', 'nbsvm', 'tfidf_chars_svm'
 SPLITS = 'train', 'val', 'test'
@@ -28,18 +30,15 @@ def encoding():
 
 
 def baseline(data, dataset, out, *argv):
-    """Run baseline.py in this process."""
-    module = script('baseline')
+    """Run tools.baseline in this process."""
     arguments = [f'--data_dir={data}', f'--dataset={dataset}', f'--out_dir={out}', *argv]
-    module.main(module.configure(vars(module), argv=arguments))
+    module.main(config_of(module, *arguments))
 
 
 def evaluate(out, *groups):
     """Run evaluate.py in this process -> its summary.json."""
     module = script('evaluate')
-    folders = module.folders
-    module.configure(vars(module), positional=folders, argv=[str(out / group) for group in groups])
-    module.main()
+    module.main(config_of(module), [out / group for group in groups])
     return json.loads((out / 'summary.json').read_text())
 
 
@@ -91,7 +90,7 @@ def sample(tmp_path_factory, encoding):
 def fitted(sample, tmp_path_factory):
     """The folder of all kinds on the sample, as they are by default."""
     home = tmp_path_factory.mktemp('fitted')
-    printed = call(home, 'baseline.py', '--dataset=sample', f'--data_dir={sample[0]}')
+    printed = call(home, 'tools.baseline', '--dataset=sample', f'--data_dir={sample[0]}')
     lines = printed.splitlines()
     sizes = ', '.join(f'{len(labels):,} {name}' for name, labels in sample[2].items())
     assert lines[0].startswith(f'sample: {sizes}; ')
@@ -160,9 +159,9 @@ def test_the_kinds_are_good_on_the_sample(fitted):
         assert read(fitted, kind)[0]['last']['test']['accuracy'] > 0.88
 
 
-def test_beside_networks(sample, fitted, capsys):
-    """evaluate.py counts as result.json does, and notes nothing but the numbers of runs and, if a
-    split has few films, that."""
+def test_beside_networks(sample, fitted):
+    """evaluate.py counts as result.json does. Its notes are the numbers of runs and, if a split has
+    few films, a warning."""
     train(sample[0], fitted / 'ce', '--dataset=sample', '--head=ce', '--n_runs=2', '--epochs=1',
           '--block_size=10', '--batch_size=100')
     summary = evaluate(fitted, 'ce', *KINDS)
@@ -174,7 +173,7 @@ def test_beside_networks(sample, fitted, capsys):
         measures = group['runs'][0]['measures']
         assert measures['temperature'] == pytest.approx(result['last']['temperature'])
         assert measures['steps'] is None
-        # margins are no probabilities, log-odds are
+        # margins are not probabilities, log-odds are
         if kind == 'tfidf_lr':
             assert measures['NLL'] == pytest.approx(result['last']['test']['loss'], rel=1e-3)
         else:
@@ -189,17 +188,17 @@ def test_beside_networks(sample, fitted, capsys):
     for name in 'test', 'val':
         _, counts = np.unique(np.load(sample[0] / f'sample/{name}_groups.npy'), return_counts=True)
         if counts.sum() ** 2 / (counts ** 2).sum() < 20:  # Kish's effective number
-            expected.append(f'The groups of {name} carry')
+            expected.append(f'The document groups of {name} carry')
     assert sorted(text.split(' the ')[0] for text in few_films) == sorted(expected)
     assert not summary['pairs']
     # the sample's reviews of a film are taken together
-    out = capsys.readouterr().out
-    assert '## Against what has no seeds' in out
-    assert 'those of a group, such as a movie, are taken together' in out
+    table = (fitted / 'table.md').read_text('utf-8')
+    assert '## Against baselines' in table
+    assert 'texts of one document group, such as a movie, are taken together' in table
     films = np.load(sample[0] / 'sample/test_groups.npy')
     for folder in fitted / 'ce/seed1', fitted / 'nbsvm/seed0':
         assert (np.load(folder / 'preds.npz')['test_groups'] == films).all()
-    # one fixed number minus the mean of two: Student's t of one degree of freedom
+    # one fixed number minus the mean of two: Student's t with one degree of freedom
     for kind, gap in zip(KINDS, summary['against_baselines'], strict=True):
         assert (gap['a'], gap['baseline']) == ('CE', kind)
         ours, theirs = (group['test'] for group in summary['groups']
@@ -215,7 +214,6 @@ def test_beside_networks(sample, fitted, capsys):
 # Naive Bayes' weights
 
 def test_naive_bayes_weights_by_hand():
-    module = script('baseline')
     texts = ['good film', 'good', 'bad film', 'bad bad plot']
     x = CountVectorizer(binary=True).fit_transform(texts)  # bad, film, good, plot
     ratios = module.naive_bayes_weights(x, np.array([True, True, False, False]))
@@ -229,7 +227,6 @@ def test_naive_bayes_weights_by_hand():
 def test_nbsvm_by_hand(beta, sample, fitted):
     """Dense arrays and Python's loops."""
     _, texts, labels = sample
-    module = script('baseline')
     vectorizer = CountVectorizer(ngram_range=(1, 2), binary=True)
     x = vectorizer.fit_transform(texts['train'][:100])
     y = labels['train'][:100]
@@ -281,7 +278,6 @@ def test_many_classes(countries, tmp_path, capsys):
         _, preds = read(tmp_path, kind)
         assert close(preds['test_logits'], pipeline.decision_function(texts['test']))
 
-    module = script('baseline')
     vectorizer = CountVectorizer(ngram_range=(1, 2), binary=True)
     x = vectorizer.fit_transform(texts['train']).toarray()
     test = vectorizer.transform(texts['test']).toarray()
@@ -309,8 +305,8 @@ def test_many_classes(countries, tmp_path, capsys):
 
 @pytest.fixture(scope='module')
 def topics(sample, tmp_path_factory, encoding):
-    """The sample's reviews with the topics that they name; one label no training review has, and
-    one all have."""
+    """The sample's reviews with the topics that they name. No training text has one of the labels,
+    and all have another one."""
     texts = {name: some[:800] for name, some in sample[1].items()}
     labels = {}
     for name in SPLITS:
@@ -354,7 +350,7 @@ def test_several_labels(topics, tmp_path, capsys):
         model.fit(x, labels['train'][:, i])
         expected = model.decision_function(vectorizer.transform(texts['test']))
         assert close(preds['test_logits'][:, i], expected)
-    # of n reviews none has it: odds of 1 to n + 1
+    # none of n texts has it: odds of 1 to n + 1
     n = len(texts['train'])
     assert preds['test_logits'][:, -2] == pytest.approx(-np.log(n + 1), rel=1e-3)
 
@@ -397,7 +393,15 @@ def test_finished_is_skipped_and_others_refused(countries, tmp_path, capsys):
     assert "holds a run with other c_values (c_values was '', is '1')" in error
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
-    # what was interrupted is fitted again, the same
+    # another version of scikit-learn is no reason to fit again; older runs name their code
+    config = json.loads(files['config.json'])
+    old = {**config, 'sklearn': '0.1', 'baseline_code': 'abc', 'out_dir': str(tmp_path)}
+    (folder / 'config.json').write_text(json.dumps(old))
+    baseline(data, 'countries', tmp_path, '--kinds=nbsvm')
+    assert 'is complete already' in capsys.readouterr().out
+    (folder / 'config.json').write_bytes(files['config.json'])
+
+    # an interrupted run is fitted again, with the same result
     (folder / 'result.json').unlink()
     baseline(data, 'countries', tmp_path, '--kinds=nbsvm,tfidf_svm')
     assert 'done' in capsys.readouterr().out
@@ -408,8 +412,8 @@ def test_finished_is_skipped_and_others_refused(countries, tmp_path, capsys):
     assert read(tmp_path, 'nbsvm')[0]['chosen']['C'] == 1
 
 
-def test_fewer_reviews_are_those_that_train_py_draws(sample, tmp_path, capsys):
-    """The class shares of both are those of one draw; and the runs of two seeds are two runs."""
+def test_fewer_texts_are_those_that_train_py_samples(sample, tmp_path, capsys):
+    """The class shares of both are those of one sample; and the runs of two seeds are two runs."""
     data, texts, labels = sample
     for seed in (0, 1):
         baseline(data, 'sample', tmp_path / 'few', '--kinds=tfidf_lr', '--c_values=10',
@@ -439,9 +443,9 @@ def test_fewer_reviews_are_those_that_train_py_draws(sample, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('argv, words', [
-    (['--n_train=151'], 'n_train is 151, but there are 150 training reviews'),
+    (['--n_train=151'], 'n_train is 151, but there are 150 training texts'),
     (['--n_train=-1'], 'n_train must be at least 0'),
-    (['--seed=1'], 'seed draws the n_train reviews'),
+    (['--seed=1'], 'seed samples the n_train texts'),
     (['--kinds=bayes'], "there is no 'bayes'; there are tfidf_lr, tfidf_svm, nbsvm, tfidf_c"),
     (['--kinds='], "there is no ''"),
     (['--c_values=1,many'], 'c_values wants numbers'),
@@ -450,7 +454,7 @@ def test_fewer_reviews_are_those_that_train_py_draws(sample, tmp_path, capsys):
     (['--c_values=inf'], 'must be above 0 and finite'),
     (['--c_values=nan'], 'must be above 0 and finite'),
     (['--dataset=nothing'], 'prepare.py'),
-    (['--dataset=letters'], 'letters: the training reviews have no words to count'),
+    (['--dataset=letters'], 'letters: the training texts have no words to count'),
     (['--out_dir=/dev/null'], 'cannot write to /dev/null')])
 def test_mistakes_end_in_one_line(argv, words, countries, tmp_path, encoding, capsys):
     data, _, labels = countries
@@ -470,12 +474,12 @@ def test_mistakes_end_in_one_line(argv, words, countries, tmp_path, encoding, ca
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
 @pytest.mark.parametrize('megabytes, begin', [(8, 'make_features'), (16, 'reserve_blas_buffer')])
 def test_too_little_memory_for_openblas(countries, tmp_path, megabytes, begin):
-    """From some function on, there are but these: less than the buffer of OpenBLAS, which would try
-    to allocate it without end."""
+    """The limit, set at the call of a function, is less than the buffer of OpenBLAS, which would
+    retry without end."""
     program = f'''
 import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
-import baseline
+from tools import baseline
 
 def limited(*args):
     pages = int(open('/proc/self/statm').read().split()[0])
@@ -485,7 +489,8 @@ def limited(*args):
 
 function = baseline.{begin}
 baseline.{begin} = limited
-baseline.main(baseline.configure(vars(baseline)))
+from nanoloss.settings import configure
+baseline.main(configure(vars(baseline)))
 '''
     command = [sys.executable, '-c', program, f'--data_dir={countries[0]}', '--dataset=countries',
                f'--out_dir={tmp_path}', '--kinds=tfidf_lr']
@@ -501,11 +506,12 @@ baseline.main(baseline.configure(vars(baseline)))
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
 def test_too_little_memory_for_liblinear():
-    """It would end in a segmentation fault."""
+    """Without the check, it ends in a segmentation fault."""
     program = f'''
 import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
-import baseline, numpy, scipy.sparse
+import numpy, scipy.sparse
+from tools import baseline
 
 x = scipy.sparse.csr_matrix(numpy.random.rand(1000, 3000))
 pages = int(open('/proc/self/statm').read().split()[0])

@@ -1,4 +1,4 @@
-"""nanoloss/data.py against brute force, damaged data sets, and the weights of a batch's parts
+"""nanoloss/data.py against brute force, damaged data sets, and the weights of micro-batches
 (nanoloss/parallel.py). About 5 s."""
 import hashlib
 import json
@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers import SIZES, make_data, save, toy_reviews
-from model import Encoder, EncoderConfig
+from helpers import SIZES, make_batches, make_data, save, toy_reviews, train_config
+from model import Classifier, Transformer, make_head
 from nanoloss import files, parallel
 from nanoloss.data import (
-    Batch, Split, batches, draw_reviews, drop_tokens, has_changed, load_data, load_unlabelled, pad,
-    shuffled, to_bags)
-from nanoloss.reader import shorten
+    Batch, Split, check_unchanged, drop_tokens, load_data, load_unlabelled, pad, sample_texts,
+    to_bags)
+from nanoloss.text import truncated
+from train import training_batches
 
 
 @pytest.fixture(scope='module')
@@ -30,22 +31,30 @@ def toy(data):
     return splits['train']
 
 
-def split_of(reviews, labels=None):
+def split_of(texts, labels=None):
     """A Split in memory of a list of token lists."""
-    lengths = np.array([len(review) for review in reviews])
+    lengths = np.array([len(text) for text in texts])
     ends = lengths.cumsum()
     spans = np.stack([ends - lengths, ends], 1)
-    return Split(np.concatenate(reviews).astype(np.uint32), spans, labels)
+    return Split(np.concatenate(texts).astype(np.uint32), spans, labels)
+
+
+def used(text, size, truncate):
+    """The tokens that are used of a text, a list, by brute force."""
+    n_cut = max(0, len(text) - size)
+    begin = {'head': size, 'tail': 0, 'both': math.ceil(size / 2)}[truncate]  # of the cut
+    return [token for i, token in enumerate(text) if not begin <= i < begin + n_cut]
 
 
 # Batches
 
 @pytest.mark.parametrize('seed', [None, 1])
 @pytest.mark.parametrize('bag', [True, False])
-def test_batches_hold_every_review_once(toy, bag, seed):
+def test_batches_hold_every_text_once(toy, bag, seed, monkeypatch):
+    monkeypatch.setattr('nanoloss.data.POOL', 3)
     rng = None if seed is None else np.random.default_rng(seed)
     seen = []
-    for batch in batches(toy, 16, 20, bag=bag, pool=3, rng=rng):
+    for batch in make_batches(toy, 16, 20, bag=bag, rng=rng):
         assert 1 <= len(batch.rows) <= 16
         assert batch.labels.tolist() == toy.labels[batch.rows].tolist()
         assert (batch.tokens[batch.counts == 0] == 0).all()
@@ -59,43 +68,46 @@ def test_batches_hold_every_review_once(toy, bag, seed):
         n_tokens = 0
         for row, tokens, counts in zip(batch.rows, batch.tokens, batch.counts):
             begin, end = toy.spans[row]
-            review = toy.tokens[begin:end][:20].tolist()
-            n_tokens += len(review)
+            text = toy.tokens[begin:end][:20].tolist()
+            n_tokens += len(text)
             found = []
             for token, count in zip(tokens.tolist(), counts.tolist()):
                 if count:
                     found.append((token, count))
             if bag:
-                assert found == sorted(Counter(review).items())
+                assert found == sorted(Counter(text).items())
             else:
-                assert found == [(token, 1) for token in review]
+                assert found == [(token, 1) for token in text]
         assert n_tokens == batch.n_tokens
         seen += batch.rows.tolist()
     assert sorted(seen) == list(range(SIZES['train']))
     assert seen != sorted(seen)  # by size, or shuffled
 
 
-def test_a_pool_is_of_consecutive_reviews_and_ordered_by_size_without_a_generator(toy):
+def test_a_pool_has_consecutive_texts_sorted_by_length(toy, monkeypatch):
+    monkeypatch.setattr('nanoloss.data.POOL', 3)
     lengths = toy.lengths().clip(max=20)
-    rows = np.concatenate([batch.rows for batch in batches(toy, 16, 20, bag=False, pool=3)])
+    rows = np.concatenate([batch.rows for batch in make_batches(toy, 16, 20, bag=False)])
     for start in range(0, len(rows), 48):
         pool = rows[start:start + 48]
         assert sorted(pool) == list(range(start, min(start + 48, len(rows))))
         assert (np.diff(lengths[pool]) >= 0).all()
 
 
-def test_batches_take_the_reviews_in_the_order_that_is_asked_for(toy):
+def test_batches_take_the_texts_in_the_given_order(toy, monkeypatch):
+    monkeypatch.setattr('nanoloss.data.POOL', 1)
     order = np.array([7, 3, 3, 200, 50, 11, 9])
-    found = list(batches(toy, 2, 20, pool=1, order=order))
+    found = list(make_batches(toy, 2, 20, order=order))
     pairs = [sorted(batch.rows.tolist()) for batch in found]
     assert pairs == [[3, 7], [3, 200], [11, 50], [9]]
-    assert list(batches(toy, 2, 20, order=order[:0])) == []
+    assert list(make_batches(toy, 2, 20, order=order[:0])) == []
 
 
 def test_a_generator_s_seed_makes_the_batches(toy):
     def draw(seed):
         found = []
-        for batch in batches(toy, 16, 20, rng=np.random.default_rng(seed), token_dropout=0.5):
+        rng = np.random.default_rng(seed)
+        for batch in make_batches(toy, 16, 20, rng=rng, token_dropout=0.5):
             found.append((batch.rows.tolist(), batch.tokens.tolist(), batch.counts.tolist()))
         return found
     assert draw(3) == draw(3)
@@ -103,12 +115,12 @@ def test_a_generator_s_seed_makes_the_batches(toy):
 
 
 def test_a_generator_shuffles_whole_batches(toy):
-    """Each still has reviews of one size, but any can be the first, not the shortest alone."""
-    ordered = [tuple(batch.rows) for batch in batches(toy, 16, 20)]
+    """Each still has texts of about one length, but any of them can be the first."""
+    ordered = [tuple(batch.rows) for batch in make_batches(toy, 16, 20)]
     firsts = set()
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        drawn = [tuple(batch.rows) for batch in batches(toy, 16, 20, rng=rng)]
+        drawn = [tuple(batch.rows) for batch in make_batches(toy, 16, 20, rng=rng)]
         assert drawn != ordered
         assert sorted(drawn) == sorted(ordered)
         firsts.add(drawn[0])
@@ -116,16 +128,16 @@ def test_a_generator_shuffles_whole_batches(toy):
     assert len(firsts) > 10
 
 
-def test_batches_leave_out_tokens_anew_but_never_all(toy):
+def test_each_epoch_drops_other_tokens_but_never_all(toy):
     kept = np.zeros(20, int)  # tokens, per epoch
     n_tokens = 0
     for epoch in range(20):
         rng = np.random.default_rng([0, epoch])
-        for batch in batches(toy, 16, 20, rng=rng, token_dropout=0.7):
+        for batch in make_batches(toy, 16, 20, rng=rng, token_dropout=0.7):
             assert (batch.counts.sum(1) >= 1).all()
             kept[epoch] += int(batch.counts.sum())
             n_tokens += batch.n_tokens
-    # one of a review's tokens always stays: of n, all would be left out in .7 ** n of the cases
+    # one token of a text always stays: otherwise all n would be dropped with probability .7 ** n
     lengths = np.minimum(toy.lengths(), 20)
     expected = (0.3 * lengths + 0.7 ** lengths).sum() * 20
     assert n_tokens == lengths.sum() * 20
@@ -137,39 +149,48 @@ def test_dropped_tokens_leave_the_others_in_their_order():
     lengths = np.array([1, 4, 30, 2])
     kept, n_left = drop_tokens(lengths, 0.8, np.random.default_rng(0))
     assert kept.tolist() == sorted(set(kept.tolist()))
-    reviews = np.repeat(np.arange(4), lengths)
-    assert np.bincount(reviews[kept], minlength=4).tolist() == n_left.tolist()
+    texts = np.repeat(np.arange(4), lengths)
+    assert np.bincount(texts[kept], minlength=4).tolist() == n_left.tolist()
     assert n_left.sum() == len(kept) < 37
     firsts, ones = drop_tokens(lengths, 1.0, np.random.default_rng(0))
-    assert firsts.tolist() == [0, 1, 5, 35]  # of each review
+    assert firsts.tolist() == [0, 1, 5, 35]  # of each text
     assert ones.tolist() == [1, 1, 1, 1]
 
 
+def test_without_a_generator_no_token_is_dropped(toy):
+    """So train.py evaluates with the config that it trains with."""
+    found = make_batches(toy, 16, 20, token_dropout=0.9)
+    n_tokens = sum(int(batch.counts.sum()) for batch in found)
+    assert n_tokens == toy.lengths().clip(max=20).sum()
+
+
 @pytest.mark.parametrize('truncate', ['head', 'tail', 'both'])
-def test_tokens_are_dropped_from_the_shortened_reviews(truncate):
-    """All of them but the dropped ones, by the same draw from reviews that are shortened first."""
-    reviews = [list(range(100 * i, 100 * i + n)) for i, n in enumerate([40, 7, 8, 9, 1, 33])]
-    short = [np.concatenate(shorten(np.array(review), 8, truncate)) for review in reviews]
-    kept, lengths = drop_tokens(np.array([len(review) for review in short]), 0.5,
+def test_tokens_are_dropped_from_the_truncated_texts(truncate):
+    """All of them but the dropped ones, by the same draw from texts that are truncated first."""
+    texts = [list(range(100 * i, 100 * i + n)) for i, n in enumerate([40, 7, 8, 9, 1, 33])]
+    short = [np.array(used(text, 8, truncate)) for text in texts]
+    kept, lengths = drop_tokens(np.array([len(text) for text in short]), 0.5,
                                 np.random.default_rng(1))
     wanted = np.split(np.concatenate(short)[kept], lengths.cumsum())
-    batch, = batches(split_of(reviews), 6, 8, truncate, False, rng=np.random.default_rng(1),
-                     token_dropout=0.5)
+    batch, = make_batches(split_of(texts), 6, 8, truncate, False, rng=np.random.default_rng(1),
+                          token_dropout=0.5)
     for row, tokens, counts in zip(batch.rows, batch.tokens, batch.counts):
         assert tokens[counts > 0].tolist() == wanted[row].tolist()
 
 
-def test_batches_do_not_wait_for_the_device():
-    """But for the sizes of bags. A tensor on meta has no numbers: to ask for one, for which a GPU
-    would have to be waited for, fails."""
+def test_batches_do_not_wait_for_the_device(monkeypatch):
+    """Except for the sizes of bags. A tensor on meta has no numbers: reading one, for which the CPU
+    would wait for a GPU, fails."""
+    monkeypatch.setattr('nanoloss.data.POOL', 2)
     split = split_of([[5, 5, 6], [7], list(range(20))] * 5, np.arange(15) % 2)
     split = split._replace(ngrams=np.arange(1, 16, dtype=np.int32),
                            ngram_spans=np.stack([np.arange(15), np.arange(1, 16)], 1))
     found = []
     for device in 'cpu', 'meta':
         shapes = []
-        for batch in batches(split, 4, 10, bag=False, pool=2, rng=np.random.default_rng(0),
-                             token_dropout=0.2, device=device):
+        rng = np.random.default_rng(0)
+        for batch in make_batches(split, 4, 10, bag=False, token_dropout=0.2, rng=rng,
+                                  device=device):
             tensors = batch.tokens, batch.counts, batch.labels, batch.ngrams
             assert {tensor.device.type for tensor in tensors} == {device}
             shapes.append([batch.rows.tolist(), *(tensor.shape for tensor in tensors)])
@@ -178,74 +199,76 @@ def test_batches_do_not_wait_for_the_device():
     assert len(found[0]) == 4
 
 
-def test_reviews_without_labels():
+def test_texts_without_labels():
     split = split_of([[5, 5, 6], [7], [8, 9]])
-    batch, = batches(split, 4, 10)
+    batch, = make_batches(split, 4, 10)
     assert batch.labels is None
     assert batch.rows.tolist() == [1, 0, 2]  # as bags: of one token, and of two each
     assert batch.take(slice(1)).labels is None
-    assert [part.labels for part in batch.parts(8)] == [None, None, None]
+    assert [micro.labels for micro in batch.micro_batches(8)] == [None, None, None]
 
 
-def test_several_labels_a_review_go_with_it():
+def test_several_labels_go_with_their_text():
     labels = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0]], np.uint8)
-    batch, = batches(split_of([[1, 2, 3], [4], [5, 6]], labels), 4, 10)
+    batch, = make_batches(split_of([[1, 2, 3], [4], [5, 6]], labels), 4, 10)
     assert batch.rows.tolist() == [1, 2, 0]
     assert batch.labels.tolist() == labels[[1, 2, 0]].tolist()
 
 
-def test_a_split_of_some_reviews():
+def test_a_split_of_some_texts():
     split = split_of([[1, 2, 3], [4], [5, 6]], np.array([0, 1, 1]))
     assert split.lengths().tolist() == [3, 1, 2]
     for rows in [2, 0], np.array([2, 0]), slice(None, None, -2):
         some = split.take(rows)
         assert some.lengths().tolist() == [2, 3] and some.labels.tolist() == [1, 0]
-        batch, = batches(some, 2, 8, bag=False)
+        batch, = make_batches(some, 2, 8, bag=False)
         assert batch.tokens[:, :3].tolist() == [[5, 6, 0], [1, 2, 3]]
 
 
-def test_few_reviews_are_drawn_by_the_seed(toy, capsys):
-    assert draw_reviews(toy, 0, 5) is toy
-    assert draw_reviews(toy, len(toy.labels), 5).spans.tolist() == toy.spans.tolist()
+def test_texts_are_sampled_with_the_seed(toy, capsys):
+    assert sample_texts(toy, 0, 5) is toy
+    assert sample_texts(toy, len(toy.labels), 5).spans.tolist() == toy.spans.tolist()
     drawn = []
     for seed in 0, 0, 1:
-        few = draw_reviews(toy, 50, seed)
+        few = sample_texts(toy, 50, seed)
         assert len(few.labels) == len(few.spans) == 50
         assert (np.diff(few.spans[:, 0]) > 0).all()  # each once, in the order that they have
         drawn.append(few.spans.tolist())
     assert drawn[0] == drawn[1] != drawn[2]
     with pytest.raises(SystemExit):
-        draw_reviews(toy, 211, 0)
-    assert 'n_train is 211, but there are 210' in capsys.readouterr().err
+        sample_texts(toy, 211, 0)
+    assert 'n_train is 211, but there are 210 training texts' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('size', [1, 4, 5, 9, 10, 11])
-def test_what_is_used_of_a_long_review(size):
-    review = np.arange(10)
-    used = {}
+def test_what_is_used_of_a_long_text(size):
+    text = np.arange(10)
+    kept = {}
     for truncate in 'head', 'tail', 'both':
-        used[truncate] = np.concatenate(shorten(review, size, truncate)).tolist()
-    tokens = review.tolist()
-    assert used['head'] == tokens[:size]
-    assert used['tail'] == tokens[max(10 - size, 0):]
+        kept[truncate] = truncated(text, size, truncate).tolist()
+    tokens = text.tolist()
+    assert kept['head'] == tokens[:size]
+    assert kept['tail'] == tokens[max(10 - size, 0):]
     n_head = math.ceil(size / 2)
     n_tail = size // 2
     if size >= 10:
-        assert used['both'] == tokens
+        assert kept['both'] == tokens
     else:
-        assert used['both'] == tokens[:n_head] + tokens[10 - n_tail:]
-        assert [len(kept) for kept in used.values()] == [size] * 3
+        assert kept['both'] == tokens[:n_head] + tokens[10 - n_tail:]
+        assert [len(part) for part in kept.values()] == [size] * 3
+    for truncate, part in kept.items():
+        assert part == used(tokens, size, truncate)
 
 
-@pytest.mark.parametrize('size', [1, 7, 8])  # of an odd one, the head has a token more
+@pytest.mark.parametrize('size', [1, 7, 8, 12, 13])  # of an odd one, the head has a token more
 @pytest.mark.parametrize('truncate', ['head', 'tail', 'both'])
-def test_batches_are_of_the_shortened_reviews(truncate, size):
-    reviews = [np.arange(30), np.arange(100, 103), np.arange(200, 212)]
-    for batch in batches(split_of(reviews), 1, size, truncate, bag=False):
-        review = reviews[batch.rows[0]]
-        wanted = np.concatenate(shorten(review, size, truncate)).tolist()
+def test_batches_have_the_truncated_texts(truncate, size):
+    texts = [list(range(30)), list(range(100, 103)), list(range(200, 212))]
+    for batch in make_batches(split_of(texts), 1, size, truncate, bag=False):
+        text = texts[batch.rows[0]]
+        wanted = used(text, size, truncate)
         assert batch.tokens[0, :len(wanted)].tolist() == wanted
-        assert batch.counts.sum() == batch.n_tokens == len(wanted) == min(len(review), size)
+        assert batch.counts.sum() == batch.n_tokens == len(wanted) == min(len(text), size)
 
 
 def test_to_bags_counts_what_a_counter_counts():
@@ -256,15 +279,15 @@ def test_to_bags_counts_what_a_counter_counts():
     tokens[200] = 2 ** 32 - 1  # the largest of uint32
     distinct, counts, n_distinct = to_bags(tokens, lengths)
     assert n_distinct.sum() == len(distinct) == len(counts)
-    reviews = tokens.split(lengths.tolist())
+    texts = tokens.split(lengths.tolist())
     bags = distinct.split(n_distinct.tolist())
     counts_of = counts.split(n_distinct.tolist())
-    for review, bag, count in zip(reviews, bags, counts_of):
-        wanted = sorted(Counter(review.tolist()).items())
+    for text, bag, count in zip(texts, bags, counts_of):
+        wanted = sorted(Counter(text.tolist()).items())
         assert list(zip(bag.tolist(), count.tolist())) == wanted
 
 
-def test_pad_is_a_rectangle_of_the_reviews():
+def test_pad_makes_a_rectangle_of_the_texts():
     flat = torch.arange(10, 20)
     counts = torch.arange(1, 11)
     begins = torch.tensor([4, 0, 9])
@@ -274,45 +297,47 @@ def test_pad_is_a_rectangle_of_the_reviews():
     assert padded_counts.tolist() == [[5, 6, 0, 0, 0], [1, 2, 3, 4, 0], [10, 0, 0, 0, 0]]
 
 
-# Parts of a batch
+# Micro-batches
 
 def random_batch(n, widest):
-    """A Batch of n reviews of random sizes whose tokens say which review they are of."""
+    """A Batch of n texts of random lengths whose tokens say which text they are of."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, widest, (n,), generator=generator).sort()[0]
     real = torch.arange(int(lengths[-1])) < lengths[:, None]
     counts = real * torch.randint(1, 9, real.shape, generator=generator)
     tokens = counts * 1000 + torch.arange(n)[:, None] * real
     labels = torch.arange(n) % 3
-    return Batch(np.arange(n) + 100, tokens, counts, labels, 12345), lengths
+    ngrams = torch.arange(3 * n).view(n, 3)
+    return Batch(np.arange(n) + 100, tokens, counts, labels, 12345, ngrams), lengths
 
 
-def test_parts_hold_the_batch():
+def test_micro_batches_hold_the_batch():
     batch, lengths = random_batch(30, 40)
-    parts = list(batch.parts(100))
-    assert len(parts) > 5
-    assert torch.cat([part.labels for part in parts]).tolist() == batch.labels.tolist()
-    assert np.concatenate([part.rows for part in parts]).tolist() == list(range(100, 130))
-    for part in parts:
-        rows = torch.from_numpy(part.rows - 100)
-        width = part.counts.shape[1]
+    micros = list(batch.micro_batches(100))
+    assert len(micros) > 5
+    assert torch.cat([micro.labels for micro in micros]).tolist() == batch.labels.tolist()
+    assert np.concatenate([micro.rows for micro in micros]).tolist() == list(range(100, 130))
+    for micro in micros:
+        rows = torch.from_numpy(micro.rows - 100)
+        width = micro.counts.shape[1]
         assert 0 <= width - lengths[rows].max() < 8
-        assert part.counts.numel() <= 200
-        assert torch.equal(part.tokens, batch.tokens[rows, :width])
-        assert torch.equal(part.counts.sum(1), batch.counts[rows].sum(1))
-        assert torch.equal(part.labels, batch.labels[rows])
+        assert micro.counts.numel() <= 200
+        assert torch.equal(micro.tokens, batch.tokens[rows, :width])
+        assert torch.equal(micro.counts.sum(1), batch.counts[rows].sum(1))
+        assert torch.equal(micro.labels, batch.labels[rows])
+        assert torch.equal(micro.ngrams, batch.ngrams[rows])
 
 
-@pytest.mark.parametrize('max_tokens, n_parts', [(10 ** 9, 1), (12 * 40, 1), (12 * 40 - 1, 2),
+@pytest.mark.parametrize('max_tokens, n_micro', [(10 ** 9, 1), (12 * 40, 1), (12 * 40 - 1, 2),
                                                  (1, 12), (40, 12), (41, 12)])
-def test_as_many_parts_as_needed_but_no_empty_one(max_tokens, n_parts):
+def test_as_many_micro_batches_as_needed_but_no_empty_one(max_tokens, n_micro):
     batch = Batch(np.arange(12), torch.ones(12, 40).long(), torch.ones(12, 40).long(), None, 480)
-    parts = list(batch.parts(max_tokens))
-    assert len(parts) == n_parts
-    assert sum(len(part.rows) for part in parts) == 12
-    assert all(len(part.rows) for part in parts)
-    if n_parts == 1:
-        assert parts[0] is batch
+    micros = list(batch.micro_batches(max_tokens))
+    assert len(micros) == n_micro
+    assert sum(len(micro.rows) for micro in micros) == 12
+    assert all(len(micro.rows) for micro in micros)
+    if n_micro == 1:
+        assert micros[0] is batch
 
 
 def weighted_mean(logits, labels):
@@ -340,20 +365,20 @@ LOSSES = {
 
 
 @pytest.mark.parametrize('world', [1, 3])
-@pytest.mark.parametrize('n_reviews', [2, 3, 13])  # of two, the third process gets none
+@pytest.mark.parametrize('n_texts', [2, 3, 13])  # of two, the third process gets none
 @pytest.mark.parametrize('name', LOSSES)
-def test_weighted_parts_add_up_to_the_batch(monkeypatch, name, n_reviews, world):
-    """The mean over the processes of the parts' weighted losses and gradients is the batch's."""
+def test_weighted_micro_batches_add_up_to_the_batch(monkeypatch, name, n_texts, world):
+    """The mean over the processes of the micro-batches' weighted losses and gradients is that of
+    the batch."""
     head, settings, loss_function, is_plain_mean = LOSSES[name]
     torch.manual_seed(0)
-    config = EncoderConfig(vocab_size=100, n_class=3, n_layer=1, n_head=2, n_embd=8, head=head,
-                           head_settings=settings)
-    model = Encoder(config).double()
+    trunk = Transformer(100, 40, n_layer=1, n_head=2, n_embd=8)
+    model = Classifier(trunk, make_head(head, 8, 3, **settings)).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     loss_function = loss_function or model.head.loss
-    reviews, _ = toy_reviews(n_reviews, np.random.default_rng(0))
-    batch, = batches(split_of(reviews, np.arange(n_reviews) ** 2 % 3), 16, 40)
+    texts, _ = toy_reviews(n_texts, np.random.default_rng(0))
+    batch, = make_batches(split_of(texts, np.arange(n_texts) ** 2 % 3), 16, 40)
 
     def gradient():
         flat = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
@@ -369,93 +394,51 @@ def test_weighted_parts_add_up_to_the_batch(monkeypatch, name, n_reviews, world)
     for max_tokens in 1, 60, 10 ** 9:
         mean_loss = 0.0
         mean_gradient = torch.zeros_like(batch_gradient)
-        n_parts = 0
+        n_micro = 0
         for rank in range(world):
             monkeypatch.setattr(parallel, 'RANK', rank)
             lasts = []
-            for part, weight, last in parallel.parts_of_share(batch, max_tokens):
-                part_loss = weight * loss_function(model(part.tokens, part.counts)[-1], part.labels)
-                part_loss.backward()
-                mean_loss += part_loss.item() / world
+            for micro, weight, last in parallel.micro_batches(batch, max_tokens):
+                logits = model(micro.tokens, micro.counts)[-1]
+                micro_loss = weight * loss_function(logits, micro.labels)
+                micro_loss.backward()
+                mean_loss += micro_loss.item() / world
                 lasts.append(last)
                 if weight:
-                    n_parts += 1
-                    seen += part.rows.tolist()
-            # every process joins in the averaging, and once: with its last part
+                    n_micro += 1
+                    seen += micro.rows.tolist()
+            # every process joins in the averaging, and once: with its last micro-batch
             assert lasts == [False] * (len(lasts) - 1) + [True]
             mean_gradient += gradient() / world
-        if is_plain_mean or n_parts == 1:
+        if is_plain_mean or n_micro == 1:
             assert mean_loss == pytest.approx(loss.item(), rel=1e-12)
             torch.testing.assert_close(mean_gradient, batch_gradient, rtol=0, atol=1e-12)
         else:
             assert mean_loss != pytest.approx(loss.item(), rel=1e-3)
             assert (mean_gradient - batch_gradient).abs().max() > 1e-4
-    assert Counter(seen) == {row: 3 for row in range(n_reviews)}
+    assert Counter(seen) == {row: 3 for row in range(n_texts)}
 
 
 # The order of an epoch
 
-def test_an_epoch_has_every_review_once():
-    labels = np.arange(50) % 2
-    order = shuffled(labels, np.random.default_rng(0))
-    assert sorted(order) == list(range(50))
-    assert order.tolist() != list(range(50))
-    assert order.tolist() == shuffled(labels, np.random.default_rng(0)).tolist()
-    assert order.tolist() != shuffled(labels, np.random.default_rng(1)).tolist()
+def test_an_epoch_has_every_text_once(toy, data):
+    """In an order of its own, drawn from the seed and the epoch."""
+    def orders(seed, first_step=0):
+        config = train_config(data, 'out', f'--seed={seed}', '--epochs=3', '--token_dropout=0')
+        rows = [batch.rows.tolist() for batch in training_batches(config, toy, first_step, 14)]
+        return [rows[start:start + 14] for start in range(0, len(rows), 14)]
 
-
-@pytest.mark.parametrize('classes', [[90, 10], [3, 80, 17], [50, 50], [1, 99], [33, 33, 34]])
-def test_an_oversampled_epoch_draws_every_class_equally_often(classes):
-    labels = np.repeat(np.arange(len(classes)), classes)
-    n = len(labels)
-    for seed in range(3):
-        order = shuffled(labels, np.random.default_rng(seed), oversample=True)
-        assert len(order) == n
-        per_class = np.bincount(labels[order], minlength=len(classes))
-        assert per_class.max() - per_class.min() <= len(classes) - 1
-        drawn = np.bincount(order, minlength=n)
-        for y in range(len(classes)):
-            of_class = drawn[labels == y]
-            # whole passes, then some once more; what is over the epoch's length falls off
-            passes = math.ceil(n / len(classes)) // classes[y]
-            assert of_class.max() <= passes + 1
-            assert (of_class < passes).sum() <= len(classes) - 1
-        first_half = np.bincount(labels[order[:n // 2]], minlength=len(classes))
-        assert (first_half > 0).all()  # the classes are mixed
-
-
-def test_oversampling_draws_the_extra_reviews_anew():
-    """Of 97 reviews of class 0, 50 are drawn; of 3 of class 1, two 17 times and one 16 times."""
-    labels = (np.arange(100) >= 97).astype(np.uint8)
-    n_drawn = np.zeros(97, int)
-    n_fewer = np.zeros(3, int)
-    for seed in range(60):
-        order = shuffled(labels, np.random.default_rng(seed), oversample=True)
-        drawn = np.bincount(order, minlength=100)
-        assert drawn[:97].max() == 1
-        n_drawn += drawn[:97]
-        assert sorted(drawn[97:]) == [16, 17, 17]
-        n_fewer += drawn[97:] == 16
-    # binomial counts of mean 31 and 20: five standard deviations
-    assert abs(n_drawn - 60 * 50 / 97).max() < 20
-    assert abs(n_fewer - 20).max() < 19
-
-
-def test_oversampled_reviews_make_batches():
-    """Of a class with four reviews in a hundred, each comes about as often as the others do."""
-    reviews, _ = toy_reviews(100, np.random.default_rng(0))
-    labels = (np.arange(100) % 25 == 0).astype(np.uint8)
-    split = split_of(reviews, labels)
-    drawn = np.zeros(100, int)
-    for epoch in range(3):
-        rng = np.random.default_rng(epoch)
-        order = shuffled(labels, rng, oversample=True)
-        for batch in batches(split, 16, 20, order=order, rng=rng):
-            assert batch.labels.tolist() == labels[batch.rows].tolist()
-            np.add.at(drawn, batch.rows, 1)
-    assert drawn.sum() == 300 and drawn[labels == 1].sum() == 150
-    rare = drawn[labels == 1]
-    assert rare.max() - rare.min() <= 3  # at most one more an epoch
+    drawn = [*orders(0), *orders(1)]
+    assert len(drawn) == 6
+    for epoch in drawn:
+        assert sorted(sum(epoch, [])) == list(range(SIZES['train']))
+        assert sum(epoch, []) != list(range(SIZES['train']))
+    assert len({str(epoch) for epoch in drawn}) == 6
+    assert orders(0) == drawn[:3]
+    # from a step on: in the middle of an epoch, and at its end
+    for first_step in 1, 13, 14, 15, 28, 41, 42:
+        later = sum(sum(drawn[:3], [])[first_step:], [])
+        assert sum(sum(orders(0, first_step), []), []) == later
 
 
 # Data sets on disk
@@ -467,17 +450,17 @@ def test_a_data_set_is_loaded_as_it_was_written(tmp_path):
     splits, meta = load_data(tmp_path / 'toy')
     assert list(splits) == ['train', 'val', 'test']
     assert meta['classes'] == ['no', 'yes'] and meta['multi_label'] is False
-    for name, (reviews, labels) in written.items():
+    for name, (texts, labels) in written.items():
         split = splits[name]
         assert isinstance(split.tokens, np.memmap)
         assert split.spans.dtype == np.int64
         assert split.labels.tolist() == labels.tolist()
         found = [split.tokens[begin:end].tolist() for begin, end in split.spans]
-        assert found == reviews
-        assert split.lengths().tolist() == [len(review) for review in reviews]
+        assert found == texts
+        assert split.lengths().tolist() == [len(text) for text in texts]
 
 
-def test_several_labels_a_review_are_loaded(tmp_path):
+def test_several_labels_are_loaded(tmp_path):
     labels = [[0, 1, 1], [0, 0, 0]]
     splits = {name: ([[1, 2], [3]], labels) for name in ('train', 'val', 'test')}
     save(tmp_path / 'toy', splits, classes='abc')
@@ -556,6 +539,8 @@ DAMAGES = {
     'a meta that is a list': (write_meta('[1]'), 'is damaged'),
     'a meta without checksums': (forget('sha256'), "damaged (KeyError: 'sha256')"),
     'a meta without classes': (forget('classes'), "damaged (KeyError: 'classes')"),
+    'no tokenizer': (change_meta(tokenizer={}), "is damaged (KeyError: 'name')"),
+    'an odd tokenizer': (change_meta(tokenizer={'name': 7}), 'is damaged'),
     'too few classes': (change_meta(classes=['neg']), 'meta.json is of other arrays'),
     'too small a vocabulary': (change_meta(vocab_size=50), 'meta.json is of other arrays'),
     'labels in columns': (rewrite('val_labels', lambda y: np.eye(3, dtype=np.uint8)[y]),
@@ -564,7 +549,7 @@ DAMAGES = {
                                'meta.json is of other arrays'),
     'labels of another type': (rewrite('test_labels', lambda x: x.astype(np.int64)),
                                'meta.json is of other arrays'),
-    'no reviews': (rewrite('test_labels', lambda x: x[:0]), 'damaged'),
+    'no texts': (rewrite('test_labels', lambda x: x[:0]), 'damaged'),
 }
 
 
@@ -611,16 +596,21 @@ def test_data_are_read_while_they_are_replaced(tmp_path):
         load_data(tmp_path / 'toy')
 
 
-def test_tokens_that_change_while_they_are_used(tmp_path):
+def test_tokens_that_change_while_they_are_used(tmp_path, capsys):
     folder = make_data(tmp_path) / 'toy'
     splits, meta = load_data(folder)
-    for name, split in splits.items():
-        assert not has_changed(split, meta['sha256'][f'{name}_tokens.npy'])
+    check_unchanged(splits, meta)
     with open(folder / 'train_tokens.npy', 'r+b') as file:
         file.seek(-4, 2)
         file.write(b'\1\0\0\0')
-    assert has_changed(splits['train'], meta['sha256']['train_tokens.npy'])
-    assert not has_changed(splits['val'], meta['sha256']['val_tokens.npy'])
+    with pytest.raises(SystemExit) as stop:
+        check_unchanged(splits, meta)
+    assert stop.value.code == 2
+    assert f'{folder / "train_tokens.npy"} has changed' in capsys.readouterr().err
+    # the others have not, and a copy in memory cannot change
+    check_unchanged({name: splits[name] for name in ('val', 'test')}, meta)
+    copied = {name: split._replace(tokens=np.array(split.tokens)) for name, split in splits.items()}
+    check_unchanged(copied, meta)
 
 
 def test_unlabelled_texts_are_checked(tmp_path, capsys):
@@ -653,13 +643,13 @@ def test_joined_splits_are_one_after_the_other():
     second = split_of([[4, 5, 6]], np.array([[0.3, 0.7]], np.float32))
     joined = first.join(second)
     assert [joined.tokens[a:b].tolist() for a, b in joined.spans] == [[1, 2], [3], [4, 5, 6]]
-    batch, = batches(joined, 8, 10, bag=False)
+    batch, = make_batches(joined, 8, 10, bag=False)
     assert batch.labels.dtype == torch.float32
     assert torch.equal(batch.labels, torch.from_numpy(joined.labels[batch.rows]))
 
 
-def test_some_reviews_are_joined_with_others():
-    """As with n_train and a teacher: the tokens of reviews that are left out are still there."""
+def test_some_texts_are_joined_with_others():
+    """As with n_train and a teacher: the tokens of texts that are left out are still there."""
     first = split_of([[1, 2], [3], [7, 8, 9]], np.array([0, 1, 0])).take([1])
     second = split_of([[4, 5, 6], [4]], np.array([1, 1]))
     joined = first.join(second)

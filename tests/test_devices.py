@@ -1,4 +1,5 @@
-"""nanoloss/devices.py on this machine, and on others that are pretended. About 1 s."""
+"""nanoloss/devices.py on this machine, and on simulated ones. About 1 s."""
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 
 from nanoloss import devices
 from nanoloss.devices import (
@@ -13,7 +15,7 @@ from nanoloss.devices import (
 
 
 def machine(monkeypatch, cuda=False, mps=False, bfloat16=False):
-    """Pretend that this machine has a GPU or not, and bfloat16 in it or in its CPU."""
+    """Simulate a machine with a GPU or without, and with bfloat16 in its GPU or CPU or without."""
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: bfloat16)
@@ -56,7 +58,7 @@ def test_which_cpus_multiply_bfloat16(monkeypatch, capabilities, fast):
     assert devices.bfloat16_is_fast() is fast
 
 
-def test_a_precision_that_is_asked_for():
+def test_a_given_precision():
     for dtype in 'bfloat16', 'float16', 'float32', 'float64':
         for device in 'cpu', 'cuda', 'mps':
             if (device, dtype) == ('mps', 'float64'):
@@ -70,11 +72,31 @@ def test_a_precision_that_is_asked_for():
 @pytest.mark.parametrize('dtype, product', [
     ('bfloat16', torch.bfloat16), ('float16', torch.float16), ('float32', torch.float32),
     ('float64', torch.float32)])
-def test_products_are_of_16_bits_where_that_is_the_precision(dtype, product):
+def test_products_have_16_bits_only_if_the_precision_has(dtype, product):
     x = torch.randn(4, 4)
     with autocast('cpu', dtype):
         assert (x @ x).dtype == product
     assert (x @ x).dtype == torch.float32
+
+
+def test_a_model_without_memory():
+    """Its weights would take 4 TB. In a process of its own, because it must not import
+    torch.compile, which takes as long as importing torch."""
+    program = """
+import sys, torch
+from model import Classifier, Transformer, make_head
+from nanoloss.devices import shapes_only
+with shapes_only():
+    model = Classifier(Transformer(10 ** 9, 20, n_embd=1000), make_head('bce', 1000, 2), 7, 9)
+print({(weight.device.type, weight.dtype) for weight in model.parameters()})
+print(tuple(model.trunk.token_embedding.weight.shape), tuple(model.ngrams.sums.weight.shape))
+print('torch._dynamo' in sys.modules)
+print(torch.nn.Linear(2, 3).weight.device, torch.nn.Embedding(2, 3).weight.abs().min().item() > 0)
+"""
+    process = subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True,
+                             capture_output=True, text=True)
+    assert process.stdout.splitlines() == [
+        "{('meta', torch.float32)}", '(1000000000, 1000) (10, 1)', 'False', 'cpu True']
 
 
 def test_float64_weights_stay_float64():
@@ -83,7 +105,7 @@ def test_float64_weights_stay_float64():
         assert (x @ x).dtype == torch.float64
 
 
-def test_what_a_cpu_calls_itself(monkeypatch):
+def test_the_name_of_a_cpu(monkeypatch):
     monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'cpu_name': 'Abacus 3'})
     assert hardware_name('cpu') == 'Abacus 3'
     monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {})
@@ -91,8 +113,8 @@ def test_what_a_cpu_calls_itself(monkeypatch):
 
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='not Linux')
-def test_peak_memory_is_what_the_kernel_says():
-    """Also of memory that has been given back since."""
+def test_peak_memory_is_that_of_the_kernel():
+    """Memory that has been freed since counts, too."""
     block = bytearray(100 * 2 ** 20)
     block[::4096] = bytes(len(block[::4096]))  # so that every page is real
     del block

@@ -8,13 +8,16 @@ import warnings
 import matplotlib
 import numpy as np
 import pytest
-from helpers import make_run, script
+from helpers import config_of, make_run
+from test_errors import make_page, make_predictions
 from test_figures import make_group
-from test_page import make_answers
 
-from nanoloss import figures, page, thresholds
-from nanoloss.configure import fail
+import evaluate
+import nanoloss.thresholds
+from nanoloss import figures
 from nanoloss.escape import figure_name, markdown, markdown_name, one_line, shortened
+from nanoloss.settings import fail
+from tools import thresholds
 
 NAMES = [
     'a|b', '</script>', '<img src=x onerror=alert(1)>', '*bold*', '**b**', '_', '_x_', '__x__',
@@ -66,23 +69,33 @@ def test_a_message_is_one_line_without_controls(capsys):
     assert error.count('\n') == 1
 
 
-def evaluate(*argv):
-    """Run evaluate.py in this process, without figures and with few resamples, which take most of
-    the time."""
-    module = script('evaluate')
-    module.draw_figures = lambda groups, title: {}
-    module.configure(vars(module), positional=module.folders, argv=list(map(str, argv)))
+@pytest.fixture(scope='module', autouse=True)
+def few_resamples():
+    """Resamples and figures take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(thresholds, 'RESAMPLES', 10)
-        module.main()
+        patch.setattr(nanoloss.thresholds, 'RESAMPLES', 10)
+        patch.setattr(thresholds, 'thresholds_png', lambda *args: b'')
+        patch.setattr(evaluate, 'draw_figures', lambda groups, title: {})
+        yield
+
+
+def choose_thresholds(folder, *argv):
+    """Run tools.thresholds in this process."""
+    thresholds.main(config_of(thresholds, *argv), [folder])
+
+
+def table_of(*folders):
+    """Run evaluate.py in this process -> the content of table.md."""
+    evaluate.main(config_of(evaluate), folders)
+    return (folders[0].parent / 'table.md').read_text()
 
 
 def evaluated(folder, classes):
     """evaluate.py's table.md, with thresholds, of a group of two runs of these classes."""
     for seed, correct in enumerate([(350, 180), (360, 170)]):
         make_run(folder / f'seed{seed}', correct, classes=classes)
-    evaluate(folder, '--at_precision=0.9')
-    return (folder.parent / 'table.md').read_text()
+    choose_thresholds(folder, '--at_precision=0.9')
+    return table_of(folder)
 
 
 @pytest.fixture(scope='module')
@@ -110,8 +123,11 @@ def test_the_name_of_a_group(tmp_path, capsys, name):
     for group, correct in ((name, 350), ('other', 360)):
         for seed in 0, 1:
             make_run(tmp_path / group / f'seed{seed}', (correct + seed, 180))
-    evaluate(tmp_path / name, tmp_path / 'other', '--thresholds=f1')
-    table = (tmp_path / 'table.md').read_text()
+    choose_thresholds(tmp_path / name, '--by=f1')
+    table = table_of(tmp_path / name, tmp_path / 'other')
+    printed = capsys.readouterr().out
+    assert one_line(printed.replace('\n', '')).isprintable()
+    assert f'{markdown(name)} and other on toy\n' in printed
     assert f'# {markdown(name)} and other on toy' in table
     assert f'## other against {markdown(name)}' in table
     assert f'## Thresholds of {markdown(name)}, ' in table
@@ -139,15 +155,15 @@ def test_figures(name):
 
 @pytest.fixture(scope='module')
 def ordinary_page():
-    answers = make_answers(classes=['class 0', 'CLASS', 'class 2'])
-    return page.make_page(answers, None)['page.html'].decode()
+    predictions = make_predictions(classes=['class 0', 'CLASS', 'class 2'])
+    return make_page(predictions)['errors.html'].decode()
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_the_page(name, ordinary_page):
-    answers = make_answers(classes=['class 0', name, 'class 2'])
-    answers.label = answers.dataset = name
-    content = page.make_page(answers, None)['page.html'].decode()
+    predictions = make_predictions(classes=['class 0', name, 'class 2'])
+    predictions.label = predictions.dataset = name
+    content = make_page(predictions)['errors.html'].decode()
     elements = [re.findall('</?[a-zA-Z0-9!]+', text) for text in (content, ordinary_page)]
     assert elements[0] == elements[1]  # none comes from a name
     assert not re.search('[\0\x1b]', content)
@@ -157,7 +173,8 @@ def test_metrics():
     prometheus_client = pytest.importorskip('prometheus_client')
     pytest.importorskip('fastapi')
     from prometheus_client.parser import text_string_to_metric_families
-    metrics = script('serve').Metrics()
+    from tools.serve import Metrics
+    metrics = Metrics()
     names = [name for name in NAMES if name.isprintable() or '\n' in name]
     try:
         metrics.count_labels([*names, 'say "x"'])
@@ -176,16 +193,18 @@ def test_metrics():
 def test_the_model_card(home, tmp_path, monkeypatch):
     """Classes, the data set, its source and the run, all of such names."""
     pytest.importorskip('onnxruntime')
-    module = script('export')
-    classifier = module.Classifier(home / 'out/bce')
+    from tools import export as module
+    classifier = module.TextClassifier(home / 'out/bce')
     classifier.classes = ['a|b', '</script>\n# x', 'y' * 5000]
     classifier.id = '*bold*-last-1'
-    classifier.config = {**classifier.config, 'dataset': 'd|e', 'commit': '`c`'}
+    names = {'dataset': 'd|e', 'commit': '`c`'}
+    classifier.model.config = {**classifier.model.config, **names}
     monkeypatch.setattr(module, 'compare', lambda *args: (0, 0.0))
     (tmp_path / 'file').write_text('')
 
     class Exported:
         labels = classifier.labels
+        multi_label = False
 
         def probs(self, texts):
             return np.eye(2)[[0] * len(texts)]
@@ -202,7 +221,7 @@ def test_the_model_card(home, tmp_path, monkeypatch):
 
 def test_ordinary_cards_are_as_before(home, exported):
     card = (exported['out/bce'] / 'README.md').read_text()
-    assert 'A classifier of texts into neg, pos. Made by nanoloss from 2 runs' in card
+    assert 'A classifier of texts into neg, pos. Made by nanoloss from the mean of 2 runs' in card
     assert '| data | sample, from sample, fingerprint' in card
 
 

@@ -1,5 +1,5 @@
-"""evaluate.py on run folders good and bad, as train.py leaves them; its measures against brute
-force. The statistics and figures are tested on their own."""
+"""evaluate.py on run folders good and bad, as train.py leaves them. The statistics and figures are
+tested on their own."""
 import importlib.util
 import itertools
 import json
@@ -12,14 +12,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 import evaluate
-from helpers import make_run
-from model import make_head
-from nanoloss.configure import configure
+from helpers import config_of, make_run
+from nanoloss import verdict
+from nanoloss.report import grid
 from nanoloss.stats import holm, interval, seeds_needed
 from test_stats import brute_force
+from tools import pack as pack_module
 
 ROOT = Path(__file__).parents[1]
 BCE = [(340, 170), (344, 172), (350, 176), (352, 168), (346, 174)]  # correct on (test, val)
@@ -27,17 +27,15 @@ CE = [(330, 160), (332, 166), (328, 163), (338, 167), (336, 161)]
 
 
 def run(*argv, figures=False):
-    """Run evaluate.py in this process."""
-    before = dict(vars(evaluate))
-    evaluate.folders[:] = []
-    try:
+    """Run evaluate.py in this process -> the content of table.md."""
+    folders = []
+    config = config_of(evaluate, *argv, positional=folders)
+    with pytest.MonkeyPatch.context() as patch:
         if not figures:  # they take most of the time
-            evaluate.draw_figures = lambda groups, title: {}
-        arguments = [str(argument) for argument in argv]
-        configure(vars(evaluate), positional=evaluate.folders, argv=arguments)
-        evaluate.main()
-    finally:
-        vars(evaluate).update(before)
+            patch.setattr(evaluate, 'draw_figures', lambda groups, title: {})
+        evaluate.main(config, folders)
+    folder = Path(config.out_dir or Path(folders[0]).resolve().parent)
+    return (folder / 'table.md').read_text()
 
 
 @pytest.fixture
@@ -70,9 +68,8 @@ def table_rows(text):
 
 # Reports
 
-def test_table_and_summary(out, capsys):
-    run(out / 'bce', out / 'ce')
-    text = capsys.readouterr().out
+def test_table_and_summary(out):
+    text = run(out / 'bce', out / 'ce')
     assert text == (out / 'table.md').read_text()
     rows = table_rows(text)
     half = 2.7764451 * np.std([85, 86, 87.5, 88, 86.5], ddof=1) / 5 ** 0.5
@@ -81,14 +78,14 @@ def test_table_and_summary(out, capsys):
     assert rows[3][:7] == ['CE', '5', '82.00', '83.20', '83.00', '84.50', '2.50']
     assert rows[6][:7] == ['BCE', '5', '84.00', '86.00', '86.00', '88.00', '4.00']
     assert text.index('on test') < text.index('on val')
-    assert '400 reviews: the headline' in text
+    assert '400 texts: the headline' in text
     assert 'the paper' not in text
     assert 'Beware' not in text
     assert '**On test, BCE is more accurate than CE.**' in text
     assert 'Mean: BCE is 3.40 points above CE.' in text
     assert 'if the choice of head had no effect' in text
     assert '2 of the 252 possible splits of these runs into 5 and 5: p = 0.0079.' in text
-    assert '0.26 points are 1.0 reviews' in text
+    assert '0.26 points are 1.0 texts' in text
 
     summary = json.loads((out / 'summary.json').read_text())
     group = summary['groups'][0]
@@ -116,9 +113,8 @@ def test_table_and_summary(out, capsys):
     assert not list(out.glob('*.tmp'))
 
 
-def test_summary_holds_these_figures_and_no_others(out, capsys):
+def test_summary_holds_these_figures_and_no_others(out):
     run(out / 'bce', out / 'ce')
-    capsys.readouterr()
     summary = json.loads((out / 'summary.json').read_text())
     assert list(summary) == ['units', 'effect', 'notes', 'groups', 'pairs', 'against_baselines']
     group = summary['groups'][0]
@@ -128,12 +124,12 @@ def test_summary_holds_these_figures_and_no_others(out, capsys):
         'folder', 'seed', 'head', 'data', 'dataset', 'epochs', 'seconds', 'best_epoch', 'last',
         'best', 'measures']
     assert list(group['test']) == [
-        'n', 'correct', 'estimate', 'seeds', 'both', 'reviews', 'min', 'mean', 'median', 'max',
+        'n', 'correct', 'estimate', 'seeds', 'both', 'texts', 'min', 'mean', 'median', 'max',
         'max-min']
     pair = summary['pairs'][0]
     assert list(pair) == ['a', 'b', 'test', 'val']
     assert list(pair['test']) == [
-        'verdict', 'estimate', 'seeds', 'both', 'reviews', 'p', 'means', 'spread', 'sd',
+        'verdict', 'estimate', 'seeds', 'both', 'texts', 'p', 'means', 'spread', 'sd',
         'seeds_needed', 'text']
 
 
@@ -145,9 +141,8 @@ def scaled_logits(run):
     return np.where(preds['test_labels'] == 1, z, -z)
 
 
-def test_sure_answers_are_counted_over_all_runs(out, capsys):
-    run(out / 'bce')
-    row, = table_rows(capsys.readouterr().out.split('## If only sure')[1])[2:]
+def test_sure_answers_are_counted_over_all_runs(out):
+    row, = table_rows(run(out / 'bce').split('## If only confident')[1])[2:]
     group, = json.loads((out / 'summary.json').read_text())['groups']
     z = np.concatenate([scaled_logits(one) for one in group['runs']])
     confidence = 1 / (1 + np.exp(-abs(z)))
@@ -181,9 +176,8 @@ def paper_rows(text):
     return [row for row in table_rows(text) if row[0].endswith('the paper')]
 
 
-def test_paper_stands_beside_ten_epochs_of_imdb_only(imdb, capsys):
-    run(imdb / 'bce', imdb / 'ce')
-    text = capsys.readouterr().out
+def test_paper_stands_beside_ten_epochs_of_imdb_only(imdb):
+    text = run(imdb / 'bce', imdb / 'ce')
     assert [row[:7] for row in paper_rows(text)] == [
         ['BCE, the paper', '5', '85.48', '86.10', '86.32', '86.52', '1.04'],
         ['CE, the paper', '5', '84.24', '85.84', '86.36', '86.60', '2.36']]
@@ -194,34 +188,29 @@ def test_paper_stands_beside_ten_epochs_of_imdb_only(imdb, capsys):
 
     # it is the head that counts, not the folder's name
     (imdb / 'ce').rename(imdb / 'mine')
-    run(imdb / 'mine', imdb / 'bce')
-    assert [row[0] for row in paper_rows(capsys.readouterr().out)] == [
+    assert [row[0] for row in paper_rows(run(imdb / 'mine', imdb / 'bce'))] == [
         'mine, the paper', 'BCE, the paper']
 
-    run(imdb / 'mine', imdb / 'bce', '--published=')
-    assert 'the paper' not in capsys.readouterr().out
+    assert 'the paper' not in run(imdb / 'mine', imdb / 'bce', '--published=')
 
     for log in imdb.glob('*/*/log.jsonl'):
         log.write_text(log.read_text().replace('"epoch": 10', '"epoch": 3'))
-    run(imdb / 'mine', imdb / 'bce')
-    assert 'the paper' not in capsys.readouterr().out
+    assert 'the paper' not in run(imdb / 'mine', imdb / 'bce')
     summary = json.loads((imdb / 'summary.json').read_text())
     assert summary['groups'][0]['paper'] is None
 
 
-def test_published_figures_of_ones_own(imdb, tmp_path, capsys):
+def test_published_figures_of_ones_own(imdb, tmp_path):
     content = json.loads((ROOT / 'results' / 'paper' / 'published.json').read_text())
     path = tmp_path / 'other.json'
 
     path.write_text(json.dumps(content | {'dataset': 'imdb_dev'}))
-    run(imdb / 'bce', f'--published={path}')
-    assert 'the paper' not in capsys.readouterr().out
+    assert 'the paper' not in run(imdb / 'bce', f'--published={path}')
 
     figures = {'min': 70, 'mean': 75, 'median': 76, 'max': 80, 'max-min': 10}
     changes = {'split': 'test', 'runs': 3, 'heads': {'bce': figures}}
     path.write_text(json.dumps(content | changes))
-    run(imdb / 'bce', imdb / 'ce', f'--published={path}')
-    text = capsys.readouterr().out
+    text = run(imdb / 'bce', imdb / 'ce', f'--published={path}')
     assert [row[:7] for row in paper_rows(text)] == [
         ['BCE, the paper', '3', '70.00', '75.00', '76.00', '80.00', '10.00']]
     assert text.index('on test') < text.index('the paper') < text.index('on val')
@@ -255,17 +244,16 @@ def test_published_figures_that_cannot_be_read(content, words, imdb, tmp_path, c
     assert not (imdb / 'table.md').exists()
 
 
-def test_best_val_epoch_is_told_apart(tmp_path, capsys):
+def test_best_val_epoch_is_told_apart(tmp_path):
     for seed in range(2):
         folder = tmp_path / 'bce' / f'seed{seed}'
         make_run(folder, (340, 170), best=0.9)
         result = json.loads((folder / 'result.json').read_text())
         edit(folder / 'result.json', best=result['best'] | {'epoch': 2.5})
-    run(tmp_path / 'bce')
-    text = capsys.readouterr().out
+    text = run(tmp_path / 'bce')
     row = [row for row in table_rows(text) if row[0] == 'BCE'][1]
     assert (row[3], row[-1]) == ('85.00', '90.00')
-    assert 'on val too high' in text
+    assert 'on val it is too high' in text
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert [one['best_epoch'] for one in summary['groups'][0]['runs']] == [2.5, 2.5]
 
@@ -279,8 +267,7 @@ def test_any_number_of_groups(tmp_path, capsys):
         for seed, correct in enumerate(column):
             make_run(tmp_path / name / f'seed{seed}', (correct, 170 + seed))
     three = [tmp_path / name for name in 'abd']
-    run(*(tmp_path / name for name in counts), figures=True)
-    text = capsys.readouterr().out
+    text = run(*(tmp_path / name for name in counts), figures=True)
     rows = table_rows(text.split('## Against CE')[1])
 
     p = {}
@@ -316,8 +303,7 @@ def test_any_number_of_groups(tmp_path, capsys):
         difference = nll[name].mean() - nll['ce'].mean()
         assert row[7:9] == [f'{difference:+.3f}', f'{p_of_nll:.2g}']
 
-    run(*three, '--ref=b')
-    text = capsys.readouterr().out
+    text = run(*three, '--ref=b')
     assert '## Against b' in text
     assert 'In accuracy on test, a and d differ from b' in text
     assert 'Beware' not in text
@@ -326,21 +312,19 @@ def test_any_number_of_groups(tmp_path, capsys):
     assert "there is no group 'ce'; there are a, b, d" in capsys.readouterr().err
 
 
-def test_ref_takes_a_label_as_it_is_printed(out, capsys):
+def test_ref_takes_a_label_as_it_is_printed(out):
     make_run(out / 'd/seed0', (340, 170))
     make_run(out / 'd/seed1', (340, 170))
     for ref in ('BCE', 'bce'):
-        run(out / 'd', out / 'ce', out / 'bce', f'--ref={ref}')
-        assert '## Against BCE' in capsys.readouterr().out
+        assert '## Against BCE' in run(out / 'd', out / 'ce', out / 'bce', f'--ref={ref}')
 
 
-def test_seeds_are_paired_where_both_groups_have_them(out, capsys):
+def test_seeds_are_paired_where_both_groups_have_them(out):
     """Of runs whose seeds move up and down together, the difference is known far better."""
     for seed in range(5):
         make_run(out / f'x/seed{seed}', (BCE[seed][0] - 5 - seed % 2, 170))
-    run(out / 'bce', out / 'x')
-    text = capsys.readouterr().out
-    assert 'for other seeds and other reviews, seed by seed: ' in text
+    text = run(out / 'bce', out / 'x')
+    assert 'for other seeds and other texts, seed by seed: ' in text
     low, high = json.loads((out / 'summary.json').read_text())['pairs'][0]['test']['seeds']
     # differences of 5, 6, 5, 6, 5 of 400: mean 1.35 points; t(0.975, 4) from the printed tables
     half = 2.7764451 * np.std([5, 6, 5, 6, 5], ddof=1) / 4 / 5 ** 0.5
@@ -348,51 +332,47 @@ def test_seeds_are_paired_where_both_groups_have_them(out, capsys):
 
     (out / 'x/seed4').rename(out / 'x/seed7')
     edit(out / 'x/seed7/config.json', seed=7)
-    run(out / 'bce', out / 'x')
-    assert 'seed by seed' not in capsys.readouterr().out
+    assert 'seed by seed' not in run(out / 'bce', out / 'x')
     low, high = json.loads((out / 'summary.json').read_text())['pairs'][0]['test']['seeds']
     assert high - low > 5 * half
 
 
-def test_a_comparison_names_what_differs(tmp_path, capsys):
+def test_a_comparison_names_what_differs(tmp_path):
     for name, config in (('a', {}), ('b', {'truncate': 'tail', 'gamma': 2.0}), ('c', {})):
         for seed in range(4):
             make_run(tmp_path / name / f'seed{seed}', (340 + seed, 170),
                      **({'truncate': 'head'} | config))
-    run(tmp_path / 'a', tmp_path / 'b')
-    text = capsys.readouterr().out
+    text = run(tmp_path / 'a', tmp_path / 'b')
     assert 'if the choice of truncate had no effect' in text
     assert 'of one group scatter' in text
     assert 'head had no effect' not in text
-    run(tmp_path / 'a', tmp_path / 'c')
-    assert 'if the choice of group had no effect' in capsys.readouterr().out
+    assert 'if the choice of group had no effect' in run(tmp_path / 'a', tmp_path / 'c')
 
 
 @pytest.mark.parametrize('n, m, lowest', [(3, 3, '0.1'), (2, 4, '0.067'), (4, 4, None),
                                           (2, 5, None)])
-def test_too_few_runs_for_a_permutation_test_are_named(n, m, lowest, tmp_path, capsys):
+def test_too_few_runs_for_a_permutation_test_are_named(n, m, lowest, tmp_path):
     for name, n_runs, correct in (('a', n, 350), ('b', m, 300)):
         for seed in range(n_runs):
             make_run(tmp_path / name / f'seed{seed}', (correct + seed, 170))
-    run(tmp_path / 'a', tmp_path / 'b')
-    text = capsys.readouterr().out
+    text = run(tmp_path / 'a', tmp_path / 'b')
     note = (f'With {m} and {n} runs no permutation test has p below {lowest}, so it can find '
             'nothing; with 4 and 4 it could')
     assert (note in text) == (lowest is not None)
     assert 'can find nothing' in text or lowest is None
 
 
-@pytest.mark.parametrize('of_a, of_b, verdict', [
+@pytest.mark.parametrize('of_a, of_b, expected', [
     (0.04, 0.05, 'In accuracy on test, a and b differ from CE'),
     (0.04, 0.06, 'In accuracy on test, a differs from CE'),
     (0.06, 1, 'No difference in accuracy on test from CE is shown'),
 ])
-def test_a_difference_of_many_is_shown_by_its_corrected_p(of_a, of_b, verdict):
+def test_a_difference_of_many_is_shown_by_its_corrected_p(of_a, of_b, expected):
     pairs = []
     for label, p in (('a', of_a), ('b', of_b)):
         pairs.append(SimpleNamespace(a=SimpleNamespace(label=label), b=SimpleNamespace(label='CE'),
                                      holm={'accuracy': p}))
-    assert evaluate.verdict_on_all(pairs) == verdict
+    assert verdict.verdict_on_all(pairs) == expected
 
 
 def add_groups(folder, n_groups):
@@ -403,29 +383,26 @@ def add_groups(folder, n_groups):
     np.savez_compressed(folder / 'preds.npz', **preds)
 
 
-def test_groups_that_one_run_knows_are_those_of_all(out, capsys):
+def test_groups_that_one_run_knows_are_those_of_all(out):
     """For all of them answer the same reviews; of runs that do not say it, too."""
-    run(out / 'bce', out / 'ce')
-    assert 'all of which are taken as independent' in capsys.readouterr().out
+    assert '(all texts are taken as independent)' in run(out / 'bce', out / 'ce')
     before = json.loads((out / 'summary.json').read_text())
     for seed in range(5):
         add_groups(out / f'ce/seed{seed}', 8)
-    run(out / 'bce', out / 'ce')
-    text = capsys.readouterr().out
-    assert 'those of a group, such as a movie, are taken together' in text
-    assert 'The groups of test carry the information of 8.0 of equal size: with fewer' in text
+    text = run(out / 'bce', out / 'ce')
+    assert 'texts of one document group, such as a movie, are taken together' in text
+    assert 'groups of test carry the information of 8.0 of equal size: with fewer' in text
     after = json.loads((out / 'summary.json').read_text())
     for old, new in zip(before['groups'], after['groups']):
         assert new['test']['seeds'] == old['test']['seeds']
         # the right ones come first, so that groups are all right or all wrong
-        assert new['test']['reviews'] > 3 * old['test']['reviews']
+        assert new['test']['texts'] > 3 * old['test']['texts']
 
     for seed in range(5):
         add_groups(out / f'ce/seed{seed}', 1)
-    run(out / 'bce', out / 'ce')
-    text = capsys.readouterr().out
-    assert 'All reviews of test are of one group' in text
-    assert 'all of which are taken as independent' in text
+    text = run(out / 'bce', out / 'ce')
+    assert 'All texts of test are of one document group' in text
+    assert '(all texts are taken as independent)' in text
     assert json.loads((out / 'summary.json').read_text())['groups'] == before['groups']
 
 
@@ -442,9 +419,9 @@ def of_reviews(summary):
     return float(re.search(r'uncertain by \+-([0-9.]+)', summary['pairs'][0]['test']['text'])[1])
 
 
-def test_intervals_of_pairs_and_of_baselines_widen_with_groups(out, capsys):
+def test_intervals_of_pairs_and_of_baselines_widen_with_groups(out):
     """All right answers come first, so that a group's are all right or all wrong."""
-    make_run(out / 'nb/seed0', (300, 140), baseline_code='abc')
+    make_run(out / 'nb/seed0', (300, 140), sklearn='1.0')
     for seed, correct in enumerate(CE):
         make_run(out / f'x/seed{seed}', (correct[0] - 20, correct[1] - 20))
     run(out / 'bce', out / 'ce', out / 'x', out / 'nb')
@@ -453,7 +430,6 @@ def test_intervals_of_pairs_and_of_baselines_widen_with_groups(out, capsys):
     for seed in range(5):
         add_groups(out / f'ce/seed{seed}', 40)
     run(out / 'bce', out / 'ce', out / 'x', out / 'nb')
-    capsys.readouterr()
     after = json.loads((out / 'summary.json').read_text())
     assert (widths(after) > 1.5 * widths(before)).all()
     # ten reviews of a group are as one: the standard error is sqrt(10) times as large
@@ -467,12 +443,11 @@ def test_intervals_of_pairs_and_of_baselines_widen_with_groups(out, capsys):
     ([342] * 5, [340] * 5, False),  # the runs differ, by two reviews that chance may have chosen
     ([340, 341], [300, 301], True)])  # two runs and two are too few for a permutation test
 def test_a_difference_is_shown_by_the_interval_where_the_permutation_test_disagrees(
-        tmp_path, capsys, counts, ce_counts, is_shown):
+        tmp_path, counts, ce_counts, is_shown):
     for name, correct in (('bce', counts), ('ce', ce_counts)):
         for seed, n in enumerate(correct):
             make_run(tmp_path / f'{name}/seed{seed}', (n, 170), head=name)
-    run(tmp_path / 'bce', tmp_path / 'ce')
-    text = capsys.readouterr().out
+    text = run(tmp_path / 'bce', tmp_path / 'ce')
     comparison = json.loads((tmp_path / 'summary.json').read_text())['pairs'][0]['test']
     assert (comparison['means']['p'] > 0.05) == is_shown
     assert (comparison['both'][0] > 0) == (comparison['p'] <= 0.05) == is_shown
@@ -481,7 +456,7 @@ def test_a_difference_is_shown_by_the_interval_where_the_permutation_test_disagr
     assert f'**{shown if is_shown else not_shown}.**' in text
 
 
-def test_steps_gap_and_what_older_runs_lack(out, capsys):
+def test_steps_gap_and_what_older_runs_lack(out):
     for seed in range(5):  # val rises from .74 to .84 and stays, at steps 10, 20, 30
         path = out / 'bce' / f'seed{seed}' / 'result.json'
         result = json.loads(path.read_text())
@@ -491,8 +466,7 @@ def test_steps_gap_and_what_older_runs_lack(out, capsys):
         rows = [json.loads(line) for line in log.read_text().splitlines()]
         lines = [json.dumps({**row, 'logit_grad': 0.5 / row['epoch']}) for row in rows]
         log.write_text('\n'.join(lines) + '\n')
-    run(out / 'bce', out / 'ce', '--target=87')
-    text = capsys.readouterr().out
+    text = run(out / 'bce', out / 'ce', '--target=87')
     head, _, bce, ce = table_rows(text.split('## The decisions')[1])[:4]
     bce = dict(zip(head, bce))
     ce = dict(zip(head, ce))
@@ -507,158 +481,21 @@ def test_steps_gap_and_what_older_runs_lack(out, capsys):
 
 def test_grid_pads_its_columns():
     columns = [('', str), ('square', lambda row: str(row ** 2))]
-    assert evaluate.grid(columns, [2, 1000]) == (
+    assert grid(columns, [2, 1000]) == (
         '|      | square  |\n'
         '| ---- | ------- |\n'
         '| 2    | 4       |\n'
         '| 1000 | 1000000 |')
 
 
-# Measures
-
-def logits_of(n, n_class, sharpness, rng):
-    """Logits whose softmax is calibrated once they are divided by sharpness, and labels drawn from
-    it."""
-    logits = rng.normal(size=(n, n_class)) * 1.5
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    labels = (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=n_class - 1)
-    return torch.tensor(logits * sharpness), labels
-
-
-def probabilities_by_brute_force(p, labels):
-    """NLL, Brier score and ECE, review by review and bin by bin."""
-    n = len(p)
-    nll = 0
-    brier = 0
-    for row, label in zip(p, labels):
-        nll -= np.log(row[label]) / n
-        for c, x in enumerate(row):
-            brier += (x - (c == label)) ** 2 / n
-    ece = 0
-    for k in range(15):
-        inside = [i for i, row in enumerate(p) if k / 15 <= row.max() < (k + 1) / 15 + (k == 14)]
-        if inside:
-            accuracy = np.mean([p[i].argmax() == labels[i] for i in inside])
-            confidence = np.mean([p[i].max() for i in inside])
-            ece += abs(accuracy - confidence) * len(inside) / n
-    return nll, brier, 100 * ece
-
-
-@pytest.mark.parametrize('n_class', [2, 3])
-def test_measures_against_brute_force(n_class):
-    rng = np.random.default_rng(0)
-    logits = {}
-    labels = {}
-    for split, n in (('val', 20_000), ('test', 3000)):
-        logits[split], labels[split] = logits_of(n, n_class, 2.5, rng)
-    classes = 'abc'[:n_class]
-    head = make_head('ce', 1, n_class)
-    values, bins, scaled_probs = evaluate.measure(head, logits, labels, classes)
-    assert values['temperature'] == pytest.approx(2.5, rel=0.05)
-    y = labels['test']
-    for suffix, divisor in (('', 1), (', scaled', values['temperature'])):
-        exp = np.exp(logits['test'].numpy() / divisor)
-        p = exp / exp.sum(1, keepdims=True)
-        nll, brier, ece = probabilities_by_brute_force(p, y)
-        if suffix:
-            assert scaled_probs == pytest.approx(p)
-        assert values['NLL' + suffix] == pytest.approx(nll)
-        assert values['Brier' + suffix] == pytest.approx(brier)
-        assert values['ECE' + suffix] == pytest.approx(ece)
-    assert values['ECE, scaled'] < 3 < values['ECE']
-    assert values['NLL, scaled'] < values['NLL']
-    assert bins.shape == (2, 15, 3)
-    assert bins[:, :, 0].sum(1).tolist() == [3000, 3000]
-
-    decided = p.argmax(1)
-    f1 = []
-    for c, name in enumerate(classes):
-        hits = ((decided == c) & (y == c)).sum()
-        assert values[f'recall of {name}'] == pytest.approx(100 * hits / (y == c).sum())
-        f1.append(200 * hits / ((decided == c).sum() + (y == c).sum()))
-    assert values['macro F1'] == pytest.approx(np.mean(f1))
-    if n_class == 2:  # the share of pairs in the right order
-        low = p[y == 0, 1]
-        high = p[y == 1, 1]
-        order = (high[:, None] > low).mean() + (high[:, None] == low).mean() / 2
-        assert values['AUROC'] == pytest.approx(100 * order)
-
-
-def test_measures_of_several_labels_and_of_square_logits():
-    rng = np.random.default_rng(1)
-    logits = {}
-    labels = {}
-    for split in ('val', 'test'):
-        logits[split] = torch.tensor(rng.normal(size=(500, 3)) * 2)
-    for split in ('val', 'test'):
-        p = 1 / (1 + np.exp(-logits[split].numpy()))
-        labels[split] = (rng.random((500, 3)) < p).astype(int)
-    values, *_ = evaluate.measure(make_head('bce', 1, 3, True), logits, labels, 'abc')
-    y = labels['test']
-    decided = logits['test'].numpy() > 0
-    hits = decided & (y == 1)
-    f1 = 200 * hits.sum(0) / (decided.sum(0) + y.sum(0))
-    assert values['macro F1'] == pytest.approx(f1.mean())
-    micro = 200 * hits.sum() / (decided.sum() + y.sum())
-    assert values['micro F1'] == pytest.approx(micro)
-    of_label = np.where(y == 1, 1, -1) * logits['test'].numpy()
-    assert values['NLL'] == pytest.approx(np.log1p(np.exp(-of_label)).mean())
-    assert 'AUROC' not in values
-
-    logits = {split: both[:, :2] for split, both in logits.items()}
-    labels = {split: both[:, 0] for split, both in labels.items()}
-    values, *_ = evaluate.measure(make_head('square', 1, 2), logits, labels, 'ab')
-    assert values['NLL'] is values['ECE'] is values['Brier'] is None
-    assert values['NLL, scaled'] > 0
-
-
-def test_measures_of_many_classes_and_of_one_that_does_not_occur():
-    rng = np.random.default_rng(2)
-    probs = rng.dirichlet(np.ones(6), 300)
-    labels = rng.integers(0, 6, 300)
-    values = evaluate.measure_decisions(probs, labels, 'abcdef')
-    decided = probs.argmax(1)
-    recalls = [np.mean(decided[labels == c] == c) for c in range(6)]
-    assert values['lowest recall'] == pytest.approx(100 * min(recalls))
-    assert list(values) == ['macro F1', 'lowest recall']
-
-
-@pytest.mark.parametrize('n_given', [0, 2])
-def test_recalls_have_their_names_where_a_class_in_the_middle_is_absent(n_given):
-    """No text has it, and no answer or two are it."""
-    labels = np.array([0] * 4 + [2] * 5)
-    given = np.array([0, 0, 0, 2, 2, 2, 2, 0, 0])
-    given[:n_given] = 1
-    values = evaluate.measure_decisions(np.eye(3)[given], labels, ['a', 'b', 'c'])
-    recalls = {name: value for name, value in values.items() if name.startswith('recall')}
-    assert recalls == {'recall of a': 25 * (3 - n_given), 'recall of b': None, 'recall of c': 60}
-    # F1 = 2 right / (with the class + given it), of a and c
-    f1 = 2 * (3 - n_given) / (4 + 5 - n_given), 2 * 3 / (5 + 4)
-    assert values['macro F1'] == pytest.approx(100 * np.mean(f1))
-
-
-def test_a_class_that_no_text_has(tmp_path, capsys):
-    """It has no recall, and does not halve macro F1."""
-    probs = np.array([[0.9, 0.1]] * 9 + [[0.2, 0.8]])
-    values = evaluate.measure_decisions(probs, np.zeros(10, int), 'ab')
-    assert values['AUROC'] is values['recall of b'] is None
-    assert values['recall of a'] == pytest.approx(90)
-    assert values['macro F1'] == pytest.approx(100 * 18 / 19)  # of a: 9 right, 9 given, 10 true
-    several = np.tile([1, 0], (10, 1))
-    values = evaluate.measure_decisions(probs, several, 'ab')
-    assert values['macro F1'] == pytest.approx(100 * 18 / 19)
-    assert values['recall of b'] is None
-    values = evaluate.measure_decisions(np.tile(np.eye(6)[0], (10, 1)), np.zeros(10, int), 'abcdef')
-    assert values['lowest recall'] == values['macro F1'] == 100
-
+def test_a_class_that_no_text_has_is_noted(tmp_path):
     folder = tmp_path / 'a/seed0'
     make_run(folder, (400, 170))
     preds = dict(np.load(folder / 'preds.npz'))
     preds['test_labels'][:] = 0
     preds['test_logits'][:] = -1
     np.savez(folder / 'preds.npz', **preds)
-    run(tmp_path / 'a')
-    text = capsys.readouterr().out
+    text = run(tmp_path / 'a')
     assert 'Test has no text of pos: recall is undefined there' in text
     head, _, row = table_rows(text.split('## The decisions')[1])[:3]
     row = dict(zip(head, row))
@@ -666,9 +503,193 @@ def test_a_class_that_no_text_has(tmp_path, capsys):
     assert row['macro F1'] == '100.00'
 
 
+# What is printed
+
+def test_one_table_and_three_sentences(out, capsys):
+    run(out / 'bce', out / 'ce')
+    printed = capsys.readouterr().out
+    rows = table_rows(printed)
+    assert len(rows) == 4
+    assert rows[0][0] == 'accuracy on test, %'
+    low, high = json.loads((out / 'summary.json').read_text())['groups'][0]['test']['both']
+    assert rows[2] == ['BCE', '5', '85.00', '86.60', '86.50', '88.00', '3.00',
+                       f'{low:.2f} to {high:.2f}']
+    pair = json.loads((out / 'summary.json').read_text())['pairs'][0]['test']
+    low, high = pair['both']
+    expected = (
+        'On test, BCE is more accurate than CE. BCE minus CE is +3.40 points, with a 95 % interval '
+        f'of {low:+.2f} to {high:+.2f} for other seeds and other texts (p = {pair["p"]:.2g}). It '
+        f'takes {pair["seeds_needed"][0]:,} runs per group to find a difference of 0.26 points in '
+        '80 % of cases; the choice of these 400 texts alone makes the difference uncertain by '
+        f'+-{pair["texts"]:.2f} points.')
+    blocks = printed.strip().split('\n\n')
+    assert blocks[3] == expected
+    assert len(blocks) == 5
+
+
+def test_of_several_groups_the_largest_difference_is_printed(out, capsys):
+    for seed in range(5):
+        make_run(out / f'x/seed{seed}', (200 + seed, 170))
+    run(out / 'bce', out / 'x', out / 'ce')
+    printed = capsys.readouterr().out.strip().split('\n\n')
+    assert printed[3].startswith('In accuracy on test, BCE and x differ from CE. The largest '
+                                 'difference, x minus CE, is -32.70 points, ')
+    assert "Holm's p = " in printed[3]
+
+
+def test_a_group_beside_baselines_is_compared_with_the_best(out, capsys):
+    for name, correct in (('tfidf', 320), ('nbsvm', 346)):
+        make_run(out / f'{name}/seed0', (correct, 160), sklearn='1.0')
+    run(out / 'bce', out / 'tfidf', out / 'nbsvm')
+    printed = capsys.readouterr().out.strip().split('\n\n')
+    gaps = json.loads((out / 'summary.json').read_text())['against_baselines']
+    assert [gap['baseline'] for gap in gaps] == ['tfidf', 'nbsvm']
+    low, high = gaps[1]['both']
+    assert low < 0 < high
+    assert printed[3].startswith(
+        'On test, no difference in accuracy between BCE and nbsvm is shown (nbsvm is the best of '
+        f'the 2 baselines). BCE minus nbsvm is +0.10 points, with a 95 % interval of {low:+.2f} '
+        f'to {high:+.2f} ')
+
+    run(out / 'bce', out / 'tfidf')
+    assert 'On test, BCE is more accurate than tfidf. ' in capsys.readouterr().out
+
+
+def test_a_group_alone_and_runs_alone(out, capsys):
+    run(out / 'bce')
+    low, high = json.loads((out / 'summary.json').read_text())['groups'][0]['test']['both']
+    assert (f'BCE classifies 86.60 % of the 400 texts of test correctly, with a 95 % interval of '
+            f'{low:.2f} to {high:.2f} ') in capsys.readouterr().out
+    for seed in range(1, 5):
+        shutil.rmtree(out / f'bce/seed{seed}')
+        shutil.rmtree(out / f'ce/seed{seed}')
+    run(out / 'bce')
+    assert 'It is a single run, so there is no interval' in capsys.readouterr().out
+    run(out / 'bce', out / 'ce')
+    assert 'Nothing is compared' in capsys.readouterr().out
+
+
+def test_only_notes_that_matter_are_printed(out, capsys):
+    """Runs that are left out, and runs of one group that are of two configs."""
+    edit(out / 'ce/seed0/config.json', hardware='another')
+    for seed in range(5):
+        edit(out / f'ce/seed{seed}/config.json', truncate='tail')
+        edit(out / f'bce/seed{seed}/config.json', truncate='head')
+    run(out / 'bce', out / 'ce')
+    assert 'Beware' not in capsys.readouterr().out
+    (out / 'ce/seed1/result.json').unlink()
+    edit(out / 'ce/seed2/config.json', learning_rate=7.0)
+    table = run(out / 'bce', out / 'ce')
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('Beware: ')]
+    assert len(notes) == 2
+    assert f'{out}/ce/seed1 is not finished' in notes[0]
+    assert 'The runs differ in learning_rate: 0.001 in BCE' in notes[1]
+    assert 'The runs differ in truncate' in table
+    assert 'The runs differ in hardware' in table
+
+
+# Packed groups
+
+def pack(folder, answers):
+    """A group of runs in the place of which stands the packed group."""
+    pack_module.main(config_of(pack_module, f'--answers={answers}'), [folder, folder])
+    for path in folder.glob('seed*'):
+        shutil.rmtree(path)
+    assert {path.name for path in folder.iterdir()} <= {'runs.jsonl', 'answers.npz'}
+
+
+def summary_of(out, *groups):
+    run(*(out / group for group in groups))
+    return json.loads((out / 'summary.json').read_text())
+
+
+def test_a_packed_group_is_as_its_runs(out):
+    for seed in range(5):
+        add_groups(out / f'bce/seed{seed}', 40)
+    before = summary_of(out, 'bce', 'ce')
+    table = (out / 'table.md').read_text()
+    for group in ('bce', 'ce'):
+        pack(out / group, 'logits')
+    assert summary_of(out, 'bce', 'ce') == before
+    assert (out / 'table.md').read_text() == table
+
+
+def test_bits_are_enough_to_compare_accuracies(out):
+    for seed in range(5):
+        make_run(out / f'x/seed{seed}', (345, 170))
+    before = summary_of(out, 'bce', 'ce', 'x')
+    for group in ('bce', 'ce'):
+        pack(out / group, 'right')
+    after = summary_of(out, 'bce', 'ce', 'x')
+    for old, new in zip(before['groups'], after['groups']):
+        assert new['test'] == old['test'] and new['val'] == old['val']
+        assert new['measures'] == old['measures']
+    assert after['groups'][0]['answered'] is None
+    for old, new in zip(before['pairs'], after['pairs']):
+        assert (new['test'], new['val']) == (old['test'], old['val'])
+        assert new['holm'] == {'accuracy': old['holm']['accuracy']}
+    run(out / 'bce', out / 'ce', figures=True)
+    assert (out / 'accuracy_by_run.png').exists() and not (out / 'coverage.png').exists()
+    run(out / 'bce', out / 'x', figures=True)
+    assert (out / 'coverage.png').exists()
+
+
+def test_counts_alone_give_accuracies_and_their_scatter(out, capsys):
+    before = summary_of(out, 'bce')['groups'][0]['test']
+    pack(out / 'bce', 'none')
+    text = run(out / 'bce', out / 'ce')
+    after = json.loads((out / 'summary.json').read_text())['groups'][0]['test']
+    assert after['both'] is after['texts'] is None
+    assert after['seeds'] == pytest.approx(before['seeds'])
+    for name in ('n', 'correct', 'min', 'mean', 'median', 'max', 'max-min'):
+        assert after[name] == before[name]
+    assert 'Single answers of BCE are not kept' in text
+    assert 'Nothing is compared' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda folder: (folder / 'runs.jsonl').write_text('{"name": "seed0"}\n'),
+    lambda folder: (folder / 'runs.jsonl').write_bytes(b'\xff'),
+    lambda folder: (folder / 'answers.npz').write_bytes(b'PK'),
+    lambda folder: (folder / 'answers.npz').write_bytes(
+        (folder / 'answers.npz').read_bytes()[:-300])])
+def test_a_damaged_packed_group(spoil, out, capsys):
+    pack(out / 'bce', 'right')
+    spoil(out / 'bce')
+    with pytest.raises(SystemExit):
+        run(out / 'bce')
+    assert f'{out / "bce"} is damaged (' in capsys.readouterr().err
+
+
+def test_packed_answers_of_other_runs_are_damage(out, capsys):
+    pack(out / 'bce', 'logits')
+    lines = (out / 'bce/runs.jsonl').read_text().splitlines()
+    (out / 'bce/runs.jsonl').write_text('\n'.join([lines[1], lines[0], *lines[2:]]) + '\n')
+    text = run(out / 'bce')
+    assert f'{out}/bce/seed0 is damaged (ValueError: preds.npz has 344 of 400' in text
+    assert f'{out}/bce/seed1 is damaged' in text
+
+
+def test_language_models_are_left_out(out):
+    """A language model's config says whether its embeddings are tied."""
+    edit(out / 'bce/seed1/config.json', tied=False)
+    assert f'{out}/bce/seed1 is a language model, not a classifier; it is left out' in run(
+        out / 'bce')
+
+
+def test_heads_of_an_experiment_are_read_by_the_heads_that_they_are_made_of(out):
+    before = summary_of(out, 'bce', 'ce')
+    for group, head in (('bce', 'bce_matched'), ('ce', 'ce_nudged')):
+        for seed in range(5):
+            edit(out / f'{group}/seed{seed}/config.json', head=head)
+    after = summary_of(out, 'bce', 'ce')
+    for old, new in zip(before['groups'], after['groups']):
+        assert (new['measures'], new['test']) == (old['measures'], old['test'])
+
+
 # Runs that do not count
 
-def test_runs_that_do_not_count_are_named_and_left_out(out, capsys):
+def test_runs_that_do_not_count_are_named_and_left_out(out):
     seed = {i: out / 'bce' / f'seed{i}' for i in range(5)}
     (seed[0] / 'result.json').unlink()
     result = json.loads((seed[1] / 'result.json').read_text())
@@ -676,10 +697,9 @@ def test_runs_that_do_not_count_are_named_and_left_out(out, capsys):
     (seed[1] / 'result.json').write_text(json.dumps(result))
     npz = (seed[2] / 'preds.npz').read_bytes()
     (seed[2] / 'preds.npz').write_bytes(npz[:len(npz) // 2])
-    run(out / 'bce', out / 'ce')
-    text = capsys.readouterr().out
+    text = run(out / 'bce', out / 'ce')
     assert f'{seed[0]} is not finished' in text
-    assert f'{seed[1]} is damaged (ValueError: preds.npz has 344 of 400 test reviews right, ' \
+    assert f'{seed[1]} is damaged (ValueError: preds.npz has 344 of 400 test texts right, ' \
            'result.json 345 of 400' in text
     assert f'{seed[2]} is damaged' in text
     assert 'max-min grows' in text
@@ -701,40 +721,36 @@ def test_runs_that_do_not_count_are_named_and_left_out(out, capsys):
     ('preds.npz', spoil_logit),
     ('preds.npz', lambda path: np.savez(
         path, **dict(np.load(path)) | {'val_logits': np.zeros((9, 1))}))])
-def test_every_kind_of_damage(file, spoil, out, capsys):
+def test_every_kind_of_damage(file, spoil, out):
     spoil(out / 'bce' / 'seed3' / file)
-    run(out / 'bce')
-    text = capsys.readouterr().out
+    text = run(out / 'bce')
     assert f'{out / "bce" / "seed3"} is damaged' in text
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['groups'][0]['test']['correct'] == [340, 344, 350, 346]
 
 
-def test_a_seed_counts_once(out, capsys):
+def test_a_seed_counts_once(out):
     shutil.copytree(out / 'bce' / 'seed1', out / 'bce' / 'seed7')
-    run(out / 'bce')
-    text = capsys.readouterr().out
+    text = run(out / 'bce')
     twin = out / 'bce' / 'seed7'
     assert f'{twin} has the seed of {out / "bce" / "seed1"}, 1; it is left out' in text
     assert len(json.loads((out / 'summary.json').read_text())['groups'][0]['runs']) == 5
 
 
-def test_a_single_run_is_not_compared(out, capsys):
+def test_a_single_run_is_not_compared(out):
     for seed in range(1, 5):
         shutil.rmtree(out / 'ce' / f'seed{seed}')
-    run(out / 'bce', out / 'ce', figures=True)
-    text = capsys.readouterr().out
+    text = run(out / 'bce', out / 'ce', figures=True)
     assert 'CE is a single run: no interval, no comparison' in text
     assert '| unknown' in text
     assert 'against' not in text
     assert (out / 'accuracy_by_run.png').exists()
 
 
-def test_differing_settings_are_named(out, capsys):
+def test_differing_settings_are_named(out):
     edit(out / 'bce' / 'seed2' / 'config.json', learning_rate=0.5, gamma=2.0)
     edit(out / 'bce' / 'seed3' / 'config.json', gamma=3.0)  # a setting that only some heads have
-    run(out / 'bce', out / 'ce')
-    text = capsys.readouterr().out
+    text = run(out / 'bce', out / 'ce')
     seed2 = out / 'bce' / 'seed2'
     seed3 = out / 'bce' / 'seed3'
     assert 'The runs differ in learning_rate: ' in text
@@ -795,16 +811,18 @@ def test_command_line(out):
         png = path.read_bytes()
         assert png[:8] == b'\x89PNG\r\n\x1a\n'
         assert len(png) < 300_000
-    assert done.stdout == (new / 'table.md').read_text()
-    assert done.stdout.startswith(
-        '# BCE and CE on toy\n\n10 runs of 3 epochs, together 300 minutes, on a machine')
+    assert (new / 'table.md').read_text().startswith(
+        '# BCE and CE on toy\n\n10 runs of 3 epochs, 300 minutes in all, on a machine')
+    assert done.stdout.startswith('BCE and CE on toy\n\n10 runs of 3 epochs, 300 minutes in all')
+    assert done.stdout.endswith(
+        '\n\nAll tables, notes and figures: new/deep/table.md and the files beside it.\n')
     assert not (out / 'table.md').exists()
 
 
-# runs/table1.py
+# results/paper/table1.py
 
 def table1_module():
-    spec = importlib.util.spec_from_file_location('table1', ROOT / 'runs' / 'table1.py')
+    spec = importlib.util.spec_from_file_location('table1', ROOT / 'results/paper/table1.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -828,14 +846,3 @@ def test_the_runs_that_table_1_allows():
                 found.append(tuple(counts))
         assert sorted(found) == sorted(table1.possible(*figures, 0.005))
         assert len(found) in (7, 12)
-
-
-def test_a_run_of_which_nothing_is_drawn_has_an_interval_over_reviews():
-    """That of a share of independent answers; a drawn one, run once, has none."""
-    correct = np.arange(400)[None] % 8 != 0
-    summary = evaluate.summarize_accuracy(correct, drawn=False)
-    assert summary['seeds'] == (87.5, 87.5)
-    share = 352 / 404  # with two more that are right and two that are not
-    half = 196 * (share * (1 - share) / 403) ** 0.5
-    assert summary['both'] == pytest.approx((100 * share - half, 100 * share + half), abs=1e-3)
-    assert evaluate.summarize_accuracy(correct)['both'] is None

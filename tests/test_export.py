@@ -1,9 +1,10 @@
-"""export.py and the folders that it makes: against predict.py, without PyTorch, and damaged (40 s).
+"""tools.export and the folders that it makes: against the run, without PyTorch, and damaged (40 s).
 """
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,29 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import AWKWARD, ROOT, ROUNDING, call, export, with_checksums
-from helpers import fails, script
+from helpers import config_of, fails
 
+from nanoloss.classifier import TextClassifier
+from nanoloss.data import load_data
 from nanoloss.reader import Classifier as Exported
+from tools import export as module
 
 TEXTS = [*AWKWARD, 'A WONDERFUL film', 'boring ' * 300, '最高 naïve ' * 80, '<|endoftext|>',
          '\0 \ud800']
+HEAD = '''
+import torch
+from model import Head
+
+
+class Mine(Head):
+    """A margin of 1 on logits that are halved."""
+
+    def loss(self, logits, labels):
+        return torch.nn.functional.multi_margin_loss(logits, labels)
+
+    def probs(self, logits):
+        return (logits / 2).softmax(1)
+'''
 
 
 def same_answers(exported, classifier):
@@ -47,14 +65,14 @@ def test_the_folder_answers_as_predict_does(exported, Classifier, run):
     p_expected, name_expected, expected = classifier.explain(AWKWARD[0])
     assert (name, [piece for piece, _ in pieces]) == (
         name_expected, [piece for piece, _ in expected])
-    assert [worth for _, worth in pieces] == pytest.approx([x for _, x in expected], abs=3e-4)
+    assert [x for _, x in pieces] == pytest.approx([x for _, x in expected], abs=3e-4)
     assert p == pytest.approx(p_expected, abs=ROUNDING)
 
 
 @pytest.mark.parametrize('settings', [
     ['--ngrams=chars', '--window=2', '--head=squentropy'],
-    ['--ngrams=none', '--window=0', '--n_layer=1', '--causal', '--spell', '--lower=False',
-     '--pooling=mean', '--truncate=tail', '--head=ce', '--min_count=40'],
+    ['--ngrams=none', '--trunk=transformer', '--n_layer=1', '--causal', '--spell',
+     '--lower=False', '--truncate=tail', '--head=ce', '--min_count=40'],
 ], ids=['chars', 'spelled'])
 def test_other_ways_to_read_a_text(home, Classifier, settings, tmp_path):
     run = f'out/{settings[0].strip("-").replace("=", "_")}'
@@ -64,47 +82,95 @@ def test_other_ways_to_read_a_text(home, Classifier, settings, tmp_path):
     same_answers(exported, Classifier(f'{run}/seed0'))
     if 'chars' in run:  # the model knows pairs of letters of "<|endoftext|>", which is no text
         empty, spelled_out = exported.tokens(['', '<|endoftext|>'])
-        assert len(exported.ngrams_of(empty)) == 0 < len(exported.ngrams_of(spelled_out))
+        model = exported.model
+        assert len(model.numbered_ngrams(empty)) == 0 < len(model.numbered_ngrams(spelled_out))
 
 
 def test_spelled_texts_are_cut_in_prediction_as_in_training(home, Classifier):
-    """predict.py's probabilities of val are those of which the run has kept the logits."""
+    """The probabilities of the texts of val are those of the run's logits."""
     classifier = Classifier('out/ngrams_none/seed0')
-    data, _ = script().load_data(home / 'data/sample')
+    data, _ = load_data(home / 'data/sample')
     texts = []
     for begin, end in data['val'].spans:
         texts.append(classifier.encoding.decode(data['val'].tokens[begin:end].tolist()))
     logits = np.load(home / 'out/ngrams_none/seed0/preds.npz')['val_logits'].astype(float)
-    scaled = np.exp(logits / classifier.runs[0].temperature)
+    scaled = np.exp(logits / classifier.model.runs[0].temperature)
     expected = scaled / scaled.sum(1, keepdims=True)
     assert classifier.probs(texts) == pytest.approx(expected, abs=2e-3)  # float16
 
 
-def run_reader(folder, blocked, *texts):
-    """reader.py of a folder, in a Python that has neither this repository nor PyTorch."""
+def run_alone(folder, blocked, *command):
+    """Run Python in a folder, where it finds neither this repository nor PyTorch."""
     for name in 'torch', 'nanoloss', 'scipy':
         (blocked / f'{name}.py').write_text(f'raise ImportError("no {name}")')
     environment = {**os.environ, 'PYTHONPATH': str(blocked)}
-    command = [sys.executable, folder / 'reader.py', *texts]
-    return subprocess.run(command, capture_output=True, encoding='utf-8', cwd=blocked,
-                          env=environment)
+    return subprocess.run([sys.executable, *command], capture_output=True, encoding='utf-8',
+                          cwd=folder, env=environment)
 
 
 def test_the_reader_needs_neither_the_repository_nor_torch(exported, Classifier, tmp_path):
     classifier = Classifier('out/windows')
-    done = run_reader(exported['out/windows'], tmp_path, 'a text', 'великолепно')
+    texts = ['a text', 'великолепно']
+    done = run_alone(tmp_path, tmp_path, exported['out/windows'] / 'reader.py', *texts)
     assert done.stderr == ''
-    for line, p in zip(done.stdout.splitlines(), classifier.probs(['a text', 'великолепно'])):
+    for line, p in zip(done.stdout.splitlines(), classifier.probs(texts), strict=True):
         answer = json.loads(line)
         assert answer['label'] == classifier.label(p)
         assert list(answer['probs'].values()) == pytest.approx(p.tolist(), abs=ROUNDING)
 
 
-def test_the_card_says_what_the_runs_are_worth(exported, home, Classifier):
-    """Its accuracy on test is that of the mean of the runs, counted from their logits."""
+@pytest.mark.parametrize('module, path', [('reader', ''), ('windows.reader', '..')])
+def test_the_reader_as_a_module(exported, Classifier, tmp_path, module, path):
+    """With the folder on the path, or as a package; it imports the files beside it, not others of
+    their names."""
+    folder = exported['out/windows']
+    (tmp_path / 'text.py').write_text('raise ImportError("another text.py")')
+    program = (f'import sys; sys.path.insert(0, "{folder / path}")\n'
+               f'from {module} import Classifier\n'
+               f'print(Classifier("{folder}").explain("a fine text"))')
+    done = run_alone(tmp_path, tmp_path, '-c', program)
+    assert done.stderr == ''
+    p, name, pieces = Classifier('out/windows').explain('a fine text')
+    assert repr(name) in done.stdout
+    assert [piece for piece, _ in pieces] == re.findall("\\('(.*?)', ", done.stdout)
+
+
+def test_a_folder_from_before_text_was_a_file(exported, Classifier, tmp_path):
+    """It has a reader.py of its own time, and opens as any other."""
+    folder = rewritten(exported, tmp_path, reader__py=b'# all in one file')
+    sums = (folder / 'SHA256SUMS').read_text().splitlines(keepends=True)
+    (folder / 'SHA256SUMS').write_text(''.join(sum for sum in sums if 'text.py' not in sum))
+    (folder / 'text.py').unlink()
+    assert TextClassifier(folder).id == Classifier('out/windows').id
+
+
+def test_a_head_of_ones_own(home, tmp_path):
+    """Its file is executed only if it is named, by predict and export; an exported folder does not
+    need it."""
+    (tmp_path / 'mine.py').write_text(HEAD)
+    call(home, 'train.py', '--dataset=sample', '--n_train=200', '--epochs=1', '--n_embd=16',
+         '--dtype=float32', '--threads=1', '--block_size=40', '--out_dir=out/mine',
+         f'--head={tmp_path}/mine.py:Mine')
+    (tmp_path / 'mine.py').write_text('raise SystemExit("executed")')
+    (tmp_path / 'moved').mkdir()
+    code = tmp_path / 'moved/mine.py'
+    code.write_text(HEAD)
+    folder = export(home, 'out/mine', tmp_path / 'model', f'--code={code}')
+    same_answers(TextClassifier(folder), TextClassifier(home / 'out/mine', code=str(code)))
+    printed = call(home, 'tools.predict', 'out/mine', f'--code={code}', 'a text')
+    assert printed.split('  ')[0] == TextClassifier(folder).label(
+        TextClassifier(folder).probs(['a text'])[0])
+    for argv in [], ['--code=other.py']:
+        error = call(home, 'tools.predict', 'out/mine', 'a text', *argv, code=2)
+        assert f'its head is Mine of {tmp_path}/mine.py; if you trust that file' in error
+        assert error.count('\n') == 1
+
+
+def test_the_card_has_the_accuracy_of_the_runs(exported, home, Classifier):
+    """On test it is that of the mean of the runs, counted from their preds.npz."""
     classifier = Classifier('out/bce')
     p = 0
-    for run, seed in zip(classifier.runs, ('seed0', 'seed1')):
+    for run, seed in zip(classifier.model.runs, ('seed0', 'seed1')):
         preds = np.load(home / 'out/bce' / seed / 'preds.npz')
         p = p + 1 / (1 + np.exp(-preds['test_logits'][:, 0].astype(float) / run.temperature))
     correct = (p / 2 > 0.5) == (preds['test_labels'] == 1)
@@ -112,7 +178,7 @@ def test_the_card_says_what_the_runs_are_worth(exported, home, Classifier):
     assert f'| test | {len(correct):,} | {100 * correct.mean():.2f} |' in card
     assert 'neg, pos' in card
     assert 'licence of the data | to be filled in' in card
-    assert ': 0 other labels' in card
+    assert ': 0 different labels' in card
 
 
 def test_the_card_of_several_labels_counts_texts_with_all_labels_right(exported, home):
@@ -136,7 +202,7 @@ def proportion_confint(n_right, n):
 
 @pytest.mark.parametrize('file', [
     'model.onnx', 'tokenizer.tiktoken', 'vocabulary.npz', 'model.json', 'SHA256SUMS', 'reader.py',
-    'labels.py'])
+    'text.py', 'labels.py'])
 @pytest.mark.parametrize('damage', ['cut', 'flipped', 'gone', 'of another model'])
 def test_a_damaged_folder_is_refused(exported, tmp_path, file, damage):
     folder = tmp_path / 'model'
@@ -168,12 +234,11 @@ def test_a_card_may_be_filled_in(exported, tmp_path):
 
 
 def run_export(home, run, *argv, model=None):
-    """model: a model.onnx that is taken, for it takes seconds to make one."""
-    module = script('export')
-    if model:
-        module.write_model = lambda classifier, path: shutil.copy(model, path)
-    module.configure(vars(module), argv=list(map(str, argv)))
-    module.main([home / run])
+    """model: a model.onnx to copy, because making one takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        if model:
+            patch.setattr(module, 'write_model', lambda ensemble, path: shutil.copy(model, path))
+        module.main([home / run], config_of(module, *argv))
 
 
 def test_what_cannot_be_exported(home, exported, capsys, tmp_path):
@@ -181,7 +246,8 @@ def test_what_cannot_be_exported(home, exported, capsys, tmp_path):
     for run, argv, message in [
         ('out/none', [f'--to={tmp_path}/a'], 'no finished run'),
         ('out/bce', [f'--to={tmp_path}/a'], 'no data in data/sample'),
-        ('out/topics', [f'--to={tmp_path}'], 'is no exported model; give another --to'),
+        ('out/topics', [f'--to={tmp_path}'], 'is not an exported model; give another --to'),
+        (exported['out/bce'], [f'--to={tmp_path}/a'], 'is an exported model already'),
         ('out/bce', [f'--to={exported["out/bce"]}', data], '--overwrite to replace it'),
         ('out/bce', [f'--to={exported["out/bce"]}', data, '--which=first'], '--overwrite'),
         ('out/bce', [f'--to={tmp_path}/a', data, '--which=first'], "'last' or 'best'"),
@@ -195,9 +261,13 @@ def test_what_cannot_be_exported(home, exported, capsys, tmp_path):
 
 
 def test_thresholds_go_along(home, exported, Classifier, tmp_path):
-    """The exported model decides by those of the runs, and by none where they are left behind."""
+    """The exported model decides by those of the runs, and by none with --thresholds=False."""
     shutil.copytree(home / 'out/bce', tmp_path / 'out/bce')
-    call(home, 'evaluate.py', tmp_path / 'out/bce', '--at_precision=0.9')
+    for seed, values in ('seed0', [0.8, 0.7]), ('seed1', [0.7, 0.8]):
+        path = tmp_path / 'out/bce' / seed / 'result.json'
+        result = json.loads(path.read_text())
+        result['thresholds'] = {'rule': 'precision', 'goal': 0.9, 'values': values}
+        path.write_text(json.dumps(result))
     classifier = Classifier(tmp_path / 'out/bce', thresholds=True)
     texts = (ROOT / 'data/sample.csv').read_text('utf-8').splitlines()[1:400]
     p = classifier.probs(texts)
@@ -209,8 +279,8 @@ def test_thresholds_go_along(home, exported, Classifier, tmp_path):
     deciding = Exported(tmp_path / 'with')
     assert [deciding.label(row) for row in p] == expected
 
-    # the card counts what the folder answers, of which "unsure" is none that is right
-    data, _ = script().load_data(home / 'data/sample')
+    # the card counts the answers of the folder; "unsure" is never right
+    data, _ = load_data(home / 'data/sample')
     for name in 'with', 'without':
         folder = Exported(tmp_path / name)
         card = (tmp_path / name / 'README.md').read_text('utf-8')
@@ -223,26 +293,25 @@ def test_thresholds_go_along(home, exported, Classifier, tmp_path):
             if name == 'with':
                 assert f'{found.count("unsure") / len(rows):.1%} of {side}' in card
         assert ('a precision of 90 %' in card) == (name == 'with')
-        assert ('The likeliest class is the answer.' in card) == (name == 'without')
+        assert ('The answer is the likeliest class.' in card) == (name == 'without')
     for plain in Exported(tmp_path / 'without'), Exported(tmp_path / 'with', thresholds=False):
         assert 'unsure' not in [plain.label(row) for row in p]
 
 
-def test_what_does_not_answer_as_predict_is_not_kept(home, exported, capsys, tmp_path):
-    """The mean of two seeds in the place of one."""
+def test_a_model_that_differs_from_the_run_is_not_kept(home, exported, capsys, tmp_path):
+    """The mean of two seeds instead of one."""
     error = fails(capsys, home, 'out/bce/seed0', f'--to={tmp_path}/model',
                   f'--data_dir={home}/data', run=run_export,
                   model=exported['out/bce'] / 'model.onnx')
-    assert 'away from predict.py' in error
+    assert 'from that of the run' in error
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('wrong', [np.nan, 0.0021])
 def test_one_wrong_probability_is_enough(wrong, capsys):
-    module = script('export')
-
     def answering(p):
-        return SimpleNamespace(probs=lambda texts: p, label=lambda row: row.argmax())
+        return SimpleNamespace(probs=lambda texts: p, label=lambda row: row.argmax(),
+                               model=SimpleNamespace())
     right = np.array([[0.3, 0.7], [0.501, 0.499], [0.1, 0.9]])
     near = right + [[0.0019, -0.0019]]
     near[1] = [0.4999, 0.5001]
@@ -250,7 +319,7 @@ def test_one_wrong_probability_is_enough(wrong, capsys):
     assert n_other == 1 and distance == pytest.approx(0.0019)
     near[2] = right[2] + wrong
     error = fails(capsys, answering(right), answering(near), ['a', 'b', 'c'], run=module.compare)
-    assert 'away from predict.py on a text of val; nothing was written' in error
+    assert 'from that of the run on a text of val; nothing was written' in error
 
 
 def test_other_data_are_no_check(home, capsys, tmp_path):
@@ -260,7 +329,7 @@ def test_other_data_are_no_check(home, capsys, tmp_path):
     assert 'is not the data that the run was trained on' in error
 
 
-# Folders that were not made by export.py
+# Folders that were not made by tools.export
 
 def rewritten(exported, tmp_path, run='out/windows', **files):
     """A copy of an exported folder with some files replaced, by content or by a function of the
@@ -295,7 +364,7 @@ def test_only_plain_files_of_the_folder_are_opened(exported, tmp_path, entry, mo
     with open(folder / 'SHA256SUMS', 'a') as file:
         file.write(f'{hashlib.sha256(b"a secret").hexdigest()}  {entry}\n')
     monkeypatch.setattr(hashlib, 'sha256', lambda content: pytest.fail('hashed'))
-    assert 'SHA256SUMS has no such entries' in refusal(folder) or 'is no file' in refusal(folder)
+    assert 'SHA256SUMS cannot have the' in refusal(folder) or 'is not a file' in refusal(folder)
 
 
 def test_a_link_within_the_folder_is_one_of_its_files(exported, tmp_path):

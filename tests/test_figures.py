@@ -13,6 +13,8 @@ from nanoloss.thresholds import judge
 def make_group(label, counts, published=None, calibrated=True):
     """A group of two-class runs with so many correct answers of 100 on test, and half on val."""
     runs = []
+    all_bins = []
+    all_correct = []
     for seed, count in enumerate(counts):
         bins = np.zeros((2, 15, 3))
         bins[0, 9] = [10, 8, 6.5]
@@ -21,8 +23,9 @@ def make_group(label, counts, published=None, calibrated=True):
         curve = np.array([[1, 60, 55], [2, 70, count / 2], [3, 80, count / 2]])
         correct = np.arange(100) < count
         runs.append(SimpleNamespace(
-            seed=seed, bins=bins, curve=curve, best_epoch=2, config={'classes': ['neg', 'pos']},
-            confidence=1 - np.arange(100) / 200, correct={'test': correct}))
+            seed=seed, curve=curve, best_epoch=2, config={'classes': ['neg', 'pos']}))
+        all_bins.append(bins)
+        all_correct.append(correct)
     accuracy = {
         'test': {'n': 100, 'correct': counts, 'mean': np.mean(counts), 'seeds': (70, 80),
                  'both': (65, 85)},
@@ -30,8 +33,11 @@ def make_group(label, counts, published=None, calibrated=True):
                 'seeds': None, 'both': None},
     }
     nll = [0.3 if calibrated else None] * len(counts)
-    return SimpleNamespace(label=label, color=figures.COLORS[0], runs=runs, accuracy=accuracy,
-                           measures={'NLL': nll}, published=published, judged=[])
+    confidence = np.tile(1 - np.arange(100) / 200, (len(counts), 1))
+    return SimpleNamespace(
+        label=label, color=figures.COLORS[0], runs=runs, accuracy=accuracy, measures={'NLL': nll},
+        published=published, judged=[], bins=np.stack(all_bins), confidence=confidence,
+        correct={'test': np.stack(all_correct)})
 
 
 def texts(ax):
@@ -54,7 +60,7 @@ def test_runs_are_dots_below_their_mean():
     fig = figures.draw_runs(groups, 'a title')
     test, val = fig.axes
     assert fig.get_suptitle() == 'a title'
-    assert (test.get_title(), val.get_title()) == ('test, 100 reviews', 'val, 100 reviews')
+    assert (test.get_title(), val.get_title()) == ('test, 100 texts', 'val, 100 texts')
     # each mean is a ring, followed by the dots of its runs
     assert points(test, 'o') == [75, 70, 80, 61, 60, 62]
     assert points(val, 'o') == [37.5, 35, 40, 30.5, 30, 31]
@@ -119,6 +125,14 @@ def test_figures_are_png_and_leave_the_settings_of_matplotlib_alone():
     assert dict(matplotlib.rcParams) == before
 
 
+def test_groups_without_probabilities_have_no_figure_of_them():
+    groups = [make_group('BCE', [70, 80]), make_group('CE', [60, 62])]
+    groups[0].bins = groups[0].confidence = None
+    assert 'coverage.png' in figures.draw_figures(groups, '')
+    assert list(figures.draw_figures(groups[:1], '')) == ['accuracy_by_run.png',
+                                                          'accuracy_by_epoch.png']
+
+
 def test_coverage_is_the_mean_of_the_runs():
     """Of 100 answers the surest 70 and 80 are right."""
     ax, = figures.draw_coverage([make_group('BCE', [70, 80])]).axes
@@ -155,10 +169,10 @@ def test_thresholds_are_points_on_the_curves_of_their_classes(rule, goal):
     for split, p in probs.items():
         labels[split] = (rng.random(p.shape) < p * np.linspace(1, 0.3, 8)).astype(int)
     values = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, np.nan])
-    group = make_group('tags', [60, 62])
-    group.runs[0].config = {'classes': list('abcdefgh')}
-    group.judged = [judge(Thresholds(rule, goal, values), probs, labels)]
-    fig = figures.draw_thresholds(group)
+    run = make_group('tags', [60, 62]).runs[0]
+    run.config = {'classes': list('abcdefgh')}
+    judged = judge(Thresholds(rule, goal, values), probs, labels)
+    fig = figures.draw_thresholds('tags', run, judged)
     ax, = fig.axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list('bcdefg')
     curves = [line for line in ax.lines if line.get_label() in list('bcdefg')]

@@ -1,4 +1,5 @@
-"""Atomic writes of files and folders, locks, claims on a run's folder, checked loads (5 s)."""
+"""nanoloss/files.py, and claim_run and load_weights, which read and write the files of a run:
+atomic writes of files and folders, locks, claims on a run's folder, checked loads. About 5 s."""
 import errno
 import json
 import os
@@ -12,7 +13,7 @@ import pytest
 import torch
 from helpers import ROOT
 
-from nanoloss import files
+from nanoloss import files, loop, parallel, runs
 
 
 def names(folder):
@@ -30,7 +31,7 @@ def fails(capsys, function, *args, **kwargs):
     return error
 
 
-# write_file and what is built on it
+# write_file and its callers
 
 @pytest.mark.parametrize('old', [None, b'old'])
 def test_a_file_is_written_whole(tmp_path, old):
@@ -83,7 +84,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path):
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / 'file.bin').read_bytes() == b'old'
     assert (tmp_path / 'file.bin.tmp').read_bytes() == b'half'
-    with files.locked_folder(tmp_path):  # which is swept away when the folder is next worked in
+    with files.locked_folder(tmp_path):  # deleted when the folder is locked again
         assert names(tmp_path) == ['file.bin']
 
 
@@ -232,7 +233,7 @@ def killed(monkeypatch, folder, step):
         function = getattr(module, name)
 
         def count(target, *args, **kwargs):
-            # what other tests have left may be deleted at any moment
+            # files of other tests may be deleted at any moment
             elsewhere = os.path.isabs(str(target)) and not str(target).startswith(str(folder))
             if not elsewhere:
                 calls.append(name)
@@ -246,7 +247,7 @@ def killed(monkeypatch, folder, step):
 
 @pytest.mark.parametrize('old', [False, True])
 def test_a_kill_at_every_step_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch, old):
-    """Every read after it finds one of them whole, and the next command leaves nothing over."""
+    """Every later read finds one of them whole, and the next command leaves no other file."""
     for step in range(1, 100):
         folder = tmp_path / f'{step}/folder'
         folder.parent.mkdir()
@@ -272,7 +273,7 @@ def test_a_kill_at_every_step_leaves_the_old_folder_or_the_new_one(tmp_path, mon
 
 
 def test_between_the_renames_there_is_no_folder(tmp_path, monkeypatch):
-    """The case that has to be mended is among those of the test above."""
+    """So the test above covers the case that `mend_folder` is for."""
     folder = tmp_path / 'folder'
     replace(folder, 'old')
     rename = os.rename
@@ -423,16 +424,16 @@ def test_processes_that_share_a_run_share_its_lock(tmp_path, monkeypatch):
 
 # claim_run
 
-CODE = {'train.py': 'a1', 'model.py': 'b2'}
 CONFIG = {
     'head': 'ce',
+    'trunk': 'windows',
     'epochs': 3,
     'class_share': [0.5, 0.5],
+    'device': 'cpu',
     'threads': 1,
     'commit': 'c3',
-    'code': CODE,
+    'overwrite': False,
 }
-FREE = 'threads', 'commit'
 
 
 def begin(folder, **changes):
@@ -443,8 +444,8 @@ def begin(folder, **changes):
     return (folder / 'config.json').read_bytes()
 
 
-def claim(folder, overwrite=False, **changes):
-    files.claim_run(folder, CONFIG | changes, FREE, overwrite)
+def claim(folder, **changes):
+    loop.claim_run(folder, CONFIG | changes)
 
 
 def test_a_new_run_gets_its_config(tmp_path):
@@ -453,82 +454,94 @@ def test_a_new_run_gets_its_config(tmp_path):
     assert names(tmp_path) == ['config.json']
 
 
-def test_the_same_run_goes_on_and_keeps_its_config(tmp_path):
+def test_the_same_run_is_resumed_and_keeps_its_config(tmp_path, capsys):
     before = begin(tmp_path)
     claim(tmp_path)
-    claim(tmp_path, threads=2, commit='another')
+    for name in loop.MAY_DIFFER - {'overwrite', 'commit'}:
+        claim(tmp_path, **{name: 'another'})
     assert (tmp_path / 'config.json').read_bytes() == before
     assert names(tmp_path) == ['ckpt.pt', 'config.json']
+    assert capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('old, new, says', [
+    ('c3', 'd4', 'was begun at commit c3, the code is now at d4'),
+    ('c3', 'c3-dirty', 'was begun at commit c3, the code is now at c3-dirty'),
+    ('', 'd4', 'was begun at commit unknown, the code is now at d4'),
+    (None, 'd4', 'was begun at commit unknown, the code is now at d4'),
+    ('c3', '', 'was begun at commit c3, the code is now at unknown')])
+def test_other_code_is_a_warning(tmp_path, capsys, old, new, says):
+    """It names both commits, and the run is resumed: people come to change the code."""
+    before = begin(tmp_path, commit=old)
+    claim(tmp_path, commit=new)
+    out, error = capsys.readouterr()
+    assert (out, error) == ('', f'warning: {tmp_path} {says}\n')
+    assert (tmp_path / 'config.json').read_bytes() == before
+    # another setting is an error, not a warning
+    error = fails(capsys, claim, tmp_path, commit=new, epochs=4)
+    assert 'with other epochs' in error
 
 
 def test_a_run_with_other_settings_is_refused(tmp_path, capsys):
     before = begin(tmp_path)
     error = fails(capsys, claim, tmp_path, epochs=4)
     assert f'{tmp_path} holds a run with other epochs (epochs was 3, is 4)' in error
-    assert f'give another --out_dir, or --overwrite to throw away {tmp_path}' in error
+    assert f'give another --out_dir, or --overwrite to delete {tmp_path}' in error
     error = fails(capsys, claim, tmp_path, head='bce', epochs=4, threads=2)
     assert "with other head, epochs (head was 'ce', is 'bce')" in error
     error = fails(capsys, claim, tmp_path, gamma=2.0)
     assert 'with other gamma (gamma was None, is 2.0)' in error
-    error = fails(capsys, claim, tmp_path, epochs=4, code={'train.py': 'x'})
-    assert 'with other epochs, code (epochs was 3, is 4)' in error
     assert (tmp_path / 'config.json').read_bytes() == before
     assert names(tmp_path) == ['ckpt.pt', 'config.json']
 
 
-def test_a_run_that_goes_on_elsewhere_is_told_where_it_can(tmp_path, capsys):
-    """What the device has chosen, another device chooses otherwise; nobody has set it."""
-    begin(tmp_path, device='cpu', deferred=True, max_tokens=8192)
+def test_a_run_that_is_resumed_elsewhere_is_told_where_it_can(tmp_path, capsys):
+    """These settings follow from the device: nobody has set them."""
+    begin(tmp_path, deferred=True, max_tokens=8192)
     gpu = {'device': 'cuda', 'deferred': False, 'max_tokens': 2 ** 30}
-    may_differ = (*FREE, 'device')
-    error = fails(capsys, files.claim_run, tmp_path, CONFIG | gpu, may_differ, False)
-    assert 'was begun with --device=cpu, where deferred, max_tokens were others' in error
-    longer = CONFIG | gpu | {'epochs': 4}
-    error = fails(capsys, files.claim_run, tmp_path, longer, may_differ, False)
+    error = fails(capsys, claim, tmp_path, **gpu)
+    assert 'was begun with --device=cpu, with another deferred, max_tokens; resume it' in error
+    error = fails(capsys, claim, tmp_path, **gpu, epochs=4)
     assert 'with other epochs, deferred, max_tokens (epochs was 3, is 4)' in error
+    # on the same device, somebody has set it
+    error = fails(capsys, claim, tmp_path, deferred=True, max_tokens=1)
+    assert 'with other max_tokens (max_tokens was 8192, is 1)' in error
 
 
-@pytest.mark.parametrize('code, changed', [
-    ({'train.py': 'a1', 'model.py': 'xx'}, 'model.py'),
-    ({'train.py': 'x', 'model.py': 'y'}, 'train.py, model.py'),
-    ({'train.py': 'a1', 'model.py': 'b2', 'nanoloss/data.py': 'new'}, 'nanoloss/data.py')])
-def test_other_code_is_named_and_the_commit_to_go_back_to(tmp_path, capsys, code, changed):
-    before = begin(tmp_path)
-    error = fails(capsys, claim, tmp_path, code=code, commit='d4')
-    assert f'{tmp_path} was begun by other code: {changed} changed since then' in error
-    assert 'if only by a comment' in error
-    assert 'put the old code back (commit c3)' in error
-    assert f'--overwrite to throw away {tmp_path}' in error
-    assert (tmp_path / 'config.json').read_bytes() == before
+OLD_SETTINGS = {'window': 0, 'n_layer': 2, 'n_head': 2, 'n_embd': 128, 'pooling': 'mean',
+                'bias': True, 'pool': 50, 'beta1': 0.9, 'keep_frac': 1.0, 'compile': False,
+                'code': {'train.py': 'a1', 'model.py': 'b2'}}
+TRANSFORMER = {'trunk': 'transformer', 'n_layer': 2, 'n_head': 2, 'n_embd': 128}
 
 
-def test_other_code_of_an_unknown_commit(tmp_path, capsys):
-    for old in ({'commit': ''}, {'commit': None}, {'commit': '', 'code': None}):
-        begin(tmp_path, **old)
-        error = fails(capsys, claim, tmp_path, code={'train.py': 'xx', 'model.py': 'b2'})
-        assert 'begun by other code: train.py' in error
-        assert '(commit unknown)' in error
+def begin_old(folder, **changes):
+    """As `begin`, with the config of a version that had no trunks."""
+    old = {key: value for key, value in CONFIG.items() if key != 'trunk'}
+    (folder / 'config.json').write_text(json.dumps(old | OLD_SETTINGS | changes))
 
 
-def test_code_of_which_a_file_is_gone(tmp_path, capsys):
-    """Then the run is of other code as well, though each file of this code is as it was."""
-    begin(tmp_path)
-    error = fails(capsys, claim, tmp_path, code={'train.py': 'a1'})
-    assert 'begun by other code: model.py changed' in error
+def test_a_run_of_an_older_version_has_todays_settings(tmp_path, capsys):
+    begin_old(tmp_path)
+    claim(tmp_path, **TRANSFORMER)
+    begin_old(tmp_path, code='one checksum of all files, in the first versions')
+    claim(tmp_path, **TRANSFORMER)
+    assert capsys.readouterr().err == ''
+    error = fails(capsys, claim, tmp_path, **TRANSFORMER | {'n_layer': 3})
+    assert 'with other n_layer (n_layer was 2, is 3)' in error
+    assert "with other trunk (trunk was 'transformer'" in fails(capsys, claim, tmp_path)
 
 
-def test_a_run_from_when_code_was_one_checksum(tmp_path, capsys):
-    """Its config is not damaged."""
-    begin(tmp_path, code='c45962702e436b3aaad35efe3cd2329ecca8f9b7cc57e9aabc779e6052bec485')
-    error = fails(capsys, claim, tmp_path)
-    assert 'begun by other code' in error
-    assert '(commit c3)' in error
-    error = fails(capsys, claim, tmp_path, epochs=4)
-    assert 'with other epochs, code (epochs was 3, is 4)' in error
+def test_a_removed_setting_with_another_value_is_another_run(tmp_path, capsys):
+    begin_old(tmp_path, keep_frac=0.1)
+    error = fails(capsys, claim, tmp_path, **TRANSFORMER)
+    assert 'with other keep_frac (keep_frac was 0.1, is 1.0)' in error
+    begin_old(tmp_path, pooling='max')
+    error = fails(capsys, claim, tmp_path, **TRANSFORMER)
+    assert "(trunk was 'transformer with max pooling', is 'transformer')" in error
 
 
 @pytest.mark.parametrize('content', [
-    b'', b'{', b'[]', b'3', b'null', b'\xff\xfe\x00', b'"text"', b'NaN'])
+    b'', b'{', b'{}', b'[]', b'3', b'null', b'\xff\xfe\x00', b'"text"', b'NaN'])
 def test_a_damaged_config_is_named(tmp_path, capsys, content):
     begin(tmp_path)
     (tmp_path / 'config.json').write_bytes(content)
@@ -536,20 +549,20 @@ def test_a_damaged_config_is_named(tmp_path, capsys, content):
     assert f'{tmp_path}/config.json is damaged; give another --out_dir, or --overwrite' in error
     assert (tmp_path / 'config.json').read_bytes() == content
     claim(tmp_path, overwrite=True)
-    assert json.loads((tmp_path / 'config.json').read_text()) == CONFIG
+    assert json.loads((tmp_path / 'config.json').read_text()) == CONFIG | {'overwrite': True}
 
 
-def test_overwrite_throws_away_what_is_there(tmp_path):
+def test_overwrite_deletes_what_is_there(tmp_path):
     begin(tmp_path)
     (tmp_path / 'folder/inside').mkdir(parents=True)
     claim(tmp_path, overwrite=True, epochs=4)
     assert names(tmp_path) == ['config.json']
-    assert json.loads((tmp_path / 'config.json').read_text()) == CONFIG | {'epochs': 4}
+    new = CONFIG | {'overwrite': True, 'epochs': 4}
+    assert json.loads((tmp_path / 'config.json').read_text()) == new
 
 
-def test_a_kill_while_a_run_is_thrown_away_leaves_no_run_that_looks_complete(
-        tmp_path, monkeypatch):
-    """Nor a config of other settings than those of the files beside it."""
+def test_a_kill_while_a_run_is_deleted_leaves_no_run_that_looks_complete(tmp_path, monkeypatch):
+    """Nor a config with other settings than those of the files beside it."""
     for step in range(1, 100):
         folder = tmp_path / str(step)
         begin(folder)
@@ -568,11 +581,13 @@ def test_a_kill_while_a_run_is_thrown_away_leaves_no_run_that_looks_complete(
         assert step == 1 or not (folder / 'result.json').exists()
         assert len(left) == 3 - max(0, step - 2) or step > 4
     assert step > 4
-    assert json.loads((folder / 'config.json').read_text()) == CONFIG | {'epochs': 4}
+    new = CONFIG | {'overwrite': True, 'epochs': 4}
+    assert json.loads((folder / 'config.json').read_text()) == new
 
 
-def test_the_second_process_of_a_run_throws_away_nothing(tmp_path, monkeypatch):
+def test_the_second_process_of_a_run_deletes_nothing(tmp_path, monkeypatch):
     before = begin(tmp_path)
+    monkeypatch.setattr(parallel, 'RANK', 1)
     monkeypatch.setattr(files, 'FIRST', False)
     claim(tmp_path, overwrite=True, epochs=4)
     assert (tmp_path / 'config.json').read_bytes() == before
@@ -586,9 +601,9 @@ def saved(tmp_path):
     """A file of weights -> its path, the weights."""
     generator = torch.Generator().manual_seed(0)
     weights = {
-        'norm.weight': torch.randn(5, generator=generator),
-        'token_embedding.weight': torch.randn(100, 16, generator=generator),
-        'blocks.0.up.weight': torch.randn(16, 64, generator=generator, dtype=torch.float64),
+        'trunk.norm.weight': torch.randn(5, generator=generator),
+        'trunk.token_embedding.weight': torch.randn(100, 16, generator=generator),
+        'trunk.blocks.0.up.weight': torch.randn(16, 64, generator=generator, dtype=torch.float64),
     }
     torch.save(weights, tmp_path / 'model.pt')
     return tmp_path / 'model.pt', weights
@@ -601,8 +616,8 @@ def equal(a, b):
 def test_what_was_saved_is_loaded(saved):
     path, weights = saved
     assert equal(files.load_checked(path), weights)
-    assert equal(files.load_weights(path), weights)
-    assert equal(files.load_weights(path, 'cpu'), weights)
+    assert equal(runs.load_weights(path), weights)
+    assert equal(runs.load_weights(path, 'cpu'), weights)
 
 
 def test_a_flipped_bit_in_a_file(saved):
@@ -629,7 +644,7 @@ def test_a_flipped_bit_in_a_file(saved):
 def test_what_is_no_file_of_weights(tmp_path, content):
     path = tmp_path / 'model.pt'
     path.write_bytes(content)
-    for load in files.load_checked, files.load_weights:
+    for load in files.load_checked, runs.load_weights:
         with pytest.raises(ValueError, match='model.pt is damaged'):
             load(path)
 
@@ -669,11 +684,11 @@ def test_a_file_with_code_in_it_is_not_run(tmp_path, monkeypatch):
 def test_a_file_of_something_else_than_weights(tmp_path, content):
     torch.save(content, tmp_path / 'model.pt')
     with pytest.raises(ValueError, match='model.pt'):
-        files.load_weights(tmp_path / 'model.pt')
+        runs.load_weights(tmp_path / 'model.pt')
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    for load in files.load_checked, files.load_weights:
+    for load in files.load_checked, runs.load_weights:
         with pytest.raises(FileNotFoundError):
             load(tmp_path / 'model.pt')
 
@@ -683,10 +698,14 @@ def test_a_folder_in_place_of_a_file(tmp_path):
         files.load_checked(tmp_path)
 
 
-def test_the_embedding_has_its_new_name(tmp_path):
-    """In the weights of runs from before it was renamed."""
+@pytest.mark.parametrize('name', ['embed.weight', 'token_embedding.weight'])
+def test_weights_get_todays_names(tmp_path, name):
+    """Those of the first versions, and of the versions before a model had a trunk."""
     table = torch.arange(6.).view(3, 2)
     gain = torch.ones(2)
-    torch.save({'embed.weight': table, 'norm.weight': gain}, tmp_path / 'best.pt')
-    weights = files.load_weights(tmp_path / 'best.pt')
-    assert equal(weights, {'token_embedding.weight': table, 'norm.weight': gain})
+    output = torch.ones(1, 2)
+    old = {name: table, 'norm.weight': gain, 'head.linear.weight': output}
+    torch.save(old, tmp_path / 'best.pt')
+    assert equal(runs.load_weights(tmp_path / 'best.pt'), {
+        'trunk.token_embedding.weight': table, 'trunk.norm.weight': gain,
+        'head.linear.weight': output})

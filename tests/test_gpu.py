@@ -1,24 +1,26 @@
-"""What only a GPU can show: whole runs on it, against the CPU's and against each other. Skipped
-where there is none; about a minute."""
+"""Whole runs on a GPU, compared with runs on the CPU and with each other (a minute; skipped without
+a GPU)."""
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helpers import (
-    ROOT, TINY, TRAININGS, WINDOWS, at_evaluation, close, interrupt, make_data, outcome, pretrain,
-    train)
+    ROOT, TINY, TRAININGS, WINDOWS, at_evaluation, close, interrupt, make_batches, make_data,
+    outcome, pretrain, train)
 from torch.nn import functional as F
 
+from nanoloss import data as data_module
 from nanoloss import loop
-from nanoloss.data import batches, load_data
+from nanoloss.data import load_data
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
 GPU = '--device=cuda'
 
-# train.py as one of two processes, which NCCL would not let share a GPU
+# train.py as one of two processes that share a GPU, which NCCL does not allow
 TWO = f'''
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -30,9 +32,9 @@ parallel.dist.init_process_group = lambda backend, join=torch.distributed.init_p
 torch.cuda.device_count = lambda: 2
 torch.cuda.set_device = lambda gpu: None
 import train
-config_files = []
-settings = train.configure(vars(train), more=train.head_settings, config_files=config_files)
-train.main(settings, config_files)
+from model import model_settings
+from nanoloss.settings import configure
+train.main(configure(vars(train), more=model_settings))
 '''
 
 
@@ -47,7 +49,7 @@ def without_dropout(argv):
 
 @pytest.mark.parametrize('run, argv', [*TRAININGS, (train, [*WINDOWS, '--dropout=0'])])
 def test_it_computes_what_the_cpu_does(data, tmp_path, run, argv):
-    """In float64; dropout is drawn otherwise."""
+    """In float64, and without dropout, which differs on a GPU."""
     argv = [*without_dropout(argv), '--dtype=float64', '--dropout=0']
     run(data, tmp_path / 'gpu', *argv, GPU)
     if run is train:
@@ -88,18 +90,9 @@ def test_deterministic_runs_are_the_same(data, tmp_path, run, argv):
     assert a_weights == b_weights
 
 
-@pytest.mark.parametrize('run, argv', [*TRAININGS, (train, WINDOWS)])
-def test_runs_that_share_the_gpu_are_the_runs_alone(data, tmp_path, run, argv):
-    argv = [*argv, '--n_runs=3', '--deterministic', '--dtype=float64', GPU]
-    run(data, tmp_path / 'turns', *argv, '--at_once=3')
-    run(data, tmp_path / 'alone', *argv)
-    for seed in range(3):
-        close(tmp_path / f'turns/seed{seed}', tmp_path / f'alone/seed{seed}')
-
-
 @pytest.mark.parametrize('graphs', ['--graphs', '--graphs=False'])
 def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, graphs):
-    """Also where it goes on without graphs, or with them."""
+    """Also if it is resumed with or without graphs."""
     argv = ['--epochs=3', '--dropout=0.1', '--eval_interval=5', '--ckpt_secs=0', '--deterministic',
             '--dtype=float64', GPU]
     train(data, tmp_path / 'uncut', *argv)
@@ -107,20 +100,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, capsys, graphs):
     with pytest.raises(SystemExit):
         train(data, tmp_path / 'cut', *argv, graphs, module=module)
     train(data, tmp_path / 'cut', *argv)
-    assert 'goes on after step 29 of 42' in capsys.readouterr().out
+    assert 'resumes after step 29 of 42' in capsys.readouterr().out
     close(tmp_path / 'cut/seed0', tmp_path / 'uncut/seed0')
 
 
-def test_making_batches_does_not_make_the_cpu_wait(data):
-    """But for the sizes of bags."""
+def test_making_batches_does_not_make_the_cpu_wait(data, monkeypatch):
+    """Except for the sizes of bags."""
+    monkeypatch.setattr(data_module, 'POOL', 3)
     split = load_data(data / 'toy')[0]['train']
-    made = batches(split, 16, 20, bag=False, pool=3, rng=np.random.default_rng(0), device='cuda')
+    made = make_batches(split, 16, 20, bag=False, rng=np.random.default_rng(0), device='cuda')
     torch.cuda.set_sync_debug_mode('error')
     try:
         on_gpu = list(made)
     finally:
         torch.cuda.set_sync_debug_mode('default')
-    on_cpu = batches(split, 16, 20, bag=False, pool=3, rng=np.random.default_rng(0))
+    on_cpu = make_batches(split, 16, 20, bag=False, rng=np.random.default_rng(0))
     for one, other in zip(on_gpu, on_cpu, strict=True):
         for name in 'tokens', 'counts', 'labels':
             assert torch.equal(getattr(one, name).cpu(), getattr(other, name))
@@ -140,9 +134,10 @@ def test_two_processes_on_one_gpu_are_one(data, tmp_path):
 
 @pytest.mark.parametrize('length', [64, 192])
 def test_masked_attention_has_a_gradient(length):
-    """cuDNN's is NaN at these lengths, where every score of a row is low: loop.start_device turns
-    it off."""
-    loop.start_device('cuda', 'bfloat16', 0, False)
+    """cuDNN gives NaN at these lengths if every score of a row is low; loop.start_device turns it
+    off."""
+    loop.start_device(SimpleNamespace(device='cuda', dtype='bfloat16', threads=0,
+                                      deterministic=False))
     q = torch.full((1, 1, length, 64), 1.0, device='cuda', dtype=torch.bfloat16)
     k = torch.full_like(q, -20.0)
     v = torch.randn_like(q)
@@ -161,7 +156,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path, capsys):
 
 
 def test_the_peak_is_that_of_the_run(data, tmp_path):
-    """Not of a larger one before it in the same process."""
+    """Not that of a larger run before it in the same process."""
     peaks = []
     for n_embd in 1024, 16:
         train(data, tmp_path / str(n_embd), f'--n_embd={n_embd}', '--n_head=1', '--epochs=1', GPU)

@@ -1,6 +1,6 @@
-"""nanoloss/graphs.py: whole runs whose steps are recorded and replayed, against runs without, by a
-graph on the CPU that repeats the recorded operations one by one (test_gpu.py: by those of a GPU).
-About 10 s."""
+"""nanoloss/graphs.py: whole runs whose steps are recorded and replayed, compared with runs without
+graphs. A graph on the CPU repeats the recorded operations one by one; test_gpu.py uses those of a
+GPU (10 s)."""
 from contextlib import contextmanager
 
 import pytest
@@ -12,15 +12,15 @@ from nanoloss import loop
 from nanoloss.data import Batch
 from nanoloss.graphs import StepGraphs
 
+
 class Graph(TorchDispatchMode):
-    """What a CUDA graph is, on a CPU: operations that are repeated on the same memory, in which
-    every number but those in tensors is as it was when they were recorded; to record them computes
-    nothing that lasts."""
+    """A CUDA graph on a CPU: it repeats operations on the same memory. All numbers but those in
+    tensors are as they were when the operations were recorded. Recording changes no tensor."""
 
     def __init__(self):
         super().__init__()
         self.operations = []
-        self.before = {}  # tensors that recording has changed, by their address, and what they were
+        self.before = {}  # {address: a tensor that recording has changed, and its old values}
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -55,7 +55,7 @@ class Graph(TorchDispatchMode):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Let CUDA graphs be made of `Graph`, also for the CPU -> a list of those that were."""
+    """Let a run use `Graph`s on the CPU -> a list of them."""
     graphs = []
 
     @contextmanager
@@ -82,7 +82,7 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize('run, argv', TRAININGS)
 def test_a_run_of_graphs_is_the_run_without(data, tmp_path, recorded, run, argv):
-    """All of its numbers, with rates, dropout and batches that change from step to step."""
+    """All numbers are equal, with rates, dropout and batches that change from step to step."""
     argv = [*argv, '--dtype=float64', *(['--deferred=False'] if run is train else [])]
     run(data, tmp_path / 'with', *argv)
     n_graphs = len(recorded)
@@ -109,7 +109,7 @@ def test_a_shape_is_recorded_once_when_it_comes_for_the_third_time(recorded):
 
 
 def test_a_step_that_waits_says_what_to_do(recorded):
-    """Such as one with a loss of the user's that asks for a number."""
+    """Such as a step with a user's loss that asks for a number."""
     graphs = StepGraphs(lambda batch: torch.tensor(batch.tokens.max().item()))
     batch = Batch(None, torch.ones(3), None, None, 0)
     for _ in range(2):
@@ -118,20 +118,20 @@ def test_a_step_that_waits_says_what_to_do(recorded):
         graphs(batch)
 
 
-def test_too_little_memory_to_record_is_said_to_be_that(recorded, capsys):
+def test_too_little_memory_to_record_ends_in_a_line(recorded, capsys):
     def step(batch):
         if recorded:
             raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')
         return batch.tokens
     graphs = StepGraphs(step)
     batch = Batch(None, torch.ones(3), None, None, 0)
-    with pytest.raises(SystemExit), loop.ending_well('out'):
+    with pytest.raises(SystemExit), loop.clean_exit('out'):
         for _ in range(3):
             graphs(batch)
     assert 'out of memory; try a lower --max_tokens' in capsys.readouterr().err
 
 
-def test_where_there_can_be_no_graph():
+def test_steps_that_cannot_be_graphs():
     assert loop.can_use_graphs('cuda', 'bfloat16', 0)
     for device, dtype, max_tokens in [('cpu', 'bfloat16', 0), ('mps', 'float32', 0),
                                       ('cuda', 'float16', 0), ('cuda', 'float32', 8192)]:

@@ -1,6 +1,6 @@
 """Hostile input: never a traceback, a hang, a 500, or a file left half-written.
 
-The command line is in test_configure.py; here are tables, the files of a run, what a run goes on
+The command line is in test_settings.py; here are tables, the files of a run, what a run resumes
 from, and HTTP. FUZZ cases of each, 60 if not set (40 s)."""
 import contextlib
 import csv
@@ -14,14 +14,16 @@ import socket
 import time
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ask
-from helpers import TINY, make_data, script
+from helpers import TINY, config_of, make_data, script
 
-from nanoloss import loop
+from model import make_head, model_settings
+from nanoloss import ensemble, loop
+from nanoloss.classifier import TextClassifier
+from nanoloss.runs import RunFolder, read_run
 
 FUZZ = int(os.environ.get('FUZZ', 60))
 SLOW = 20.0  # seconds: a case that takes longer hangs
@@ -132,10 +134,10 @@ def test_tables(tmp_path, monkeypatch, capsys):
     for _ in range(FUZZ):
         kind, content = odd_table(rng)
         Path(f'case.{kind}').write_bytes(content)
-        config = SimpleNamespace(**module.configure(dict(vars(module)), argv=[
-            f'--source=case.{kind}', '--name=case', f'--group={rng.choice(["", "movie"])}',
-            f'--label_sep={rng.choice(["", "", ";"])}',
-            f'--quoting={rng.choice(["minimal", "minimal", "none"])}']))
+        config = config_of(
+            module, f'--source=case.{kind}', '--name=case',
+            f'--group={rng.choice(["", "movie"])}', f'--label_sep={rng.choice(["", "", ";"])}',
+            f'--quoting={rng.choice(["minimal", "minimal", "none"])}')
         refused = is_refused(lambda config=config: module.main(config))
         n_refused += refused
         made = sorted(os.listdir('data')) if Path('data').exists() else []
@@ -170,13 +172,13 @@ def changed_file(rng, name, content):
 
 def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
     """config.json, result.json, log.jsonl, preds.npz and model.pt changed in values or bytes,
-    through evaluate.py and predict.py: counted, or named and left out."""
+    through evaluate.py and `TextClassifier`: counted, or named and left out."""
     run = tmp_path / 'seed0'
     shutil.copytree(home / 'out/bce/seed0', run)
-    evaluate = script('evaluate')
-    predict = script('predict')
-    monkeypatch.setattr(predict, 'tokenizer', functools.cache(predict.tokenizer))
-    readers = [lambda: evaluate.read_run(run), lambda: predict.Classifier(run).probs(['a text'])]
+    stored = RunFolder(run)
+    monkeypatch.setattr(ensemble, 'tokenizer', functools.cache(ensemble.tokenizer))
+    readers = [lambda: read_run(stored, make_head),
+               lambda: TextClassifier(run).probs(['a text'])]
     good = {path.name: path.read_bytes() for path in run.iterdir()}
     names = ['config.json', 'config.json', 'result.json', 'log.jsonl', 'preds.npz', 'model.pt']
     rng = random.Random(1)
@@ -199,17 +201,17 @@ def test_files_of_a_run(home, tmp_path, monkeypatch, capsys):
             assert time.monotonic() - start < SLOW
         n_refused += refused
         (run / name).write_bytes(good[name])
-    assert evaluate.read_run(run)
+    assert read_run(stored, make_head)
     assert zipfile.is_zipfile(run / 'model.pt')
     assert 0 < n_refused < FUZZ
     print_count('files of a run', n_refused, capsys)
 
 
-# What train.py goes on from
+# What train.py resumes from
 
 def train(argv, module=None):
     module = module or script()
-    module.main(module.configure(vars(module), more=module.head_settings, argv=argv))
+    module.main(config_of(module, *argv, more=model_settings))
 
 
 def stop_in_the_first_epoch(argv):
@@ -259,7 +261,7 @@ def test_folders_that_a_run_goes_on_from(tmp_path, capsys):
         assert refused or (case / 'out/seed0/result.json').exists()
         assert not list(case.rglob('*.tmp'))
     assert 0 < n_refused < FUZZ
-    print_count('folders that a run goes on from', n_refused, capsys)
+    print_count('folders that a run resumes from', n_refused, capsys)
 
 
 # HTTP
@@ -310,8 +312,7 @@ def test_what_is_no_request(server, raw):
 
 def test_a_word_of_two_megabytes(home):
     """In time that grows with its length: with its square it would take hours."""
-    predict = script('predict')
-    classifier = predict.Classifier(home / 'out/bce')
+    classifier = TextClassifier(home / 'out/bce')
     texts = ['a' * 2_000_000, '最' * 700_000, '\n' * 200_000]
     start = time.process_time()  # however busy the machine is
     assert classifier.probs(texts).shape == (3, 2)

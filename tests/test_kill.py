@@ -1,5 +1,5 @@
-"""A kill at every write of prepare.py, train.py, evaluate.py, baseline.py and export.py: the same
-command again, and all files are those of a command that was never killed (40 s)."""
+"""A kill at every write of prepare.py, train.py, evaluate.py and the tools that write files: after
+the same command again, all files are those of a command that was never killed. About 40 s."""
 import json
 import os
 import shutil
@@ -11,13 +11,13 @@ from helpers import CLOCK, ROOT, TINY
 
 TRAIN = [arg for arg in TINY if not arg.startswith(('--dataset', '--epochs'))]
 TRAIN = ['train.py', *TRAIN, '--dataset=my', '--epochs=1', '--eval_interval=3', '--out_dir=out']
-EXPORT = ['export.py', 'out', '--to=model']
+EXPORT = ['tools.export', 'out', '--to=model']
 
 
 @pytest.fixture(scope='module')
 def ask():
     """A function from a job to the answer of killing.py."""
-    pytest.importorskip('datasketch')
+    pytest.importorskip('datasketch')  # of tools.errors
     pytest.importorskip('onnxscript')
     pytest.importorskip('onnxruntime')
     process = subprocess.Popen(
@@ -34,7 +34,7 @@ def ask():
 
 @pytest.fixture(scope='module')
 def run(ask):
-    """A function that runs a command in a folder to its good end."""
+    """A function that runs a command in a folder, which must succeed."""
     def run(folder, command, kept=None):
         answer, = ask(folders=[str(folder)], command=command, kept=kept)
         assert answer['code'] == 0, answer['said']
@@ -51,8 +51,8 @@ def without_clock(value):
 
 
 def content_of(folder, bytes_only=False):
-    """{path: content of the file, without times unless bytes_only; None for a folder} of all that
-    is in a folder."""
+    """All that is in a folder: {path: content of the file, without times unless bytes_only, or None
+    for a folder}."""
     content = {}
     for path in sorted(folder.rglob('*')):
         name = str(path.relative_to(folder))
@@ -71,8 +71,8 @@ def survives(ask, run, tmp_path):
     """A function that runs a command in a folder, and again in each state in which a kill would
     have left it.
 
-    least: how many different states there are at least. done: what the second command may say, with
-    status 2, where the first one had done all but its last steps."""
+    least: the least number of different states. done: with status 2, the second command may say
+    this, if the first one had done all but its last steps."""
     def survives(folder, command, least, done=None):
         kept = tmp_path / 'kept'
         run(folder, command, kept=str(kept))
@@ -81,7 +81,7 @@ def survives(ask, run, tmp_path):
         folders = []
         for n in range(len(os.listdir(kept))):
             state = content_of(kept / str(n), bytes_only=True)
-            if state not in states:  # else nothing has changed between two writes
+            if state not in states:  # otherwise nothing has changed between two writes
                 states.append(state)
                 folders.append(kept / str(n))
         assert len(states) >= least
@@ -107,7 +107,7 @@ def write_reviews(path, n, words):
 
 @pytest.fixture(scope='module')
 def home(ask, run, tmp_path_factory):
-    """A folder with a file of texts, the data set made of it and a run."""
+    """A folder with a file of texts, the data set made from it, and a run."""
     home = tmp_path_factory.mktemp('home')
     write_reviews(home / 'my.csv', 60, ['good', 'bad', 'long'])
     for command in (['prepare.py', '--source=my.csv'], TRAIN):
@@ -117,7 +117,7 @@ def home(ask, run, tmp_path_factory):
 
 
 def copy_of(home, folder, *names):
-    """Some of what is in `home`, in another folder."""
+    """Copies of some files and folders of `home`, in another folder."""
     folder.mkdir()
     for name in names:
         copy = shutil.copytree if (home / name).is_dir() else shutil.copy
@@ -130,7 +130,7 @@ def test_prepare(home, survives, tmp_path):
     survives(start, ['prepare.py', '--source=my.csv'], 20)
 
 
-def test_prepare_in_the_place_of_other_data(home, survives, tmp_path):
+def test_prepare_replaces_other_data(home, survives, tmp_path):
     start = copy_of(home, tmp_path / 'start', 'my.csv', 'data')
     write_reviews(start / 'my.csv', 50, ['new', 'other', 'words'])
     survives(start, ['prepare.py', '--source=my.csv'], 30)
@@ -140,29 +140,32 @@ def test_train(home, survives, tmp_path):
     survives(copy_of(home, tmp_path / 'start', 'data'), [*TRAIN, '--ckpt_secs=0'], 25)
 
 
-def test_train_in_the_place_of_another_run(home, survives, tmp_path):
+def test_train_replaces_another_run(home, survives, tmp_path):
     start = copy_of(home, tmp_path / 'start', 'data', 'out')
     survives(start, [*TRAIN, '--overwrite', '--learning_rate=1e-3'], 20)
 
 
-def test_evaluate(home, survives, tmp_path):
-    """Table, page and thresholds."""
-    start = copy_of(home, tmp_path / 'start', 'data', 'out')
-    survives(start, ['evaluate.py', 'out', '--page', '--thresholds=f1', '--out_dir=table'], 30)
+@pytest.mark.parametrize('command, least', [
+    (['evaluate.py', 'out', '--out_dir=table'], 12),
+    (['tools.errors', 'out', '--out_dir=table'], 15),
+    (['tools.thresholds', 'out', '--by=f1', '--out_dir=table'], 8),  # written into the run, too
+    (['tools.pack', 'out', 'packed', '--answers=right'], 6)])
+def test_evaluate_and_its_tools(home, survives, tmp_path, command, least):
+    survives(copy_of(home, tmp_path / 'start', 'data', 'out'), command, least)
 
 
 def test_baseline(home, survives, tmp_path):
     start = copy_of(home, tmp_path / 'start', 'data')
-    command = ['baseline.py', '--dataset=my', '--kinds=nbsvm,tfidf_lr', '--c_values=1']
+    command = ['tools.baseline', '--dataset=my', '--kinds=nbsvm,tfidf_lr', '--c_values=1']
     survives(start, command, 25)
 
 
 def test_export(home, survives, tmp_path):
     start = copy_of(home, tmp_path / 'start', 'data', 'out')
-    survives(start, EXPORT, 15, done='model is there; give another --to')
+    survives(start, EXPORT, 15, done='model exists; give another --to')
 
 
-def test_export_in_the_place_of_another_model(home, survives, tmp_path, run):
+def test_export_replaces_another_model(home, survives, tmp_path, run):
     start = copy_of(home, tmp_path / 'start', 'data', 'out')
     run(start, EXPORT)
     (start / 'model/README.md').write_text('a card')

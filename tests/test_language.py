@@ -1,22 +1,30 @@
-"""pretrain.py and sample.py: language models, against brute force and closed forms. About 40 s."""
+"""lm/: language models, against brute force and closed forms. About 40 s."""
 import json
 import math
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, call
 from helpers import (
-    LANGUAGE, fails, make_data, outcome, pretrain, save, script, toy_reviews, train, two_processes)
+    LANGUAGE, fails, make_data, outcome, pretrain, pretrain_config, save, script, toy_reviews,
+    train, two_processes)
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model import EncoderConfig, LanguageModel, LossInChunks, Past
+from lm.data import load_texts, number_texts, steps_per_epoch, text_stream, training_batches
+from lm.model import (
+    CLOSED_FORMS, KeyValueCache, LossInChunks, loss_and_gradient, make_language_model)
+from lm.pretrain import make_model, score
+from lm.sampler import Sampler
+from model import HEADS, CEHead, Head, make_head, masked_attention
 from nanoloss import loop
-from nanoloss.configure import read_settings
+from nanoloss.classifier import TextClassifier
 from nanoloss.data import Split
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import learn_vocabulary
@@ -41,24 +49,27 @@ def trained(data, tmp_path_factory):
     return out / 'seed0'
 
 
-def script_of(folder, data):
-    """pretrain.py with the settings of a run, its texts and its vocabulary."""
-    module = script('pretrain')
-    config = json.loads((folder / 'config.json').read_text())
-    for name in read_settings(vars(module)):
-        setattr(module, name, config[name])
-    module.data_dir = str(data)
-    texts, n_bytes, _, vocabulary = module.load_texts()
-    return module, config, texts, n_bytes, vocabulary
+def read_run(folder, data):
+    """The config of a run, its model, its texts and their bytes."""
+    config = SimpleNamespace(**json.loads((folder / 'config.json').read_text()))
+    config.data_dir = str(data)
+    texts, vocabulary, n_bytes = number_texts(config, *load_texts(config))
+    model = make_model(config, vocabulary)
+    model.load_state_dict(torch.load(folder / 'model.pt', weights_only=True))
+    return config, model, texts, n_bytes
+
+
+# a small language model
+SHAPE = {'known_tokens': N_TOKENS - 1, 'block_size': 16, 'n_layer': 2, 'n_head': 2, 'n_embd': 8,
+         'pos': 'none', 'causal': True, 'dropout': 0.0, 'tied': False, 'class_weight': '',
+         'label_smoothing': 0.0, 'gamma': 2.0, 'alpha': '', 'k': 1.0, 'M': 1.0}
 
 
 def make(pos='none', head='ce', tied=False, dtype=torch.float64, causal=True, **settings):
     """A LanguageModel with weights large enough to matter."""
     torch.manual_seed(0)
-    config = EncoderConfig(vocab_size=N_TOKENS, n_class=N_TOKENS, block_size=16, n_layer=2,
-                           n_head=2, n_embd=8, pos=pos, causal=causal, head=head,
-                           head_settings=settings)
-    model = LanguageModel(config, tied).to(dtype)
+    changes = {'pos': pos, 'head': head, 'tied': tied, 'causal': causal, **settings}
+    model = make_language_model({**SHAPE, **changes}).to(dtype)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model
@@ -100,34 +111,34 @@ def test_without_positions_the_order_counts_all_the_same():
 
 
 @pytest.mark.parametrize('pos', ['none', 'learned'])
-def test_what_is_left_out_is_seen_by_none(pos):
+def test_no_token_sees_a_masked_one(pos):
     model = make(pos, causal=False)
     text = tokens([2, 7], [3, 1, 4, 1, 5], [8, 2])
-    left_out = torch.zeros_like(text, dtype=torch.bool)
-    left_out[0, [1, 5, 7]] = True
-    states = model(text, left_out)
+    masked = torch.zeros_like(text, dtype=torch.bool)
+    masked[0, [1, 5, 7]] = True
+    states = model(text, masked)
     others = text.clone()
-    others[left_out] = torch.tensor([9, 9, 6])
-    assert torch.equal(model(others, left_out), states)
-    # but the rest of its text is, on both sides; and no other text
+    others[masked] = torch.tensor([9, 9, 6])
+    assert torch.equal(model(others, masked), states)
+    # a token sees the rest of its text, on both sides, and no other text
     for place in (4, 8):
         other = text.clone()
         other[0, place] = 6
-        changed = ~torch.isclose(model(other, left_out), states).all(-1)[0]
+        changed = ~torch.isclose(model(other, masked), states).all(-1)[0]
         assert changed.nonzero()[:, 0].tolist() == [3, 4, 5, 6, 7, 8]
-    # a text of which nothing is left, as at the edge of a block, has states all the same
+    # a text that is masked completely, as at the edge of a block, has finite states
     all_of_it = torch.ones(1, 3, dtype=torch.bool)
     assert model(torch.tensor([[5, 1, 2]]), all_of_it).isfinite().all()
 
 
-def test_without_positions_gaps_are_filled_from_a_bag():
-    """Gaps of a text are all alike, and see the tokens that are left as a bag, each once with its
-    count, and themselves, a zero vector."""
+def test_without_positions_masked_tokens_are_predicted_from_a_bag():
+    """The masked tokens of a text are all alike. They see the other tokens as a bag, each once with
+    its count, and themselves, a zero vector."""
     model = make(causal=False).eval()
     text = tokens([3, 1, 4, 1, 5, 1, 9])
-    left_out = torch.zeros_like(text, dtype=torch.bool)
-    left_out[0, [3, 5]] = True
-    states = model(text, left_out)
+    masked = torch.zeros_like(text, dtype=torch.bool)
+    masked[0, [3, 5]] = True
+    states = model(text, masked)
     assert torch.allclose(states[0, 3], states[0, 5], rtol=1e-12, atol=1e-14)
 
     rest = model.token_embedding(torch.tensor([[0, 3, 1, 9]]))
@@ -149,26 +160,26 @@ def test_attention_is_that_of_a_loop():
         for i in range(5):
             scores = torch.stack([q[0, h, i] @ k[0, h, j] / math.sqrt(4) for j in range(i + 1)])
             expected[0, h, i] = scores.softmax(0) @ v[0, h, :i + 1]
-    found = block.masked_attention(x, None, None)
-    assert torch.allclose(found, block.join_heads(expected), rtol=1e-12, atol=1e-14)
+    assert torch.allclose(masked_attention(q, k, v), expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize('n_layer', [0, 2])
 @pytest.mark.parametrize('pos', ['none', 'learned'])
-def test_token_by_token_is_all_at_once(pos):
-    model = make(pos).eval()
+def test_token_by_token_is_all_at_once(pos, n_layer):
+    model = make(pos, n_layer=n_layer).eval()
     text = tokens([3, 1, 4, 1, 5, 9, 2, 6])
-    past = [Past(16) for _ in model.blocks]
-    states = [model(text[:, :3], past=past)]
+    cache = KeyValueCache(16)
+    states = [model(text[:, :3], cache=cache)]
     for column in range(3, 9):
-        states.append(model(text[:, column:column + 1], past=past))
+        states.append(model(text[:, column:column + 1], cache=cache))
     assert torch.allclose(torch.cat(states, 1), model(text), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize('head, settings', LOSSES)
 @pytest.mark.parametrize('tied', [False, True])
 def test_a_loss_in_chunks_is_the_whole(monkeypatch, head, settings, tied):
-    monkeypatch.setattr(LossInChunks, 'ROWS', 7)
-    monkeypatch.setattr(LossInChunks, 'FEW', 3)
+    monkeypatch.setattr(LossInChunks, 'PRODUCT', 7)
+    monkeypatch.setattr(LossInChunks, 'LOSS', 3)
     model = make(head=head, tied=tied, **settings)
     block = torch.randint(0, N_TOKENS, (2, 13))
     x, y = block[:, :-1], block[:, 1:].flatten()
@@ -195,12 +206,12 @@ def test_the_logits_are_never_whole():
                 sizes.append((out.numel(), out.element_size()))
             return out
 
-    n = 4 * LossInChunks.ROWS
+    n = 4 * LossInChunks.PRODUCT
     hidden = torch.randn(n, 8, requires_grad=True)
     targets = torch.randint(0, N_TOKENS, (n,))
     with Sizes(), torch.autocast('cpu', torch.bfloat16):
         model.loss(hidden, targets).backward()
-    assert max(numel for numel, _ in sizes) <= LossInChunks.ROWS * N_TOKENS
+    assert max(numel for numel, _ in sizes) <= LossInChunks.PRODUCT * N_TOKENS
     assert max(numel for numel, size in sizes if size == 4) <= n * 8  # the hidden states
 
 
@@ -209,6 +220,105 @@ def test_a_tied_model_has_one_matrix():
     assert model.head.linear.weight is model.token_embedding.weight
     names = [name for name, _ in model.named_parameters()]
     assert 'head.linear.weight' not in names
+
+
+# Heads
+
+class ScaledHead(Head):
+    """Its logits are cosines of the features and the weights, times 10."""
+
+    def forward(self, x):
+        return 10 * F.linear(F.normalize(x), F.normalize(self.linear.weight))
+
+    def loss(self, logits, labels):
+        return F.cross_entropy(logits, labels)
+
+
+class DoubledHead(CEHead):
+    """A loss of its own and the rest of CEHead."""
+
+    def loss(self, logits, labels):
+        return 2 * super().loss(logits, labels)
+
+
+def test_a_forward_of_its_own_is_refused(monkeypatch):
+    """The logits are computed in chunks, from the weights of `linear`."""
+    monkeypatch.setitem(HEADS, 'scaled', ScaledHead)
+    with pytest.raises(ValueError, match='scaled has a forward of its own'):
+        make(head='scaled')
+
+
+def test_a_subclass_has_its_own_loss(monkeypatch):
+    """Not the closed form of the class that it extends."""
+    monkeypatch.setitem(HEADS, 'doubled', DoubledHead)
+    losses = []
+    gradients = []
+    for head in 'ce', 'doubled':
+        model = make(head=head)
+        torch.manual_seed(1)
+        hidden = torch.randn(6, 8, dtype=torch.float64)
+        loss = model.loss(hidden, torch.arange(6))
+        gradients.append(torch.autograd.grad(loss, model.head.linear.weight)[0])
+        losses.append(loss)
+    torch.testing.assert_close(losses[1], 2 * losses[0])
+    torch.testing.assert_close(gradients[1], 2 * gradients[0])
+
+
+def test_a_head_from_a_file(data, tmp_path):
+    """--head=FILE.py:CLASS, by autograd; its numbers are those of the closed form."""
+    (tmp_path / 'mine.py').write_text(
+        'from torch.nn import functional as F\nfrom model import Head\n'
+        'class Mine(Head):\n'
+        '    def __init__(self, n_features, n_class, factor=2.0):\n'
+        '        super().__init__(n_features, n_class)\n'
+        '        self.factor = factor\n'
+        '    def loss(self, logits, labels):\n'
+        '        return self.factor * F.cross_entropy(logits, labels)\n')
+    argv = ['--max_iters=3', '--dtype=float64']
+    pretrain(data, tmp_path / 'ce', *argv)
+    pretrain(data, tmp_path / 'mine', *argv, f'--head={tmp_path}/mine.py:Mine', '--factor=1')
+    ce, mine = [outcome(tmp_path / name / 'seed0') for name in ('ce', 'mine')]
+    assert mine[0]['last']['test'] == pytest.approx(ce[0]['last']['test'], rel=1e-9)
+    config = json.loads((tmp_path / 'mine/seed0/config.json').read_text())
+    assert config['factor'] == 1.0
+    # to sample executes the file, so it has to be named again
+    with pytest.raises(ValueError, match='mine.py:Mine is a program'):
+        Sampler(tmp_path / 'mine/seed0')
+    sampler = Sampler(tmp_path / 'mine/seed0', head=f'{tmp_path}/mine.py:Mine')
+    assert list(sampler.sample([], 0)) == list(Sampler(tmp_path / 'ce/seed0').sample([], 0))
+
+
+@pytest.mark.parametrize('head, settings', [
+    *LOSSES, ('ce', {'class_weight': '1,2,3,4,5'}), ('square', {'M': 3.0})])
+def test_a_closed_form_is_that_of_autograd(head, settings):
+    torch.manual_seed(0)
+    head = make_head(head, 4, 5, **settings).double()
+    logits = 3 * torch.randn(9, 5, dtype=torch.float64)
+    labels = torch.arange(9) % 5
+    loss, gradient = loss_and_gradient(head, logits.clone(), labels)
+    expected = logits.requires_grad_()
+    total = 9 * head.loss(expected, labels)
+    torch.testing.assert_close(loss, total.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(total, expected)[0])
+
+
+def test_the_fast_heads_have_a_closed_form():
+    assert set(CLOSED_FORMS) == {HEADS['ce'], HEADS['square'], HEADS['squentropy']}
+
+
+def test_the_closed_form_of_cross_entropy_is_exact_where_p_underflows():
+    """In float32 the smallest p has a loss of 87.3; PyTorch's loss and gradient go on."""
+    torch.manual_seed(0)
+    z = torch.cat([torch.tensor([[0.0, 200, -50], [3e4, 0, 1]]), 5 * torch.randn(6, 3)])
+    y = torch.tensor([0, 1, 0, 1, 2, 0, 1, 2])
+    for label_smoothing in (0.0, 0.1):
+        head = make_head('ce', 4, 3, label_smoothing=label_smoothing)
+        loss, gradient = loss_and_gradient(head, z, y)
+        expected = z.double().requires_grad_()
+        F.cross_entropy(expected, y, reduction='sum', label_smoothing=label_smoothing).backward()
+        assert loss.item() == pytest.approx(F.cross_entropy(
+            z.double(), y, reduction='sum', label_smoothing=label_smoothing).item(), rel=1e-6)
+        torch.testing.assert_close(gradient, expected.grad.float())
 
 
 # Spelling
@@ -239,29 +349,23 @@ def test_tokens_are_counted_in_all_blocks_of_a_text(tmp_path):
     rows = [encoding.encode_ordinary('the first block holds the block size')] * 2
     save(tmp_path / 'toy', {split: (rows, [0, 1]) for split in ('train', 'val', 'test')},
          vocab_size=encoding.n_vocab)
-    module = script('pretrain')
-    module.data_dir = str(tmp_path)
-    module.dataset = 'toy'
-    module.block_size = 3
-    module.min_count = 4
-    known = module.load_texts()[-1].tokens
+    config = pretrain_config(tmp_path, '', '--block_size=3', '--min_count=4')
+    _, vocabulary, _ = number_texts(config, *load_texts(config))
+    known = vocabulary.tokens
     assert [encoding.decode([token]) for token in known if token > 255] == [' block']
 
 
 # Batches
 
-def test_blocks_hold_every_text_once_and_what_comes_next(data):
-    module = script('pretrain')
-    module.device = 'cpu'
-    module.batch_size = 2
-    module.block_size = 8
+def test_blocks_hold_every_text_once_and_the_next_tokens(data):
+    config = pretrain_config(data, '', '--batch_size=2', '--block_size=8')
     rows = [[5, 6], [7], [0], [8, 9, 10] * 10]  # one is empty
     offsets = np.cumsum([0, *map(len, rows)])
     split = Split(np.concatenate(rows).astype(np.uint32),
                   np.stack([offsets[:-1], offsets[1:]], 1), labels=None)
-    steps = module.steps_of_epoch(split)
+    steps = steps_per_epoch(config, split)
     assert steps == 37 // 16  # 33 tokens and the beginnings of 4 texts
-    batches = module.training_batches(split, 0, 0, steps)
+    batches = training_batches(config, split, 0, steps)
     first, second, third = [next(batches) for _ in range(3)]
     stream = torch.cat([first.tokens.flatten(), second.tokens.flatten()])
     targets = torch.cat([first.next_tokens.flatten(), second.next_tokens.flatten()])
@@ -269,57 +373,52 @@ def test_blocks_hold_every_text_once_and_what_comes_next(data):
     text = ' '.join(map(str, stream.tolist()))
     assert text.startswith('0 ')
     assert {'5 6', '7', ''} & {piece.strip() for piece in re.split(r'\b0\b', text)}
-    # going on from a step gives what comes after it
-    again = module.training_batches(split, 0, 1, steps)
+    # resumed after a step
+    again = training_batches(config, split, 1, steps)
     assert torch.equal(next(again).tokens, second.tokens)
     assert torch.equal(next(again).tokens, third.tokens)
 
 
-def test_what_is_left_out_of_a_batch(data):
-    module = script('pretrain')
-    module.device = 'cpu'
-    module.batch_size = 4
-    module.block_size = 20
-    module.masked = 0.3
+def test_the_masked_tokens_of_a_batch(data):
+    config = pretrain_config(data, '', '--batch_size=4', '--block_size=20', '--masked=0.3')
     row = np.arange(1, 40)
     split = Split(np.tile(row, 8).astype(np.uint32),
                   np.array([[39 * i, 39 * (i + 1)] for i in range(8)]), labels=None)
-    steps = module.steps_of_epoch(split)
-    found = [batch for batch, _ in zip(module.training_batches(split, 0, 0, steps), range(200))]
-    left_out = torch.stack([batch.left_out() for batch in found])
+    steps = steps_per_epoch(config, split)
+    found = [batch for batch, _ in zip(training_batches(config, split, 0, steps), range(200))]
+    masked = torch.stack([batch.masked() for batch in found])
     beginnings = torch.stack([batch.tokens for batch in found]) == 0
-    assert (left_out.sum(-1) == 6).all()  # of each block as many
-    assert not (left_out & beginnings).any()
-    # each place equally often (but for the first, where most of these texts begin), anew each epoch
-    share = left_out.float().mean((0, 1))[1:]
+    assert (masked.sum(-1) == 6).all()  # the same number in each block
+    assert not (masked & beginnings).any()
+    # each column equally often (but for the first, where most of these texts begin), other ones in
+    # each epoch
+    share = masked.float().mean((0, 1))[1:]
     assert share.min() > 0.2
     assert share.max() < 0.4
-    assert not torch.equal(left_out[0], left_out[steps])
-    again = next(module.training_batches(split, 0, 7, steps))
-    assert torch.equal(again.left_out(), left_out[7])
+    assert not torch.equal(masked[0], masked[steps])
+    again = next(training_batches(config, split, 7, steps))
+    assert torch.equal(again.masked(), masked[7])
     hidden = torch.arange(80.).view(4, 20, 1)
-    states, targets = found[0].answers(hidden)
+    states, targets = found[0].predictions(hidden)
     places = states[:, 0].long()
     assert targets.tolist() == found[0].tokens.flatten()[places].tolist()
-    assert places.tolist() == left_out[0].flatten().nonzero()[:, 0].tolist()
+    assert places.tolist() == masked[0].flatten().nonzero()[:, 0].tolist()
 
 
 # Evaluation
 
 def test_scores_are_those_of_a_loop(data, trained):
     """Text by text and token by token, in pieces of a block."""
-    module, config, texts, n_bytes, vocabulary = script_of(trained, data)
-    model = module.make_model(config, vocabulary)
-    model.load_state_dict(torch.load(trained / 'model.pt', weights_only=True))
+    config, model, texts, n_bytes = read_run(trained, data)
     split = texts['test'].take(slice(8))
-    figures, n_tokens, (nll, scaled) = module.score(model, split, n_bytes['test'][:8], (1.0, 2.0))
+    figures, n_tokens, (nll, scaled) = score(config, model, split, n_bytes['test'][:8], (1.0, 2.0))
 
     model.eval()
     for i, (begin, end) in enumerate(split.spans):
         text = [0, *split.tokens[begin:end].tolist(), 0]
         expected = np.zeros(2)
         for j in range(1, len(text)):
-            piece = (j - 1) // module.block_size * module.block_size
+            piece = (j - 1) // config.block_size * config.block_size
             with torch.no_grad():
                 logits = model.head(model(torch.tensor([text[piece:j]]))[0, -1:])[0]
             expected += [-(logits / t).log_softmax(0)[text[j]].item() for t in (1, 2)]
@@ -331,32 +430,29 @@ def test_scores_are_those_of_a_loop(data, trained):
 
 
 @pytest.mark.parametrize('pos', ['none', 'learned'])
-def test_scores_of_gaps_are_those_of_a_loop(data, tmp_path, pos):
+def test_scores_of_masked_tokens_are_those_of_a_loop(data, tmp_path, pos):
     """Piece by piece, each alone in its batch."""
     pretrain(data, tmp_path, '--masked=0.3', f'--pos={pos}')
-    run = tmp_path / 'seed0'
-    module, config, texts, n_bytes, vocabulary = script_of(run, data)
-    model = module.make_model(config, vocabulary)
-    model.load_state_dict(torch.load(run / 'model.pt', weights_only=True))
+    config, model, texts, n_bytes = read_run(tmp_path / 'seed0', data)
     split = texts['test'].take(slice(8))
-    figures, n_tokens, (nll,) = module.score(model, split, n_bytes['test'][:8])
+    figures, n_tokens, (nll,) = score(config, model, split, n_bytes['test'][:8])
     assert 'bits_per_byte' not in figures  # which is for whole texts
 
     model.eval()
-    stream = module.text_stream(split, range(8))
-    gaps = (np.random.default_rng(0).random(len(stream)) < 0.3) & (stream > 0)
+    stream = text_stream(split, range(8))
+    masked = (np.random.default_rng(0).random(len(stream)) < 0.3) & (stream > 0)
     beginnings = [*np.flatnonzero(stream == 0)]
     for i, (begin, end) in enumerate(zip(beginnings[:-1], beginnings[1:])):
         expected = 0
-        for first in range(begin, end, module.block_size):
-            piece = slice(first, min(first + module.block_size, end))
+        for first in range(begin, end, config.block_size):
+            piece = slice(first, min(first + config.block_size, end))
             x = torch.from_numpy(stream[piece].astype(np.int64))[None]
-            left_out = torch.from_numpy(gaps[piece])[None]
+            masked_here = torch.from_numpy(masked[piece])[None]
             with torch.no_grad():
-                logits = model.head(model(x, left_out))
-            nats = -logits.log_softmax(-1)[left_out].gather(1, x[left_out][:, None])
+                logits = model.head(model(x, masked_here))
+            nats = -logits.log_softmax(-1)[masked_here].gather(1, x[masked_here][:, None])
             expected += float(nats.sum())
-        assert n_tokens[i] == gaps[begin:end].sum()
+        assert n_tokens[i] == masked[begin:end].sum()
         assert nll[i] == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert figures['perplexity'] == pytest.approx(math.exp(nll.sum() / n_tokens.sum()))
 
@@ -389,7 +485,7 @@ def test_a_run_learns_and_leaves_what_a_run_leaves(trained):
 def test_a_run_ends_as_if_it_had_not_been_interrupted(data, tmp_path, argv):
     argv = [*argv, '--dropout=0.1', '--dtype=bfloat16']
     pretrain(data, tmp_path / 'a', *argv)
-    module = script('pretrain')
+    module = script('lm/pretrain')
     scheduled_rate = module.scheduled_rate
 
     def stop_at_17(step, *args):
@@ -415,7 +511,7 @@ def test_two_processes_are_one(data, tmp_path):
         argv = ['--dtype=float64', '--max_iters=10', f'--masked={masked}']
         pretrain(data, tmp_path / 'one' / masked, *argv)
         commands.append([*LANGUAGE, f'--data_dir={data}', f'--out_dir=two/{masked}', *argv])
-    first, second = two_processes(tmp_path, str(ROOT / 'pretrain.py'), *commands)
+    first, second = two_processes(tmp_path, str(ROOT / 'lm/pretrain.py'), *commands)
     assert first.count('done') == 2 and second == ''
     for masked in '0', '0.3':
         one, two = [outcome(tmp_path / name / masked / 'seed0') for name in ('one', 'two')]
@@ -430,12 +526,12 @@ def test_unlabelled_texts_are_learnt_from_and_val_and_test_are_not(tmp_path):
         f'seen {word} {i},{i % 2}\n' for i, word in enumerate(['one', 'two', 'six'] * 20)))
     (tmp_path / 'more.csv').write_text('text\n' + 'unlabelled giraffe here\n' * 30)
     call(tmp_path, 'prepare.py', '--source=texts.csv', '--unlabelled=more.csv', '--name=toy')
-    call(tmp_path, 'pretrain.py', *LANGUAGE, '--max_iters=5', '--out_dir=out', '--min_count=2')
+    call(tmp_path, 'lm.pretrain', *LANGUAGE, '--max_iters=5', '--out_dir=out', '--min_count=2')
     known = torch.load(tmp_path / 'out/seed0/model.pt', weights_only=True)['tokens'].tolist()
     encoding = tokenizer()
     for token in encoding.encode_ordinary(' giraffe'):
         assert token in known
-    _, _, texts, _, _ = script_of(tmp_path / 'out/seed0', tmp_path / 'data')
+    _, _, texts, _ = read_run(tmp_path / 'out/seed0', tmp_path / 'data')
     assert len(texts['train'].spans) == 48 + 30
 
 
@@ -445,11 +541,11 @@ def test_texts_without_any_labels(tmp_path):
         for i, word in enumerate(['dog', 'cat', 'fox'] * 20)))
     done = call(tmp_path, 'prepare.py', '--source=stories.csv', '--label=')
     assert 'no classes' in done
-    arguments = [*LANGUAGE, '--dataset=stories', '--max_iters=5', '--out_dir=out']
-    assert 'done' in call(tmp_path, 'pretrain.py', *arguments)
-    for script_name in 'train.py', 'baseline.py':
-        error = call(tmp_path, script_name, '--dataset=stories', code=2)
-        assert 'has no classes, only texts' in error
+    config_file = ROOT / 'lm/config/squentropy.py'  # it names the folder of the runs, too
+    call(tmp_path, 'lm.pretrain', config_file, *LANGUAGE, '--dataset=stories', '--max_iters=5')
+    assert (tmp_path / 'out/lm/squentropy/seed0/result.json').exists()
+    error = call(tmp_path, 'train.py', '--dataset=stories', code=2)
+    assert '--label=COLUMN' in error
     assert 'without --label_sep' in call(tmp_path, 'prepare.py', '--source=stories.csv', '--label=',
                                          '--label_sep=;', code=2)
 
@@ -458,41 +554,47 @@ def test_texts_without_any_labels(tmp_path):
 
 def test_a_classifier_starts_from_the_trunk(data, trained, tmp_path):
     argv = [f'--init_from={trained}', '--lower=False', '--causal', '--spell',
-            '--n_head=2', '--token_dropout=0', '--block_size=40', '--epochs=1']
-    module = train(data, tmp_path / 'a', *argv, '--learning_rate=0', '--weight_decay=0')
+            '--n_head=2', '--token_dropout=0', '--block_size=40', '--epochs=1',
+            '--full_vocab=False']
+    train(data, tmp_path / 'a', *argv, '--learning_rate=0', '--weight_decay=0')
     trunk = torch.load(trained / 'model.pt', weights_only=True)
     found = torch.load(tmp_path / 'a/seed0/model.pt', weights_only=True)
-    for name in ('tokens', 'token_embedding.weight', 'blocks.0.qkv.weight', 'norm.weight'):
-        assert torch.equal(found[name], trunk[name]), name
-    assert module.bag is False
-    # what predict.py makes of a text is what train.py made of it
-    from predict import Classifier
-    classifier = Classifier(tmp_path / 'a/seed0')
+    assert torch.equal(found.pop('tokens'), trunk['tokens'])
+    names = [name for name in found if name.startswith('trunk.')]
+    assert len(names) == len(found) - 2  # all but the head's
+    for name in names:
+        assert torch.equal(found[name], trunk[name.removeprefix('trunk.')]), name
+    config = json.loads((tmp_path / 'a/seed0/config.json').read_text())
+    assert config['bag'] is False
+    # a classifier's answers on test are those of train.py
+    classifier = TextClassifier(tmp_path / 'a/seed0')
     split = np.load(data / 'toy/test_tokens.npy')
     offsets = np.load(data / 'toy/test_offsets.npy')
     rows = [split[begin:end].astype(np.int64) for begin, end in zip(offsets[:-1], offsets[1:])]
-    probs = classifier.probs_of_tokens(rows)
+    probs = classifier.model.probs_of_tokens(rows)
     logits = torch.from_numpy(np.load(tmp_path / 'a/seed0/preds.npz')['test_logits']).double()
-    expected = classifier.runs[0].model.head.probs(logits / classifier.runs[0].temperature)
+    run, = classifier.model.runs
+    expected = run.model.head.probs(logits / run.temperature)
     assert np.allclose(probs, expected.numpy(), atol=1e-3)
 
 
 def test_a_bag_starts_from_a_masked_language_model(data, tmp_path):
-    pretrain(data, tmp_path / 'gaps', '--masked=0.4')
-    argv = [f'--init_from={tmp_path}/gaps/seed0', '--lower=False', '--spell', '--n_head=2',
-            '--window=0', '--n_layer=1', '--n_embd=16', '--epochs=1']
-    module = train(data, tmp_path / 'a', *argv, '--learning_rate=0', '--weight_decay=0')
-    trunk = torch.load(tmp_path / 'gaps/seed0/model.pt', weights_only=True)
+    pretrain(data, tmp_path / 'masked', '--masked=0.4')
+    argv = [f'--init_from={tmp_path}/masked/seed0', '--lower=False', '--spell', '--n_head=2',
+            '--full_vocab=False', '--epochs=1']
+    train(data, tmp_path / 'a', *argv, '--learning_rate=0', '--weight_decay=0')
+    trunk = torch.load(tmp_path / 'masked/seed0/model.pt', weights_only=True)
     found = torch.load(tmp_path / 'a/seed0/model.pt', weights_only=True)
-    assert torch.equal(found['blocks.0.qkv.weight'], trunk['blocks.0.qkv.weight'])
-    assert module.bag is True
-    assert 'fills gaps' in call(tmp_path, 'sample.py', 'gaps/seed0', code=2)
+    assert torch.equal(found['trunk.blocks.0.qkv.weight'], trunk['blocks.0.qkv.weight'])
+    config = json.loads((tmp_path / 'a/seed0/config.json').read_text())
+    assert config['bag'] is True
+    assert 'predicts masked tokens' in call(tmp_path, 'lm.sample', 'masked/seed0', code=2)
 
 
-# sample.py
+# Sampling
 
 def test_the_same_seed_gives_the_same_text(trained, tmp_path):
-    argv = ['sample.py', trained, '--n=3', '--prompt=ab']
+    argv = ['lm.sample', trained, '--n=3', '--prompt=ab']
     a = call(tmp_path, *argv, encoding=None)
     assert a == call(tmp_path, *argv, encoding=None)
     texts = a.split(b'\n---\n')
@@ -505,7 +607,6 @@ def test_the_same_seed_gives_the_same_text(trained, tmp_path):
 
 def test_samples_are_drawn_from_the_models_distribution(trained):
     """The first token of many texts, against the head's probabilities; and the likeliest ones."""
-    from sample import Sampler
     sampler = Sampler(trained)
     with torch.no_grad():
         logits = sampler.model.head(sampler.model(torch.tensor([[0]]))[0, -1:])
@@ -522,9 +623,8 @@ def test_samples_are_drawn_from_the_models_distribution(trained):
 
 
 def test_a_text_is_no_longer_than_a_block(trained):
-    from sample import Sampler
     sampler = Sampler(trained)
-    prompt = sampler.numbers('abc')
+    prompt = sampler.encode('abc')
     lengths = [len(list(sampler.sample(prompt, seed))) for seed in range(20)]
     assert max(lengths) == 12 - len(prompt)
 
@@ -532,13 +632,13 @@ def test_a_text_is_no_longer_than_a_block(trained):
 # Bad input
 
 BAD = {
-    'a block longer than the data': (['--block_size=100000'], 'tokens to learn from'),
+    'a block longer than the data': (['--block_size=100000'], 'training tokens, fewer than'),
     'heads that do not divide': (['--n_head=3'], 'n_embd 16 is not divisible by n_head 3'),
-    'no such head': (['--head=cee'], "there is no head 'cee'"),
+    'no such head': (['--head=cee'], "there is no 'cee'"),
     'empty blocks': (['--block_size=0'], 'block_size must be at least 1'),
     'no steps': (['--max_iters=0'], 'max_iters must be at least 1'),
     'no data': (['--dataset=none'], 'prepare.py'),
-    'everything left out': (['--masked=1'], 'masked must be'),
+    'everything masked': (['--masked=1'], 'masked must be'),
 }
 
 
@@ -556,12 +656,13 @@ def test_a_cut_checkpoint(capsys, data, tmp_path, monkeypatch):
     checkpoint = tmp_path / 'seed0/ckpt.pt'
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[:-100])
-    assert 'cannot go on' in fails(capsys, data, tmp_path, run=pretrain)
+    assert 'start this run again with --overwrite' in fails(capsys, data, tmp_path, run=pretrain)
     assert checkpoint.read_bytes() == content[:-100]
 
 
 def test_a_trunk_that_does_not_fit(capsys, data, trained, tmp_path):
-    argv = [f'--init_from={trained}', '--lower=False', '--causal', '--spell', '--n_head=2']
+    argv = [f'--init_from={trained}', '--lower=False', '--causal', '--spell', '--n_head=2',
+            '--full_vocab=False']
     for change, message in [('--n_embd=32', 'does not fit'), ('--n_head=1', 'its n_head is 2'),
                             ('--spell=False', 'its spell is True'), ('--lower=True', 'its lower')]:
         error = fails(capsys, data, tmp_path / 'out', *argv, change)
@@ -574,7 +675,8 @@ def test_a_trunk_of_another_tokenizer(capsys, data, trained, tmp_path):
     config = json.loads((tmp_path / 'lm/config.json').read_text())
     config['tokenizer'] = {'name': 'o200k_base'}
     (tmp_path / 'lm/config.json').write_text(json.dumps(config))
-    argv = [f'--init_from={tmp_path}/lm', '--lower=False', '--causal', '--spell', '--n_head=2']
+    argv = [f'--init_from={tmp_path}/lm', '--lower=False', '--causal', '--spell', '--n_head=2',
+            '--full_vocab=False']
     assert 'it is of another tokenizer' in fails(capsys, data, tmp_path / 'out', *argv)
 
 
@@ -583,31 +685,28 @@ def test_one_text_of_val_is_too_few(capsys, tmp_path):
     save(tmp_path / 'data/toy', {'train': toy_reviews(210, rng), 'val': toy_reviews(1, rng),
                                  'test': toy_reviews(9, rng)})
     error = fails(capsys, tmp_path / 'data', tmp_path / 'out', run=pretrain)
-    assert 'toy has but one text in val' in error
+    assert 'toy has only one text in val' in error
 
 
-def test_sample_of_what_is_no_language_model(data, trained, tmp_path):
-    train(data, tmp_path / 'out', '--epochs=1')
+def test_sample_of_what_is_no_language_model(home, trained, tmp_path):
+    error = call(home, 'lm.sample', 'out/bce/seed0', code=2)
+    assert 'it is not a language model' in error
+    assert 'is missing' in call(home, 'lm.sample', 'out', code=2)
+    assert 'give the folder' in call(home, 'lm.sample', code=2)
     long = 'word ' * 40
-    for argv, message in [
-        (['out/seed0'], 'it is no language model'),
-        (['out'], 'is missing'),
-        ([], 'give the folder'),
-        ([trained, f'--prompt={long}'], 'of the 11 that this model can take'),
-        ([trained, '--temperature=-1'], 'not negative'),
-    ]:
-        assert message in call(tmp_path, 'sample.py', *argv, code=2)
+    found = call(home, 'lm.sample', trained, f'--prompt={long}', code=2)
+    assert 'takes at most 11' in found
+    error = call(home, 'lm.sample', trained, '--temperature=-1', code=2)
+    assert 'temperature must be at least 0' in error
 
 
 def test_a_language_model_is_no_classifier(trained, tmp_path):
-    for script_name in 'evaluate.py', 'predict.py':
-        assert 'is a language model' in call(tmp_path, script_name, trained.parent, code=2)
+    with pytest.raises(ValueError, match='it is a language model'):
+        TextClassifier(trained.parent)
+    assert 'is a language model' in call(tmp_path, 'evaluate.py', trained.parent, code=2)
 
 
-@pytest.mark.parametrize('path', sorted(ROOT.glob('config/lm*.py')), ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', sorted(ROOT.glob('lm/config/*.py')), ids=lambda path: path.stem)
 def test_every_config_file_trains(data, tmp_path, path):
-    module = script('pretrain')
-    argv = [str(path), *LANGUAGE, '--max_iters=2', '--final_texts=10', f'--data_dir={data}',
-            f'--out_dir={tmp_path}']
-    module.main(module.configure(vars(module), more=module.head_settings, argv=argv))
+    pretrain(data, tmp_path, path, *LANGUAGE, '--max_iters=2', '--final_texts=10')
     assert (tmp_path / 'seed0/result.json').exists()

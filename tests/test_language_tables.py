@@ -1,5 +1,4 @@
-"""runs/language.py, against counts by hand. A few seconds."""
-import importlib.util
+"""lm/analysis.py, against counts by hand. A few seconds."""
 import json
 import math
 import re
@@ -7,20 +6,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from scipy import stats
 
+from lm import analysis
 from nanoloss.stats import half_interval
-
-spec = importlib.util.spec_from_file_location('language', ROOT / 'runs/language.py')
-language = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(language)
 
 TEXTS = [np.array(text, np.uint32) for text in ([1, 2, 3, 1, 2, 3, 4], [2, 3, 1, 2], [5, 1, 2, 3])]
 
 
 def write_run(folder, nll, tokens, n_bytes, **last):
-    """A finished run of pretrain.py, as far as the tables look at it."""
+    """A finished run of lm/pretrain.py, with what the tables read."""
     folder.mkdir(parents=True)
     scaled = np.array(nll) * 0.9
     test = {}
@@ -36,7 +31,7 @@ def write_run(folder, nll, tokens, n_bytes, **last):
 
 
 def test_trigrams_are_counted_by_hand():
-    judge = language.Trigrams(TEXTS)
+    judge = analysis.Trigrams(TEXTS)
     by_hand = Counter()
     for text in TEXTS:
         for size in (1, 2, 3):
@@ -54,9 +49,9 @@ def test_trigrams_are_counted_by_hand():
 
 
 def test_figures_of_texts_by_hand():
-    judge = language.Trigrams(TEXTS)
+    judge = analysis.Trigrams(TEXTS)
     texts = [np.array([1, 2, 3, 1, 2, 3, 1], np.uint32), np.array([7, 8], np.uint32)]
-    length, pairs, repeated, copied, _ = language.figures_of_texts(texts, judge)
+    length, pairs, repeated, copied, _ = analysis.figures_of_texts(texts, judge)
     assert length == 4.5
     assert pairs == pytest.approx(100 * 3 / 6)  # 12, 23, 31 of six, of the text that is long enough
     assert repeated == pytest.approx(100 * 1 / 4)  # 1231 comes twice
@@ -66,7 +61,7 @@ def test_figures_of_texts_by_hand():
 def test_the_distance_of_single_runs_is_that_of_pairs():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 1, 400))
-    estimate, low, high = language.distance(a, b)
+    estimate, low, high = analysis.distance(a, b)
     pairs = stats.ttest_rel(a[0], b[0]).confidence_interval()
     assert estimate == pytest.approx((a - b).mean())
     assert [low, high] == pytest.approx([pairs.low, pairs.high], abs=1e-3)
@@ -82,10 +77,13 @@ def test_the_interval_of_bits_per_byte_is_that_of_a_ratio(tmp_path):
         rate = level + 0.05 * rng.normal(size=300)  # of each text, a byte
         bits[loss] = rate * n_bytes
         write_run(tmp_path / loss / 'seed0', bits[loss] * math.log(2), n_bytes // 4, n_bytes)
-    rows = [language.bits_of_texts(language.finished(tmp_path / loss), 'test_nll') for loss in bits]
+    rows = []
+    for loss in bits:
+        runs = analysis.finished_runs(tmp_path / loss)
+        rows.append(analysis.bits_of_texts(runs, 'test_nll'))
     for row, values in zip(rows, bits.values()):
         assert row.mean() == pytest.approx(values.sum() / n_bytes.sum())
-    estimate, low, high = language.distance(rows[1], rows[0])
+    estimate, low, high = analysis.distance(rows[1], rows[0])
     difference = bits['squentropy'] - bits['ce']
     assert estimate == pytest.approx(difference.sum() / n_bytes.sum())
     draws = rng.integers(0, 300, (4000, 300))
@@ -104,9 +102,9 @@ def test_the_tables(tmp_path):
         for rate in ('1e-3', '3e-3'):
             nll = tokens * (level + (rate == '1e-3'))
             write_run(tmp_path / f'rates/{loss}/{rate}/seed0', nll, tokens, n_bytes)
-    language.rates(tmp_path)
+    analysis.rates(tmp_path)
     assert (tmp_path / 'best_rates.txt').read_text() == 'ce 3e-3\nsquentropy 3e-3\n'
-    language.runs(tmp_path)
+    analysis.runs(tmp_path)
     row = [line for line in (tmp_path / 'runs.md').read_text().splitlines()
            if line.startswith('| squentropy (3)')][0].split(' | ')
     # 0.4 nats a token of 4 bytes; a tenth less with the temperature
@@ -120,7 +118,7 @@ def test_the_table_of_what_was_tried(tmp_path):
         run = tmp_path / f'tune/5000/ce/{setting}/seed0'
         run.mkdir(parents=True)
         (run / 'result.json').write_text(json.dumps({'last': {'val': {'accuracy': accuracy}}}))
-    language.tune(tmp_path)
+    analysis.tune(tmp_path)
     lines = (tmp_path / 'tune.md').read_text().splitlines()
     assert lines[2:] == ['| 5,000 | cross-entropy | 1e-3 | 50.0 |',
                          '| 5,000 | cross-entropy | 3e-4 | 75.0 |']
@@ -144,7 +142,7 @@ def test_the_table_of_trunks(tmp_path):
     another, whose second run is not there."""
     for start, counts in (('none', (40, 41)), ('ce', (45, 46)), ('squentropy', (44,))):
         classifiers(tmp_path / 'trunk/500' / start, counts)
-    language.trunk(tmp_path)
+    analysis.trunk(tmp_path)
     rows = [line.split(' | ') for line in (tmp_path / 'trunk.md').read_text().splitlines()[2:]]
     assert [row[1] for row in rows] == ['random weights (2)', 'cross-entropy (2)', 'squentropy (1)']
     assert rows[0][2].startswith('81.00 (')
@@ -162,7 +160,7 @@ def test_the_table_of_trunks(tmp_path):
 def test_classifiers_from_random_weights_alone(tmp_path):
     """There is a table, and nothing to draw."""
     classifiers(tmp_path / 'trunk/500/none', (40, 41))
-    language.trunk(tmp_path)
+    analysis.trunk(tmp_path)
     assert (tmp_path / 'trunk.md').exists()
     assert not (tmp_path / 'trunk.png').exists()
 
@@ -172,11 +170,11 @@ def test_runs_of_one_seed_are_pairs(tmp_path):
     as that of numbers by Student's t, when every review counts as drawn once."""
     classifiers(tmp_path / 'a', (20, 30, 41))
     classifiers(tmp_path / 'b', (18, 29, 40))
-    runs = [language.finished(tmp_path / name) for name in 'ab']
+    runs = [analysis.finished_runs(tmp_path / name) for name in 'ab']
     estimate, low, high = re.findall(r'[+-][\d.]+',
-                                     language.in_words(language.difference(*runs), '+'))
+                                     analysis.in_words(analysis.difference(*runs), '+'))
     differences = [4.0, 2.0, 2.0]
     assert float(estimate) == pytest.approx(np.mean(differences), abs=0.01)
     half = half_interval(differences)
     assert half - 0.01 <= (float(high) - float(low)) / 2 < 1.5 * half
-    assert language.difference(runs[0], []) is None
+    assert analysis.difference(runs[0], []) is None

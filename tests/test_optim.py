@@ -10,7 +10,7 @@ import torch
 from helpers import ROOT
 from torch import nn
 
-from model import Encoder, EncoderConfig
+from model import CEHead, Classifier, Transformer, make_head
 from nanoloss.optim import (
     SGD, AdamW, DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups,
     scheduled_rate)
@@ -76,14 +76,14 @@ print('torch._dynamo' in sys.modules)
     assert process.stdout == 'False\n'
 
 
-@pytest.mark.parametrize('dtype, eps, tolerance, n_parts, announced', [
+@pytest.mark.parametrize('dtype, eps, tolerance, n_micro, announced', [
     (torch.float64, 1e-30, 1e-14, 1, True), (torch.float64, 1e-30, 1e-13, 1, False),
     (torch.float64, 1e-30, 1e-14, 3, True), (torch.float64, 1e-30, 1e-13, 3, False),
     (torch.float32, 1e-30, 1e-6, 3, True), (torch.float32, 1e-8, 1e-4, 3, True)])
-def test_deferred_adamw_is_adamw(dtype, eps, tolerance, n_parts, announced):
+def test_deferred_adamw_is_adamw(dtype, eps, tolerance, n_micro, announced):
     """Against torch.optim.AdamW over the whole table: rows that come often, seldom and never,
-    changing rates, lookups in parts, a checkpoint on the way. In float64 exactly; eps, which a
-    waiting row's sqrt(v) takes along, shows in float32."""
+    changing rates, lookups in micro-batches, a checkpoint on the way. In float64 exactly; in
+    float32, eps shows, since it shrinks with sqrt(v) while a row waits."""
     torch.manual_seed(0)
     start = torch.randn(50, 4, dtype=dtype) * 0.02
     dense = nn.Embedding.from_pretrained(start.clone(), freeze=False)
@@ -103,8 +103,8 @@ def test_deferred_adamw_is_adamw(dtype, eps, tolerance, n_parts, announced):
             begin_step([optimizer], lr, tokens)
         else:
             optimizer.param_groups[0]['lr'] = lr
-        for part, part_gradient in zip(tokens.chunk(n_parts), gradient.chunk(n_parts)):
-            (deferred(part) * part_gradient).sum().backward()
+        for micro, micro_gradient in zip(tokens.chunk(n_micro), gradient.chunk(n_micro)):
+            (deferred(micro) * micro_gradient).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -128,7 +128,7 @@ def test_deferred_adamw_is_adamw(dtype, eps, tolerance, n_parts, announced):
 @pytest.mark.parametrize('n_waits', [1, 2, 7])
 @pytest.mark.parametrize('eps', [1e-30, 1e-4, 1e-2])
 def test_a_waiting_row_s_eps_shrinks_with_its_v(eps, n_waits):
-    """Step by step: what the docstring says of the one difference from torch.optim.AdamW."""
+    """Step by step: the only difference from torch.optim.AdamW, see the docstring."""
     beta1, beta2 = BETAS
     start = torch.ones(2, 4, dtype=torch.float64)
     embedding, optimizer = deferred_pair(start, eps)
@@ -166,7 +166,7 @@ def test_a_waiting_row_s_eps_shrinks_with_its_v(eps, n_waits):
 
 
 def take_steps(embedding, optimizer, first, n, evaluate_at=()):
-    """So many steps with random batches, each of its own seed, in which all rows come at times."""
+    """n steps with random batches, each from its own seed, in which all rows occur at times."""
     for step in range(first, first + n):
         generator = torch.Generator().manual_seed(step)
         tokens = torch.randint(0, 30, (4, 3), generator=generator)
@@ -299,10 +299,28 @@ def test_a_lookup_gives_the_rows_of_the_table():
 
 # What all optimizers share
 
-def encoder(head='bce', **settings):
+class TunedHead(CEHead):
+    """Cross-entropy with factors on the rate and the decay of the head's weights."""
+
+    def __init__(self, lr_mult=2.0, wd_mult=0.5):
+        super().__init__(8, 2, [0.5, 0.5])
+        self.lr_mult = lr_mult
+        self.wd_mult = wd_mult
+
+
+def classifier(head=None):
+    """A small transformer with this head; None: BCE."""
     torch.manual_seed(4)
-    shape = {'vocab_size': 60, 'n_class': 2, 'n_layer': 1, 'n_head': 2, 'n_embd': 8}
-    return Encoder(EncoderConfig(**{**shape, 'head': head, 'head_settings': settings}))
+    trunk = Transformer(60, 20, n_layer=1, n_head=2, n_embd=8)
+    return Classifier(trunk, head or make_head('bce', 8, 2))
+
+
+def defer_embedding(model):
+    """Give a model a DeferredEmbedding -> its optimizer."""
+    embedding = DeferredEmbedding.from_pretrained(
+        model.trunk.token_embedding.weight.detach().clone(), freeze=False, sparse=True)
+    model.trunk.token_embedding = embedding
+    return DeferredAdamW(embedding, BETAS, DECAY)
 
 
 def factors(model, weight_decay, exclude=()):
@@ -319,18 +337,18 @@ def factors(model, weight_decay, exclude=()):
 
 
 def test_decay_is_for_matrices():
-    model = encoder('ce')
+    model = classifier(make_head('ce', 8, 2))
     found = factors(model, 0.1)
     assert found.keys() == dict(model.named_parameters()).keys()
     matrices = {name for name, (_, decay) in found.items() if decay}
-    assert matrices == {'token_embedding.weight', 'blocks.0.qkv.weight', 'blocks.0.proj.weight',
-                        'blocks.0.up.weight', 'blocks.0.down.weight', 'head.linear.weight'}
+    of_blocks = {f'trunk.blocks.0.{name}.weight' for name in ('qkv', 'proj', 'up', 'down')}
+    assert matrices == {'trunk.token_embedding.weight', 'head.linear.weight', *of_blocks}
     assert set(found.values()) == {(1.0, 0.1), (1.0, 0.0)}
     assert len(parameter_groups(model, 0.1)) == 2
 
 
 def test_a_head_scales_its_rate_and_its_decay():
-    found = factors(encoder('bce_matched', lr_mult=3.0, wd_mult=0.25), 0.1)
+    found = factors(classifier(TunedHead(lr_mult=3.0, wd_mult=0.25)), 0.1)
     assert found['head.linear.weight'] == (3.0, 0.025)
     assert found['head.linear.bias'] == (3.0, 0.0)
     trunk = {value for name, value in found.items() if not name.startswith('head.')}
@@ -338,17 +356,18 @@ def test_a_head_scales_its_rate_and_its_decay():
 
 
 def test_excluded_parameters_are_in_no_group():
-    model = encoder()
+    model = classifier()
     everything = factors(model, 0.1)
-    some = factors(model, 0.1, [model.token_embedding.weight, model.norm.bias])
-    del everything['token_embedding.weight']
-    del everything['norm.bias']
+    trunk = model.trunk
+    some = factors(model, 0.1, [trunk.token_embedding.weight, trunk.norm.bias])
+    del everything['trunk.token_embedding.weight']
+    del everything['trunk.norm.bias']
     assert some == everything
 
 
 def test_a_frozen_head_stays():
-    """lr_mult reaches the optimizer by way of begin_step, decay included."""
-    model = encoder('bce_matched', lr_mult=0.0)
+    """begin_step passes lr_mult on to the optimizer; a rate of 0 is no decay either."""
+    model = classifier(TunedHead(lr_mult=0.0))
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.5), betas=BETAS)
     tokens = torch.randint(0, 60, (4, 5))
@@ -361,12 +380,9 @@ def test_a_frozen_head_stays():
 
 
 def test_a_step_begins_with_the_rate_times_each_group_s_factor():
-    model = encoder('bce_matched')
-    embedding = DeferredEmbedding.from_pretrained(
-        model.token_embedding.weight.detach(), freeze=False, sparse=True)
-    model.token_embedding = embedding
-    deferred = DeferredAdamW(embedding, BETAS, DECAY)
-    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [embedding.weight]))
+    model = classifier(TunedHead())
+    deferred = defer_embedding(model)
+    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [deferred.weight]))
     for lr in 0.25, 0.5:
         begin_step([adamw, deferred], lr, torch.tensor([[1, 2]]))
         assert deferred.param_groups[0]['lr'] == lr
@@ -381,14 +397,11 @@ def test_a_step_begins_with_the_rate_times_each_group_s_factor():
 def gradients_of_two_optimizers():
     """A model with a deferred embedding after two backwards, a dense twin with the same gradients,
     and the optimizers of the first."""
-    model = encoder().double()
+    model = classifier().double()
     twin = copy.deepcopy(model)
-    embedding = DeferredEmbedding.from_pretrained(
-        model.token_embedding.weight.detach().clone(), freeze=False, sparse=True)
-    model.token_embedding = embedding
-    deferred = DeferredAdamW(embedding, BETAS, DECAY)
-    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [embedding.weight]))
-    for seed in range(2):  # two parts: the sparse gradient holds some rows twice
+    deferred = defer_embedding(model)
+    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [deferred.weight]))
+    for seed in range(2):  # two micro-batches: the sparse gradient holds some rows twice
         generator = torch.Generator().manual_seed(seed)
         tokens = torch.randint(0, 20, (6, 7), generator=generator)
         y = torch.randint(0, 2, (6,), generator=generator)
@@ -399,8 +412,8 @@ def gradients_of_two_optimizers():
 
 
 def test_an_overflow_in_one_optimizer_is_no_gradient_of_another():
-    """A GradScaler leaves out the step of the one; what is clipped by a norm that is not a number
-    must not reach the other."""
+    """A GradScaler skips the step of that optimizer. Clipping by a norm that is not finite must not
+    change the weights of the other."""
     for overflow in math.inf, math.nan:
         weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
         optimizers = [AdamW([weights[0]], lr=0.1, weight_decay=0.0), SGD([weights[1]], lr=0.1)]
@@ -428,7 +441,7 @@ def test_clipping_is_torch_s_with_a_dense_copy(limit):
     if max_norm:
         wanted = torch.nn.utils.clip_grad_norm_(twin.parameters(), max_norm)
         assert found.item() == pytest.approx(wanted.item(), rel=1e-12)
-    assert model.token_embedding.weight.grad.is_sparse
+    assert model.trunk.token_embedding.weight.grad.is_sparse
     clipped = limit in ('half the norm', 'tiny')
     for name, weight in model.named_parameters():
         gradient = weight.grad.to_dense() if weight.grad.is_sparse else weight.grad
@@ -441,19 +454,20 @@ def test_clipping_is_torch_s_with_a_dense_copy(limit):
 def test_clipped_steps_are_those_of_the_clipped_gradient():
     """The sparse gradient that the deferred optimizer reads is the one that was scaled."""
     model, twin, optimizers = gradients_of_two_optimizers()
-    dense = torch.optim.AdamW([twin.token_embedding.weight], lr=1e-2, betas=BETAS,
+    dense = torch.optim.AdamW([twin.trunk.token_embedding.weight], lr=1e-2, betas=BETAS,
                               weight_decay=DECAY, eps=1e-3)
     deferred = optimizers[1]
     deferred.eps = 1e-3  # so large that a gradient's scale shows in the step
     deferred.param_groups[0]['lr'] = 1e-2
     clip_grad_norm(optimizers, 1e-2)
     torch.nn.utils.clip_grad_norm_(twin.parameters(), 1e-2)
-    unclipped = twin.token_embedding.weight.detach().clone()
+    unclipped = twin.trunk.token_embedding.weight.detach().clone()
     deferred.step()
     dense.step()
     rows = torch.arange(20)
-    table = model.token_embedding.weight
-    torch.testing.assert_close(table[rows], twin.token_embedding.weight[rows], rtol=0, atol=1e-10)
+    table = model.trunk.token_embedding.weight
+    wanted = twin.trunk.token_embedding.weight
+    torch.testing.assert_close(table[rows], wanted[rows], rtol=0, atol=1e-10)
     assert (table[rows] - unclipped[rows]).abs().max() > 1e-4
 
 
@@ -469,11 +483,18 @@ def test_parameters_without_a_gradient_are_left_out():
 # The schedule
 
 def test_the_rate_warms_up_and_follows_a_cosine():
-    rates = [scheduled_rate(step, 110, 1.0, 0.2, 10) for step in (1, 5, 10, 35, 60, 110)]
-    quarter = 0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2
-    assert rates == pytest.approx([0.1, 0.5, 1.0, quarter, 0.6, 0.2])
+    rates = [scheduled_rate(step, 110, 0.8, 10) for step in (1, 5, 10, 35, 60, 110)]
+    quarter = 0.8 * (1 + math.sqrt(0.5)) / 2
+    assert rates == pytest.approx([0.08, 0.4, 0.8, quarter, 0.4, 0], abs=1e-15)
 
 
-def test_the_rate_stays_without_decay():
-    rates = [scheduled_rate(step, 110, 1.0, 0.2, 10, decay=False) for step in (5, 10, 11, 60, 110)]
-    assert rates == pytest.approx([0.5, 1, 1, 1, 1])
+def test_without_warm_up_the_rate_falls_from_the_first_step_on():
+    rates = [scheduled_rate(step, 4, 1.0, 0) for step in (1, 2, 3, 4)]
+    root = math.sqrt(0.5)
+    assert rates == pytest.approx([(1 + root) / 2, 0.5, (1 - root) / 2, 0], abs=1e-15)
+
+
+def test_a_run_that_ends_while_it_warms_up():
+    for warmup_iters in 3, 10:
+        rates = [scheduled_rate(step, 3, 0.6, warmup_iters) for step in (1, 2, 3)]
+        assert rates == pytest.approx([step * 0.6 / warmup_iters for step in (1, 2, 3)])

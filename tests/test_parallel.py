@@ -1,5 +1,4 @@
-"""What processes do that share a run: on its own one does none of it; two of them compute the
-gradient of one (10 s)."""
+"""nanoloss/parallel.py: a single process, and two that compute the gradient of one. About 10 s."""
 from contextlib import nullcontext
 
 import pytest
@@ -8,7 +7,7 @@ from helpers import two_processes
 
 from nanoloss import loop, parallel
 
-# two processes on a batch of so many reviews, in parts; the first one writes what it has found
+# two processes on batches of 7, 2 and 1 texts, in micro-batches; the first one writes the results
 TWO = '''
 import sys
 import numpy as np
@@ -27,12 +26,12 @@ for n in 7, 2, 1:
     forward = parallel.data_parallel(model)
     model.zero_grad()
     rows = []
-    for part, weight, last in parallel.parts_of_share(batch, 8):
+    for micro, weight, last in parallel.micro_batches(batch, 8):
         with parallel.averaging(forward, last):
-            loss = (forward(part.tokens.double())[:, 0] - part.labels).square().mean()
+            loss = (forward(micro.tokens.double())[:, 0] - micro.labels).square().mean()
         (loss * weight).backward()
         if weight:
-            rows += part.rows.tolist()
+            rows += micro.rows.tolist()
     seen = torch.zeros(n).index_add_(0, torch.tensor(rows, dtype=torch.long), torch.ones(len(rows)))
     found[n] = {
         'gradient': model.weight.grad,
@@ -47,7 +46,7 @@ parallel.finish()
 '''
 
 
-def test_a_process_on_its_own_shares_with_nobody():
+def test_a_single_process_shares_nothing():
     assert (parallel.WORLD, parallel.RANK) == (1, 0)
     model = torch.nn.Linear(2, 1)
     parallel.start('cpu')
@@ -84,8 +83,8 @@ def test_more_processes_than_gpus(monkeypatch):
 
 
 @pytest.mark.parametrize('device, backend', [('cpu', 'gloo'), ('cuda', 'cpu:gloo,cuda:nccl')])
-def test_tensors_of_the_cpu_can_be_summed_beside_gpus(monkeypatch, device, backend):
-    """Left to itself, torch takes NCCL alone where there is a GPU, which knows no CPU."""
+def test_tensors_on_the_cpu_can_be_summed_beside_gpus(monkeypatch, device, backend):
+    """By default, torch takes NCCL alone if there is a GPU, and NCCL sums no tensors on the CPU."""
     chosen = []
     monkeypatch.setattr(parallel, 'WORLD', 2)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
@@ -97,7 +96,7 @@ def test_tensors_of_the_cpu_can_be_summed_beside_gpus(monkeypatch, device, backe
 
 
 def test_two_processes_compute_the_gradient_of_one(tmp_path):
-    """Also of a batch with one review a process, and with one review in all."""
+    """Also of a batch with one text per process, and with one text in all."""
     (tmp_path / 'two.py').write_text(TWO)
     # torchrun starts train.py in test_train.py
     printed = two_processes(tmp_path, 'two.py', ['found.pt'])

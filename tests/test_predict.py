@@ -1,9 +1,10 @@
-"""predict.py: against the training loop's own logits, against a model without the token, over the
-command line (30 s)."""
+"""tools.predict and `TextClassifier`: against the training loop's own logits, against a model
+without the token, over the command line (30 s)."""
 import csv
 import io
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import AWKWARD, ROOT, call
-from helpers import script
+from helpers import config_of
 
-import predict
+from nanoloss.classifier import TextClassifier
+from tools import predict
 
 
 def val_texts(home, classifier, name):
@@ -28,15 +30,14 @@ def val_texts(home, classifier, name):
 
 
 def main(*argv):
-    """Run predict.py in this process."""
-    module = script('predict')
+    """Run tools.predict in this process."""
     arguments = []
-    module.configure(vars(module), positional=arguments, argv=argv)
-    module.main(arguments)
+    config = config_of(predict, *argv, positional=arguments)
+    predict.main(arguments, config)
 
 
 def fails_in(folder, monkeypatch, capsys, argv):
-    """Run predict.py in this process and in a folder -> the one line that it ends in, before any
+    """Run tools.predict in this process and in a folder -> the one line that it ends in, before any
     answer."""
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as stop:
@@ -117,8 +118,8 @@ def log_odds(p):
 
 
 @pytest.mark.parametrize('run', ['out/bce/seed0', 'out/bce', 'out/topics/seed0'])
-def test_worth_is_that_of_leaving_a_token_out(home, Classifier, run):
-    """By brute force, one shortened review after another."""
+def test_an_attribution_is_that_of_leaving_a_token_out(home, Classifier, run):
+    """By brute force, one shortened text after another."""
     classifier = Classifier(run)
     text = 'A wonderful film, a great film. I liked the songs, and 最高 naïve 👍'
     p, name, pieces = classifier.explain(text)
@@ -129,18 +130,19 @@ def test_worth_is_that_of_leaving_a_token_out(home, Classifier, run):
 
     review = torch.from_numpy(classifier.tokens([text])[0])
     assert len(review) == len(pieces)
-    for token, (_, worth) in zip(review, pieces):
+    for token, (_, attribution) in zip(review, pieces):
         shorter = review[review != token][None]
         without = 0.0
-        for member in classifier.runs:
+        for member in classifier.model.runs:
             with torch.no_grad():
                 logits = member.model(shorter, torch.ones_like(shorter))[-1].double()
             probs = member.model.head.probs(logits / member.temperature)
-            without += float(probs[0, likeliest]) / len(classifier.runs)
-        assert worth == pytest.approx(log_odds(p[likeliest]) - log_odds(without), abs=1e-5)
+            without += float(probs[0, likeliest]) / len(classifier.model.runs)
+        expected = log_odds(p[likeliest]) - log_odds(without)
+        assert attribution == pytest.approx(expected, abs=1e-5)
 
 
-def test_worth_with_n_grams_is_that_of_the_shorter_text(Classifier):
+def test_an_attribution_with_n_grams_is_that_of_the_shorter_text(Classifier):
     classifier = Classifier('out/windows')
     p, name, pieces = classifier.explain('A Wonderful film, great film')
     assert ''.join(piece for piece, _ in pieces) == 'a wonderful film, great film'
@@ -155,12 +157,12 @@ def test_runs_of_other_vocabularies_make_no_mean(home, Classifier, tmp_path):
     weights = torch.load(path, weights_only=True)
     weights['ngrams.keys'][0] -= 1
     torch.save(weights, path)
-    with pytest.raises(ValueError, match='its vocabulary is not that of the others'):
+    with pytest.raises(ValueError, match='its vocabulary differs from that'):
         Classifier(tmp_path / 'mixed')
 
 
-def test_a_text_of_one_kind_of_token_is_worth_nothing_less(Classifier):
-    """Without its only kind of token there would be no text: its worth is 0."""
+def test_the_only_distinct_token_of_a_text_has_no_attribution(Classifier):
+    """Without it there would be no text: its attribution is 0."""
     p, _, pieces = Classifier('out/bce').explain(' film film film')
     assert pieces == [(' film', 0.0)] * 3
     assert np.isfinite(p).all()
@@ -182,9 +184,9 @@ def test_an_answer_that_is_not_sure_enough(Classifier, run):
 
 
 def test_min_confidence_on_the_command_line(home):
-    found = call(home, 'predict.py', 'out/bce', '--min_confidence=1', 'a film')
+    found = call(home, 'tools.predict', 'out/bce', '--min_confidence=1', 'a film')
     assert found.startswith('unsure  0.')
-    for command in (['predict.py', 'out/bce', 'a film'], ['serve.py', 'out/bce']):
+    for command in (['tools.predict', 'out/bce', 'a film'], ['tools.serve', 'out/bce']):
         assert 'must be in [0, 1]' in call(home, *command, '--min_confidence=1.5', code=2)
 
 
@@ -200,7 +202,7 @@ def test_long_texts_keep_both_ends(Classifier):
 
 def test_texts_on_the_command_line(home, Classifier):
     p = Classifier('out/bce').probs(AWKWARD)
-    lines = call(home, 'predict.py', 'out/bce', *AWKWARD).splitlines()
+    lines = call(home, 'tools.predict', 'out/bce', *AWKWARD).splitlines()
     assert len(lines) == 5
     assert lines[1].split('  ')[2] == 'two lines'
     for line, row in zip(lines, p):
@@ -218,19 +220,19 @@ def test_texts_of_a_file(home, Classifier, name):
     else:
         lines = [json.dumps({'body': text}) + '\n' for text in AWKWARD]
         (home / name).write_text(''.join(lines))
-    printed = call(home, 'predict.py', 'out/bce', f'--file={name}', '--text=body')
+    printed = call(home, 'tools.predict', 'out/bce', f'--file={name}', '--text=body')
     rows = list(csv.DictReader(io.StringIO(printed, newline='')))
     assert [row['text'] for row in rows] == AWKWARD
     assert [float(row['p_pos']) for row in rows] == pytest.approx(p[:, 1].tolist(), abs=1e-3)
 
 
 def test_texts_on_standard_input(home):
-    printed = call(home, 'predict.py', 'out/bce', '--format=jsonl', input=b'go\xc3\xb6d\nbad\r\n',
-                   encoding=None)
+    printed = call(home, 'tools.predict', 'out/bce', '--format=jsonl', encoding=None,
+                   input=b'go\xc3\xb6d\nbad\r\n')
     rows = [json.loads(line) for line in printed.splitlines()]
     assert [row['text'] for row in rows] == ['go\u00f6d', 'bad']
     for bad, message in (b'good\nbad\xff\n', 'line 2 is not UTF-8'), (b'a\0b', 'NUL byte'):
-        error = call(home, 'predict.py', 'out/bce', input=bad, encoding=None, code=2)
+        error = call(home, 'tools.predict', 'out/bce', input=bad, encoding=None, code=2)
         assert f'standard input: {message}' in error.decode() or message in error.decode()
         assert error.count(b'\n') == 1
 
@@ -238,13 +240,13 @@ def test_texts_on_standard_input(home):
 def test_a_csv_of_answers_can_be_read_back(home):
     texts = ['a\rb', 'c\nd', 'e\r\nf', '"g"', ',']
     (home / 'lines.jsonl').write_text(''.join(json.dumps({'text': text}) + '\n' for text in texts))
-    printed = call(home, 'predict.py', 'out/bce', '--file=lines.jsonl', encoding=None).decode()
+    printed = call(home, 'tools.predict', 'out/bce', '--file=lines.jsonl', encoding=None).decode()
     rows = list(csv.DictReader(io.StringIO(printed, newline='')))
     assert [row['text'] for row in rows] == texts
 
 
 def answers_of(home, *argv, **kwargs):
-    printed = call(home, 'predict.py', 'out/bce', '--format=jsonl', *argv, **kwargs)
+    printed = call(home, 'tools.predict', 'out/bce', '--format=jsonl', *argv, **kwargs)
     return [json.loads(line) for line in printed.splitlines()]
 
 
@@ -277,20 +279,20 @@ def test_a_mistake_at_the_end_of_a_file_comes_before_any_answer(home, monkeypatc
 
 
 def test_several_labels_a_text(home):
-    printed = call(home, 'predict.py', 'out/topics', '--format=jsonl',
+    printed = call(home, 'tools.predict', 'out/topics', '--format=jsonl',
                    'The jokes felt fresh, the songs too.')
     row = json.loads(printed)
     assert row['label'] == [name for name, p in row['probs'].items() if p > 0.5]
 
 
 def test_explain_in_lines(home):
-    plain = call(home, 'predict.py', 'out/bce', '--explain', 'a wonderful \033[2J film')
+    plain = call(home, 'tools.predict', 'out/bce', '--explain', 'a wonderful \033[2J film')
     assert '\033' not in plain
     assert re.search(r"[+-]\d\.\d\d  ' wonderful'", plain)
 
 
 def test_a_character_of_several_tokens_is_one_piece():
-    """Its tokens' worths are added; those before the last one are no text."""
+    """The attributions of its tokens are added; the tokens before the last one are no text."""
     pieces = [('a', 0.5), ('', 1.0), ('', 0.25), ('\u7968', 0.25), ('', -3.0), ('\u304c', 1.0)]
     assert predict.strongest(pieces).splitlines() == [
         "    -2.00  '\u304c'", "    +1.50  '\u7968'", "    +0.50  'a'"]
@@ -298,13 +300,13 @@ def test_a_character_of_several_tokens_is_one_piece():
 
 def test_explain_as_json(home, Classifier):
     text = 'a wonderful film'
-    printed = call(home, 'predict.py', 'out/bce', '--explain', '--format=jsonl', text)
+    printed = call(home, 'tools.predict', 'out/bce', '--explain', '--format=jsonl', text)
     row = json.loads(printed)
     _, name, pieces = Classifier('out/bce').explain(text)
     assert row['for'] == name
     assert [piece for piece, _ in row['worth']] == [piece for piece, _ in pieces]
-    expected = [worth for _, worth in pieces]
-    assert [worth for _, worth in row['worth']] == pytest.approx(expected, abs=1e-3)
+    expected = [attribution for _, attribution in pieces]
+    assert [attribution for _, attribution in row['worth']] == pytest.approx(expected, abs=1e-3)
 
 
 def test_explain_in_colour(home, monkeypatch, capsys):
@@ -318,9 +320,10 @@ def test_explain_in_colour(home, monkeypatch, capsys):
 
 
 def test_a_reader_that_has_seen_enough(home):
-    command = (f'{sys.executable} {ROOT}/predict.py out/bce --file={ROOT}/data/sample.csv '
+    command = (f'{sys.executable} -m tools.predict out/bce --file={ROOT}/data/sample.csv '
                '--text=review | head -1')
-    done = subprocess.run(['bash', '-c', command], cwd=home, capture_output=True, text=True)
+    done = subprocess.run(['bash', '-c', command], cwd=home, capture_output=True, text=True,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert done.stdout == 'label,p_neg,p_pos,text\n'
     assert done.stderr == ''
 
@@ -335,7 +338,7 @@ def flip(path):
 
 @pytest.fixture(scope='module')
 def broken(home):
-    """Runs that are none: without weights, with flipped bytes, with a config of another model,
+    """Unusable runs: without weights, with flipped bytes, with the config of another model,
     unfinished."""
     folders = {}
     for name in ('light', 'flipped', 'other', 'odd', 'deep', 'unfinished'):
@@ -379,20 +382,21 @@ def test_runs_of_two_kinds_make_no_group(home, tmp_path):
     shutil.copytree(home / 'out/bce', tmp_path / 'mixed')
     config = tmp_path / 'mixed/seed1/config.json'
     config.write_text(config.read_text().replace('"truncate": "both"', '"truncate": "head"'))
-    with pytest.raises(ValueError, match='seed1 cannot be used .*truncate is not that of'):
-        predict.Classifier(tmp_path / 'mixed')
+    with pytest.raises(ValueError, match='seed1 cannot be used .*truncate differs from that'):
+        TextClassifier(tmp_path / 'mixed')
 
 
 def test_a_run_from_before_bag_was_settled(home, tmp_path):
     """Its config.json may say bag with positions, and its embedding has another name."""
     text = 'a film, a film, a great film'
-    expected = predict.Classifier(home / 'out/topics/seed0').probs([text])
+    expected = TextClassifier(home / 'out/topics/seed0').probs([text])
     run = tmp_path / 'seed0'
     shutil.copytree(home / 'out/topics/seed0', run)
     config = run / 'config.json'
     assert '"bag": false' in config.read_text()
     config.write_text(config.read_text().replace('"bag": false', '"bag": true'))
     weights = torch.load(run / 'model.pt', weights_only=True)
+    weights = {name.removeprefix('trunk.'): weight for name, weight in weights.items()}
     weights['embed.weight'] = weights.pop('token_embedding.weight')
     torch.save(weights, run / 'model.pt')
-    assert (predict.Classifier(run).probs([text]) == expected).all()
+    assert (TextClassifier(run).probs([text]) == expected).all()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import prepare
-from nanoloss.configure import configure
+from helpers import config_of
 from nanoloss.data import load_data
 from nanoloss.rows import digest_of
 from nanoloss.sources import unlabelled_texts
@@ -31,8 +31,7 @@ needs_archive = pytest.mark.skipif(not ARCHIVE.exists(), reason=f'{ARCHIVE} is n
 
 
 def run(*argv):
-    settings = configure(dict(vars(prepare)), argv=[str(arg) for arg in argv])
-    prepare.main(SimpleNamespace(**settings))
+    prepare.main(config_of(prepare, *argv))
 
 
 def load(folder):

@@ -1,5 +1,5 @@
-"""serve.py over HTTP, by PyTorch and without: against predict.py's answers, with requests that are
-wrong, slow or abandoned, under load, and in a browser (60 s)."""
+"""tools.serve over HTTP, with PyTorch and without: against the answers of `TextClassifier`, with
+requests that are wrong, slow or abandoned, under load, and in a browser (60 s)."""
 import asyncio
 import collections
 import concurrent.futures
@@ -21,7 +21,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import (
-    AWKWARD, JSON, ROOT, ROUNDING, ask, call, call_process, start_server, with_checksums)
+    AWKWARD, JSON, ROOT, ROUNDING, ask, call, call_process, start, start_server, with_checksums)
+from helpers import config_of
 
 
 def test_answers_are_those_of_predict(server, Classifier):
@@ -61,7 +62,7 @@ def test_one_text_has_an_answer_without_lists(server, Classifier):
 
 
 def load(folder, *argv):
-    """The classifier that serve.py would answer with."""
+    """The classifier that tools.serve would answer with."""
     serve = pytest.importorskip('serve')
     settings = serve.configure(dict(vars(serve)), argv=argv)
     return serve.load_classifier(folder, SimpleNamespace(**settings))
@@ -243,7 +244,7 @@ def compute(texts):
 
 def run_queue(ask_all, **kwargs):
     """Run ask_all(queue) beside the worker of a JobQueue."""
-    from serve import JobQueue
+    from tools.serve import JobQueue
 
     async def run():
         queue = JobQueue(compute, **{'max_waiting': 10, 'texts_at_once': 3, **kwargs})
@@ -285,7 +286,7 @@ def test_a_panic_of_the_tokenizer_ends_one_request():
 
 
 def test_a_request_whose_client_has_left_gives_up_its_place():
-    from serve import ClientLeft
+    from tools.serve import ClientLeft
 
     async def ask_all(queue):
         awaited = set()
@@ -438,25 +439,25 @@ def test_pipelined_requests(server):
 def test_the_hosts_that_a_request_may_name(argv, host, status, monkeypatch):
     """A page of another site can reach a service on this machine, but only under a name of its
     own."""
-    serve = pytest.importorskip('serve')
+    pytest.importorskip('fastapi')
     from starlette.testclient import TestClient
-    settings = serve.configure(dict(vars(serve)), argv=argv)
+
+    from tools import serve
+    config = config_of(serve, *argv)
 
     class Stub:
         id = 'stub'
         classes = ['a', 'b']
     # its counters exist once per process
     monkeypatch.setattr(serve, 'Metrics', lambda: SimpleNamespace(count_request=lambda *_: None))
-    client = TestClient(serve.make_app(Stub(), SimpleNamespace(**settings)))
+    client = TestClient(serve.make_app(Stub(), config))
     assert client.get('/health', headers={'Host': host}).status_code == status
 
 
 def test_the_loopback_address_of_ipv6(home, exported):
-    command = [sys.executable, ROOT / 'serve.py', exported['out/bce'], '--host=::1', '--port=0']
     # a shell may have had its background commands ignore Ctrl-C
-    process = subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE,
-                               preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
+    process = start(home, 'tools.serve', exported['out/bce'], '--host=::1', '--port=0',
+                    preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     line = process.stdout.readline()
     if not line and 'Cannot assign requested address' in process.stderr.read():
         pytest.skip('this machine has no IPv6')
@@ -545,7 +546,7 @@ def test_a_token(home, exported, tmp_path):
         path = tmp_path / 'other'
         if content is not None:
             path.write_text(content)
-        error = call(home, 'serve.py', 'out/bce', f'--token_file={path}', code=2)
+        error = call(home, 'tools.serve', 'out/bce', f'--token_file={path}', code=2)
         assert message in error
         assert error.count('\n') == 1
 
@@ -624,7 +625,7 @@ def test_several_workers(home, exported):
         _, error = process.communicate(timeout=40)
     assert error == ''
     assert all_end(now)
-    error = call(home, 'serve.py', 'out/none', '--workers=2', '--port=0', code=2)
+    error = call(home, 'tools.serve', 'out/none', '--workers=2', '--port=0', code=2)
     assert error.count('\n') == 1
 
 
@@ -642,9 +643,8 @@ def test_workers_end_with_their_parent(home, exported):
 
 @pytest.mark.parametrize('package', ['prometheus_client', 'onnxruntime'])
 def test_a_missing_package(exported, package):
-    script = (f'import sys; sys.modules[{package!r}] = None; import serve\n'
-              'from types import SimpleNamespace\n'
-              'config = SimpleNamespace(**serve.configure(vars(serve), argv=["--port=0"]))\n'
+    script = (f'import sys; sys.modules[{package!r}] = None; from tools import serve\n'
+              'config = serve.configure(vars(serve), argv=["--port=0"])\n'
               'serve.main(sys.argv[1:], config)')
     done = subprocess.run([sys.executable, '-c', script, exported['out/bce']], cwd=ROOT,
                           capture_output=True, text=True, timeout=60)
@@ -672,7 +672,7 @@ def test_without_torch(home, exported, tmp_path):
     """An exported model is served where PyTorch, scipy and the like are missing; a run is not."""
     for name in 'torch', 'scipy', 'sklearn', 'bpe_openai', 'tqdm', 'datasets':
         (tmp_path / f'{name}.py').write_text(f'raise ImportError("no {name}")')
-    environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    environment = {**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
     process, port = start_server(home, exported['out/windows'], env=environment)
     try:
         assert ask(port, {'text': 'a good film', 'explain': True})[0] == 200
@@ -680,15 +680,15 @@ def test_without_torch(home, exported, tmp_path):
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=20)
     assert error == ''
-    error = call_process(home, 'serve.py', 'out/bce', '--port=0', code=2, env=environment)
-    assert 'a run needs what is in requirements.txt (no torch)' in error
+    error = call_process(home, 'tools.serve', 'out/bce', '--port=0', code=2, env=environment)
+    assert 'a run needs the packages in requirements.txt (no torch)' in error
     assert error.count('\n') == 1
 
 
 def test_a_third_of_the_requests_is_broken(exported):
     """64 clients; no wrong label, no 500 (100,000 of them: results/robustness.md)."""
-    done = subprocess.run([sys.executable, ROOT / 'runs/soak.py', exported['out/bce'],
-                           '400'], capture_output=True, text=True)
+    command = [sys.executable, '-m', 'results.serve.soak', exported['out/bce'], '400']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'good: 200' in done.stdout
     assert 'errors of the server: none' in done.stdout
@@ -709,15 +709,16 @@ def test_a_server_that_cannot_start(home):
             (['out/bce', '--examples=none.txt'], 'examples: none.txt cannot be read'),
             ([], 'give one run'),
         ]:
-            error = call(home, 'serve.py', *argv, code=2)
+            error = call(home, 'tools.serve', *argv, code=2)
             assert message in error
             assert error.count('\n') == 1
 
 
 def test_a_full_stdout(home, exported):
+    command = [sys.executable, '-m', 'tools.serve', exported['out/bce'], '--port=0']
     with open('/dev/full', 'w') as full:
-        done = subprocess.run([sys.executable, ROOT / 'serve.py', exported['out/bce'], '--port=0'],
-                              cwd=home, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
+                              timeout=60)
     assert done.returncode == 2
     assert done.stderr.count('\n') == 1
     assert 'cannot write to stdout' in done.stderr

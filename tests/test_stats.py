@@ -9,6 +9,7 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 from sklearn import metrics
 
+from model import make_head
 from nanoloss import stats
 
 
@@ -57,7 +58,7 @@ def test_interval_of_runs_that_agree_is_that_of_resampled_reviews():
     rng.shuffle(a)
     one = stats.interval(np.stack([a] * 5))
     assert one['seeds'] == (86, 86)
-    assert one['reviews'] == pytest.approx(1.36, abs=0.005)  # 1.96 sqrt(.86 .14 / 2500)
+    assert one['texts'] == pytest.approx(1.36, abs=0.005)  # 1.96 sqrt(.86 .14 / 2500)
     two = stats.interval(np.stack([a] * 5), np.stack([b] * 5))
     draws = rng.multinomial(2500, np.full(2500, 1 / 2500), 4000) @ (1.0 * a - b) / 25
     width = two['both'][1] - two['both'][0]
@@ -247,7 +248,7 @@ def test_the_interval_of_eight_clusters_is_students_t():
     half = 2.3646243 * error  # t(0.975, 7) from the printed tables; 1.96 for other answers
     assert found['both'] == pytest.approx((40 - half, 40 + half))
     assert found['p'] == pytest.approx(scipy_stats.ttest_1samp(n_wrong, 0).pvalue)
-    assert found['reviews'] == pytest.approx(1.96 * error)
+    assert found['texts'] == pytest.approx(1.96 * error)
 
 
 def test_degrees_of_freedom_of_runs_and_clusters_are_satterthwaites():
@@ -513,3 +514,153 @@ def test_fitted_temperature_is_the_best_there_is(multi_label):
     assert likelihood(temperature) > likelihood(temperature / 1.01)
     if not multi_label:
         assert temperature == pytest.approx(3, rel=0.3)
+
+
+# Measures
+
+def logits_of(n, n_class, sharpness, rng):
+    """Logits whose softmax is calibrated once they are divided by sharpness, and labels drawn from
+    it."""
+    logits = rng.normal(size=(n, n_class)) * 1.5
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=n_class - 1)
+    return torch.tensor(logits * sharpness), labels
+
+
+def probabilities_by_brute_force(p, labels):
+    """NLL, Brier score and ECE, review by review and bin by bin."""
+    n = len(p)
+    nll = 0
+    brier = 0
+    for row, label in zip(p, labels):
+        nll -= np.log(row[label]) / n
+        for c, x in enumerate(row):
+            brier += (x - (c == label)) ** 2 / n
+    ece = 0
+    for k in range(15):
+        inside = [i for i, row in enumerate(p) if k / 15 <= row.max() < (k + 1) / 15 + (k == 14)]
+        if inside:
+            accuracy = np.mean([p[i].argmax() == labels[i] for i in inside])
+            confidence = np.mean([p[i].max() for i in inside])
+            ece += abs(accuracy - confidence) * len(inside) / n
+    return nll, brier, 100 * ece
+
+
+@pytest.mark.parametrize('n_class', [2, 3])
+def test_measures_against_brute_force(n_class):
+    rng = np.random.default_rng(0)
+    logits = {}
+    labels = {}
+    for split, n in (('val', 20_000), ('test', 3000)):
+        logits[split], labels[split] = logits_of(n, n_class, 2.5, rng)
+    classes = 'abc'[:n_class]
+    head = make_head('ce', 1, n_class)
+    values, bins, scaled_probs = stats.measure(head, logits, labels, classes)
+    assert values['temperature'] == pytest.approx(2.5, rel=0.05)
+    y = labels['test']
+    for suffix, divisor in (('', 1), (', scaled', values['temperature'])):
+        exp = np.exp(logits['test'].numpy() / divisor)
+        p = exp / exp.sum(1, keepdims=True)
+        nll, brier, ece = probabilities_by_brute_force(p, y)
+        if suffix:
+            assert scaled_probs == pytest.approx(p)
+        assert values['NLL' + suffix] == pytest.approx(nll)
+        assert values['Brier' + suffix] == pytest.approx(brier)
+        assert values['ECE' + suffix] == pytest.approx(ece)
+    assert values['ECE, scaled'] < 3 < values['ECE']
+    assert values['NLL, scaled'] < values['NLL']
+    assert bins.shape == (2, 15, 3)
+    assert bins[:, :, 0].sum(1).tolist() == [3000, 3000]
+
+    decided = p.argmax(1)
+    f1 = []
+    for c, name in enumerate(classes):
+        hits = ((decided == c) & (y == c)).sum()
+        assert values[f'recall of {name}'] == pytest.approx(100 * hits / (y == c).sum())
+        f1.append(200 * hits / ((decided == c).sum() + (y == c).sum()))
+    assert values['macro F1'] == pytest.approx(np.mean(f1))
+    if n_class == 2:  # the share of pairs in the right order
+        low = p[y == 0, 1]
+        high = p[y == 1, 1]
+        order = (high[:, None] > low).mean() + (high[:, None] == low).mean() / 2
+        assert values['AUROC'] == pytest.approx(100 * order)
+
+
+def test_measures_of_several_labels_and_of_square_logits():
+    rng = np.random.default_rng(1)
+    logits = {}
+    labels = {}
+    for split in ('val', 'test'):
+        logits[split] = torch.tensor(rng.normal(size=(500, 3)) * 2)
+    for split in ('val', 'test'):
+        p = 1 / (1 + np.exp(-logits[split].numpy()))
+        labels[split] = (rng.random((500, 3)) < p).astype(int)
+    values, *_ = stats.measure(make_head('bce', 1, 3, True), logits, labels, 'abc')
+    y = labels['test']
+    decided = logits['test'].numpy() > 0
+    hits = decided & (y == 1)
+    f1 = 200 * hits.sum(0) / (decided.sum(0) + y.sum(0))
+    assert values['macro F1'] == pytest.approx(f1.mean())
+    micro = 200 * hits.sum() / (decided.sum() + y.sum())
+    assert values['micro F1'] == pytest.approx(micro)
+    of_label = np.where(y == 1, 1, -1) * logits['test'].numpy()
+    assert values['NLL'] == pytest.approx(np.log1p(np.exp(-of_label)).mean())
+    assert 'AUROC' not in values
+
+    logits = {split: both[:, :2] for split, both in logits.items()}
+    labels = {split: both[:, 0] for split, both in labels.items()}
+    values, *_ = stats.measure(make_head('square', 1, 2), logits, labels, 'ab')
+    assert values['NLL'] is values['ECE'] is values['Brier'] is None
+    assert values['NLL, scaled'] > 0
+
+
+def test_measures_of_many_classes_and_of_one_that_does_not_occur():
+    rng = np.random.default_rng(2)
+    probs = rng.dirichlet(np.ones(6), 300)
+    labels = rng.integers(0, 6, 300)
+    values = stats.measure_decisions(probs, labels, 'abcdef')
+    decided = probs.argmax(1)
+    recalls = [np.mean(decided[labels == c] == c) for c in range(6)]
+    assert values['lowest recall'] == pytest.approx(100 * min(recalls))
+    assert list(values) == ['macro F1', 'lowest recall']
+
+
+@pytest.mark.parametrize('n_given', [0, 2])
+def test_recalls_have_their_names_where_a_class_in_the_middle_is_absent(n_given):
+    """No text has it, and no answer or two are it."""
+    labels = np.array([0] * 4 + [2] * 5)
+    given = np.array([0, 0, 0, 2, 2, 2, 2, 0, 0])
+    given[:n_given] = 1
+    values = stats.measure_decisions(np.eye(3)[given], labels, ['a', 'b', 'c'])
+    recalls = {name: value for name, value in values.items() if name.startswith('recall')}
+    assert recalls == {'recall of a': 25 * (3 - n_given), 'recall of b': None, 'recall of c': 60}
+    # F1 = 2 right / (with the class + given it), of a and c
+    f1 = 2 * (3 - n_given) / (4 + 5 - n_given), 2 * 3 / (5 + 4)
+    assert values['macro F1'] == pytest.approx(100 * np.mean(f1))
+
+
+def test_a_class_that_no_text_has():
+    """It has no recall, and does not halve macro F1."""
+    probs = np.array([[0.9, 0.1]] * 9 + [[0.2, 0.8]])
+    values = stats.measure_decisions(probs, np.zeros(10, int), 'ab')
+    assert values['AUROC'] is values['recall of b'] is None
+    assert values['recall of a'] == pytest.approx(90)
+    assert values['macro F1'] == pytest.approx(100 * 18 / 19)  # of a: 9 right, 9 given, 10 true
+    several = np.tile([1, 0], (10, 1))
+    values = stats.measure_decisions(probs, several, 'ab')
+    assert values['macro F1'] == pytest.approx(100 * 18 / 19)
+    assert values['recall of b'] is None
+    values = stats.measure_decisions(np.tile(np.eye(6)[0], (10, 1)), np.zeros(10, int), 'abcdef')
+    assert values['lowest recall'] == values['macro F1'] == 100
+
+
+def test_a_run_of_which_nothing_is_drawn_has_an_interval_over_texts():
+    """The interval of a share of independent answers; a single drawn run has none."""
+    correct = np.arange(400)[None] % 8 != 0
+    counts = correct.sum(1)
+    summary = stats.summarize_accuracy(counts, 400, correct, drawn=False)
+    assert summary['seeds'] == (87.5, 87.5)
+    share = 352 / 404  # with two more right and two more wrong ones
+    half = 196 * (share * (1 - share) / 403) ** 0.5
+    assert summary['both'] == pytest.approx((100 * share - half, 100 * share + half), abs=1e-3)
+    assert stats.summarize_accuracy(counts, 400, correct)['both'] is None

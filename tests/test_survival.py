@@ -1,6 +1,6 @@
-"""Runs that survive: kills at random moments, two processes on one folder, full and read-only
-disks, damaged and changed files, signals, too little memory. About 40 s. KILLS=25 in the
-environment kills that often."""
+"""Runs of train.py survive kills at random moments, two processes on one folder, full and read-only
+disks, damaged and changed files, signals and too little memory. About 40 s. KILLS: how many kills,
+from the environment."""
 import functools
 import json
 import os
@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from helpers import ROOT, TINY, at_evaluation, fails, make_data, outcome, train
+from helpers import ROOT, TINY, WINDOWS, at_evaluation, fails, make_data, outcome, train
 
 ARGV = [*TINY, '--dropout=0.1', '--eval_interval=5', '--ckpt_secs=0']
 
@@ -36,7 +36,7 @@ def uncut(data, tmp_path_factory):
 
 
 def start(data, out, *argv, **kwargs):
-    """The script in a process of its own, with its lines as they come."""
+    """train.py in a process of its own, whose lines can be read as it prints them."""
     command = [sys.executable, '-u', ROOT / 'train.py', *ARGV, f'--data_dir={data}',
                f'--out_dir={out}', *argv]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -60,7 +60,7 @@ def checkpointed_step(folder):
 
 
 def test_killed_at_random_moments(data, uncut, tmp_path):
-    """SIGKILL while it trains, evaluates and, every other time, writes: the end is that of a run
+    """SIGKILL while it trains, evaluates and, every other time, writes: the result is that of a run
     that was never killed, bit for bit."""
     kills = int(os.environ.get('KILLS', 4))
     rng = random.Random(0)
@@ -69,10 +69,10 @@ def test_killed_at_random_moments(data, uncut, tmp_path):
     writing = 0
     for i in range(kills):
         process = start(data, tmp_path / 'killed', *argv)
-        wait_for(process, 'goes on' if (folder / 'ckpt.pt').exists() else 'toy:')
+        wait_for(process, 'resumes' if (folder / 'ckpt.pt').exists() else 'toy:')
         time.sleep(rng.uniform(0, 0.8))
         while i % 2 and process.poll() is None and not any(folder.glob('*.tmp')):
-            pass  # every other time while it writes
+            pass  # until it writes
         process.kill()
         code = process.wait()
         assert code == -signal.SIGKILL, 'finished before it was killed often enough'
@@ -88,18 +88,18 @@ def test_killed_at_random_moments(data, uncut, tmp_path):
 
 
 @pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves(data, uncut, tmp_path, capsys, signum):
+def test_a_signal_saves_and_stops(data, uncut, tmp_path, capsys, signum):
     process = start(data, tmp_path / 'cut', '--epochs=20', '--ckpt_secs=1000')
     wait_for(process, 'epoch 2/20')
     process.send_signal(signum)
     code, _, error = finish(process)
     assert code == 128 + signum
-    assert 'the same command goes on from here' in error
+    assert 'stopped; the same command resumes' in error
     assert 'Traceback' not in error
     step = checkpointed_step(tmp_path / 'cut/seed0')
     assert step >= 28
     train(data, tmp_path / 'cut', *ARGV, '--epochs=20')
-    assert f'goes on after step {step} of 280' in capsys.readouterr().out
+    assert f'resumes after step {step} of 280' in capsys.readouterr().out
     assert outcome(tmp_path / 'cut/seed0') == outcome(uncut(20))
 
 
@@ -129,8 +129,8 @@ def disk(tmp_path):
 
 
 def test_a_full_disk(data, uncut, capsys, disk):
-    """The disk fills up while it trains: one line, the last checkpoint stays; with room again it
-    goes on."""
+    """The disk fills up in training: one line, and the last checkpoint stays; with room again, the
+    run resumes."""
     def fill():
         with open(disk / 'filler', 'wb') as file, pytest.raises(OSError):
             while True:
@@ -146,8 +146,7 @@ def test_a_full_disk(data, uncut, capsys, disk):
 
 
 def test_files_that_may_not_grow(data, tmp_path):
-    """The same where nothing can be mounted: no file may be larger than 20 kB, which a checkpoint
-    is."""
+    """The same without a mount: no file may be larger than 20 kB, and a checkpoint is larger."""
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     code, _, error = finish(start(data, tmp_path, preexec_fn=limit))
@@ -168,7 +167,7 @@ def test_data_that_change_under_a_run(data, uncut, tmp_path, capsys):
     good = tokens.read_bytes()
 
     def swap():
-        with open(tokens, 'r+b') as file:  # in place, as a program does that does not rename
+        with open(tokens, 'r+b') as file:  # in place, not by a rename
             file.seek(-4, os.SEEK_END)
             file.write(b'\1\0\0\0')
     module = at_evaluation(3, swap)
@@ -185,29 +184,66 @@ def test_too_little_memory(data, tmp_path, capsys):
     assert '--batch_size' in error
 
 
-def test_a_trunk_goes_on_under_another_head(data, tmp_path, capsys):
+def old_names(weights, embedding='token_embedding'):
+    """The weights of a transformer with the names that they had before there were trunks."""
+    old = {}
+    for name, weight in weights.items():
+        name = name.removeprefix('trunk.').replace('token_embedding', embedding)
+        old[name] = weight
+    return old
+
+
+def test_a_trunk_gets_another_head(data, tmp_path, capsys):
     trunk = tmp_path / 'ce/seed0'
     train(data, tmp_path / 'ce', '--head=ce')
-    train(data, tmp_path / 'bce', '--head=bce', '--epochs=1', '--learning_rate=0',
-          f'--init_from={trunk}')
+    argv = ['--head=bce', '--epochs=1', '--learning_rate=0']
+    train(data, tmp_path / 'bce', *argv, f'--init_from={trunk}')
     ce = torch.load(trunk / 'model.pt', weights_only=True)
     bce = torch.load(tmp_path / 'bce/seed0/model.pt', weights_only=True)
     assert bce['head.linear.weight'].shape == (1, 16)
     for name, weight in bce.items():
         assert name.startswith('head.') or torch.equal(ce[name], weight)
 
-    # a file of weights, and one from before the embedding was renamed
-    ce['embed.weight'] = ce.pop('token_embedding.weight')
-    torch.save(ce, tmp_path / 'old.pt')
-    train(data, tmp_path / 'again', '--head=bce', '--epochs=1', '--learning_rate=0',
-          f'--init_from={tmp_path / "old.pt"}')
-    assert outcome(tmp_path / 'again/seed0') == outcome(tmp_path / 'bce/seed0')
+    # a file of weights, of this version and of older ones
+    for i, weights in enumerate([ce, old_names(ce), old_names(ce, embedding='embed')]):
+        torch.save(weights, tmp_path / 'weights.pt')
+        train(data, tmp_path / str(i), *argv, f'--init_from={tmp_path / "weights.pt"}')
+        assert outcome(tmp_path / f'{i}/seed0') == outcome(tmp_path / 'bce/seed0')
 
     error = fails(capsys, data, tmp_path / 'wide', '--n_embd=32', f'--init_from={trunk}')
     assert 'does not fit: its token_embedding.weight is (100, 16)' in error
-    assert 'where this model has (100, 32)' in error
+    assert 'but this model has (100, 32)' in error
     error = fails(capsys, data, tmp_path / 'deep', '--n_layer=2', f'--init_from={trunk}')
-    assert 'does not fit: it lacks blocks.1.' in error
+    assert 'does not fit: it has no blocks.1.' in error
+    error = fails(capsys, data, tmp_path / 'heads', '--n_head=4', f'--init_from={trunk}')
+    assert 'does not fit: its n_head is 2, here it is 4' in error
+    error = fails(capsys, data, tmp_path / 'some', '--full_vocab=False', f'--init_from={trunk}')
+    assert 'does not fit: it knows other tokens' in error
+    error = fails(capsys, data, tmp_path / 'no', *WINDOWS, f'--init_from={trunk}')
+    assert 'does not fit: it knows other tokens' in error
     (tmp_path / 'other.pt').write_text(json.dumps({'not': 'weights'}))
     error = fails(capsys, data, tmp_path / 'no', f'--init_from={tmp_path / "other.pt"}')
     assert 'damaged' in error
+    for content in '{', '{}', '[]', '3':
+        (trunk / 'config.json').write_text(content)
+        error = fails(capsys, data, tmp_path / 'no', f'--init_from={trunk}')
+        assert f'{trunk}/config.json is damaged' in error
+
+
+def test_windows_of_an_older_version_get_another_head(data, tmp_path):
+    """Their config.json has settings of a transformer, which they did not use."""
+    train(data, tmp_path / 'ce', *WINDOWS, '--head=ce')
+    run = tmp_path / 'ce/seed0'
+    argv = [*WINDOWS, '--head=bce', '--epochs=1', '--learning_rate=0', f'--init_from={run}']
+    train(data, tmp_path / 'bce', *argv)
+
+    weights = torch.load(run / 'model.pt', weights_only=True)
+    config = json.loads((run / 'config.json').read_text())
+    weights['windows.bias'] = weights.pop('trunk.bias')
+    weights['token_embedding.weight'] = weights.pop('trunk.token_embedding.weight')
+    del config['trunk']
+    old = {'n_layer': 0, 'n_head': 4, 'pos': 'none', 'causal': False, 'pooling': 'max'}
+    torch.save(weights, run / 'model.pt')
+    (run / 'config.json').write_text(json.dumps(config | old))
+    train(data, tmp_path / 'again', *argv)
+    assert outcome(tmp_path / 'again/seed0') == outcome(tmp_path / 'bce/seed0')

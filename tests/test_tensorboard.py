@@ -1,30 +1,22 @@
-"""--tensorboard: the curves, as TensorBoard reads them, are the rows of log.jsonl. About 10 s."""
+"""--tensorboard: TensorBoard reads the numbers of log.jsonl as curves. About 10 s."""
 import json
 import sys
 
 import pytest
-from helpers import fails, make_data, script, train
+from helpers import fails, make_data, pretrain, script, train
 
 from nanoloss import loop
 
 pytest.importorskip('tensorboard')
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-LM = ['--dataset=toy', '--n_layer=1', '--n_head=2', '--n_embd=16', '--block_size=12',
-      '--batch_size=4', '--max_iters=30', '--eval_interval=5', '--eval_texts=20', '--device=cpu',
-      '--dtype=float32', '--threads=1']
 CLASSIFIER = ['--epochs=3', '--eval_interval=4']
+LANGUAGE_MODEL = ['--eval_interval=5']
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp('data'))
-
-
-def pretrain(data, out, *argv, module=None):
-    module = module or script('pretrain')
-    arguments = [*LM, f'--data_dir={data}', f'--out_dir={out}', *argv]
-    module.main(module.configure(vars(module), more=module.head_settings, argv=arguments))
 
 
 def check_curves(folder):
@@ -51,7 +43,7 @@ def check_curves(folder):
 
 
 def interrupt(module, at_step, run, *args):
-    """Run a script that gets a signal at this step."""
+    """Run a script that gets a signal at a step."""
     scheduled_rate = module.scheduled_rate
 
     def stop(step, *args):
@@ -68,11 +60,10 @@ def interrupt(module, at_step, run, *args):
 
 @pytest.mark.parametrize('name, run, argv, before', [
     ('train', train, CLASSIFIER, True), ('train', train, CLASSIFIER, False),
-    ('pretrain', pretrain, [], True)],
-    ids=['from the start', 'since it goes on', 'of a language model'])
+    ('lm/pretrain', pretrain, ['--eval_interval=5'], True)],
+    ids=['from the start', 'since it resumed', 'of a language model'])
 def test_curves_are_the_log(data, tmp_path, name, run, argv, before):
-    """Also of a run that was killed between two checkpoints, after points that it computes
-    again."""
+    """Also those of a run that computes some points again, after a kill between checkpoints."""
     begun = [*argv, '--ckpt_secs=1000', f'--tensorboard={before}']
     interrupt(script(name), 13, run, data, tmp_path, *begun)
     folder = tmp_path / 'seed0'
@@ -87,18 +78,19 @@ def test_curves_are_the_log(data, tmp_path, name, run, argv, before):
     assert (folder / 'result.json').exists()
 
 
-def test_without_the_setting_there_are_no_curves(data, tmp_path):
+def test_without_the_setting_there_are_no_curves(data, tmp_path, capsys):
     train(data, tmp_path)
     assert not (tmp_path / 'seed0/tensorboard').exists()
-    # nor is it another run with it
+    # with it, the run is the same
     train(data, tmp_path, '--tensorboard')
+    assert 'is complete already' in capsys.readouterr().out
 
 
-def test_a_missing_package_ends_in_one_line(data, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize('run', [train, pretrain], ids=['train', 'pretrain'])
+def test_a_missing_package_ends_in_one_line(data, tmp_path, monkeypatch, capsys, run):
     monkeypatch.setitem(sys.modules, 'tensorboard', None)
     for name in [name for name in sys.modules if name.startswith('torch.utils.tensorboard')]:
         monkeypatch.delitem(sys.modules, name)
-    for run in (train, pretrain):
-        error = fails(capsys, data, tmp_path / 'out', '--tensorboard', run=run)
-        assert 'pip install tensorboard' in error
-        assert not (tmp_path / 'out').exists()
+    error = fails(capsys, data, tmp_path / 'out', '--tensorboard', run=run)
+    assert 'pip install tensorboard' in error
+    assert not (tmp_path / 'out').exists()

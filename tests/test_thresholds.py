@@ -1,10 +1,11 @@
-"""nanoloss/thresholds.py, against brute force and scikit-learn; evaluate.py's choice of thresholds,
-what it writes, and what predict.py makes of it (30 s)."""
+"""nanoloss/thresholds.py, against brute force and scikit-learn; tools.thresholds, what it writes,
+and what evaluate.py and tools.predict make of it (30 s)."""
 import csv
 import io
 import json
 import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,21 +14,23 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+import evaluate
 from conftest import call
-from helpers import fails, script
+from helpers import config_of, fails
 from nanoloss import thresholds
 from nanoloss.labels import NO_ANSWER, Thresholds, decide
-from nanoloss.stats import half_interval
+from nanoloss.stats import flags, half_interval
 from nanoloss.thresholds import (
     NEUTRAL,
     choose_threshold,
     choose_thresholds,
     figures_of,
-    flags,
     judge,
     threshold_curve,
     with_another_val,
 )
+from tools import pack
+from tools import thresholds as tool
 
 
 # Choosing
@@ -139,15 +142,23 @@ def test_an_answer_that_is_not_given_is_neither_right_nor_given():
     assert figures['unsure'] == 50
 
 
-# evaluate.py
+# tools.thresholds
 
-def evaluate(*argv, figures=False):
-    module = script('evaluate')
-    if not figures:  # they take most of the time
-        module.draw_figures = lambda groups, title: {}
-    arguments = [str(argument) for argument in argv]
-    module.configure(vars(module), positional=module.folders, argv=arguments)
-    module.main()
+def choose(*argv):
+    """Run tools.thresholds in this process -> what it has written."""
+    folders = []
+    config = config_of(tool, *argv, positional=folders)
+    tool.main(config, folders)
+    path = Path(folders[0]).parent / 'thresholds.md'
+    return path.read_text() if path.exists() else ''
+
+
+def table_of(group):
+    """Run evaluate.py in this process -> table.md."""
+    with pytest.MonkeyPatch.context() as patch:  # figures take most of the time
+        patch.setattr(evaluate, 'draw_figures', lambda groups, title: {})
+        evaluate.main(config_of(evaluate), [group])
+    return (group.parent / 'table.md').read_text()
 
 
 def make_run(folder, logits, labels, classes, temperature=1.0):
@@ -264,7 +275,7 @@ def test_macro_f1_is_of_the_classes_that_texts_have():
 
 
 @pytest.mark.parametrize('argv, rule, goal', [
-    (['--thresholds=f1'], 'f1', None),
+    (['--by=f1'], 'f1', None),
     (['--at_precision=0.9'], 'precision', 0.9),
     (['--at_recall=0.8'], 'recall', 0.8)])
 def test_chosen_thresholds_and_what_the_table_says(tmp_path, capsys, argv, rule, goal):
@@ -272,8 +283,9 @@ def test_chosen_thresholds_and_what_the_table_says(tmp_path, capsys, argv, rule,
     that is right."""
     classes = ['a', 'b', 'rare']
     group = make_group(tmp_path / 'tags', classes, multi_label=True)
-    evaluate(group, *argv, figures=rule == 'precision')
-    text = capsys.readouterr().out
+    text = choose(group, *argv)
+    assert capsys.readouterr().out == text
+    table = table_of(group)
     summary = json.loads((tmp_path / 'summary.json').read_text())['groups'][0]['thresholds']
     found = []  # precision, recall on test of the rare class
     for k in range(3):
@@ -303,24 +315,21 @@ def test_chosen_thresholds_and_what_the_table_says(tmp_path, capsys, argv, rule,
     precision, recall = np.mean(found, 0)
     assert cells[3].startswith(f'{precision:.2f} ± ')
     assert cells[5].startswith(f'{recall:.2f} ± ')
-    if rule == 'precision':
-        assert (tmp_path / 'thresholds.png').read_bytes()[:4] == b'\x89PNG'
+    assert (tmp_path / 'thresholds.png').read_bytes()[:4] == b'\x89PNG'
 
-    # without a flag the report is of the thresholds that the runs have, and nothing is written
-    before = [(group / f'seed{k}' / 'result.json').read_bytes() for k in range(3)]
-    evaluate(group)
-    assert capsys.readouterr().out == text
-    assert [(group / f'seed{k}' / 'result.json').read_bytes() for k in range(3)] == before
+    # evaluate.py reports the thresholds that the runs have
+    assert text.split('\n\n- Beware: ')[0].strip() in table
 
 
-def test_none_takes_away_what_was_put_in_and_nothing_else(tmp_path, capsys):
+def test_none_takes_away_what_was_put_in_and_nothing_else(tmp_path):
     group = make_group(tmp_path / 'kinds', ['a', 'b', 'c'], multi_label=False)
     files = sorted(path for path in group.rglob('*') if path.is_file())
     before = {path: path.read_bytes() for path in files}
-    evaluate(group, '--thresholds=none')
-    assert 'hresholds of' not in capsys.readouterr().out
-    for argv in (['--thresholds=f1'], ['--at_precision=0.9', '--threshold_class=c']):
-        evaluate(group, *argv)
+    choose(group, '--by=none')
+    assert 'hresholds of' not in table_of(group)
+    assert not (tmp_path / 'thresholds.png').exists()
+    for argv in (['--by=f1'], ['--at_precision=0.9', '--threshold_class=c']):
+        choose(group, *argv)
         for k in range(3):
             result = result_of(group / f'seed{k}')
             assert list(result)[-1] == 'thresholds'
@@ -330,15 +339,15 @@ def test_none_takes_away_what_was_put_in_and_nothing_else(tmp_path, capsys):
     # damaged ones can be taken away, too
     result = result_of(group / 'seed1')
     (group / 'seed1' / 'result.json').write_text(json.dumps(result | {'thresholds': 7}))
-    evaluate(group, '--thresholds=none')
+    choose(group, '--by=none')
     assert {path: path.read_bytes() for path in files} == before
     assert sorted(path for path in group.rglob('*') if path.is_file()) == files
 
 
-def test_unsure_is_counted(tmp_path, capsys):
+def test_unsure_is_counted(tmp_path):
     group = make_group(tmp_path / 'kinds', list('abcdef'), multi_label=False)
-    evaluate(group, '--at_precision=0.9')
-    text = capsys.readouterr().out
+    text = choose(group, '--at_precision=0.9')
+    table_of(group)
     summary = json.loads((tmp_path / 'summary.json').read_text())['groups'][0]['thresholds']
     run = group / 'seed1'
     values = np.array(result_of(run)['thresholds']['values'])
@@ -348,11 +357,10 @@ def test_unsure_is_counted(tmp_path, capsys):
     assert summary[1]['with']['test']['unsure'] == pytest.approx(unsure)
     assert 'unsure: val' in text
     assert 'Mean of 6 classes: chosen for a precision of 90 % on val' in text
-    evaluate(group, '--thresholds=f1')
-    assert 'unsure: val' not in capsys.readouterr().out
+    assert 'unsure: val' not in choose(group, '--by=f1')
 
 
-def test_of_many_classes_the_rarest_are_shown(tmp_path, capsys):
+def test_of_many_classes_the_rarest_are_shown(tmp_path):
     """In val, in their order; in test others are the rarest."""
     classes = [f'k{i}' for i in range(14)]
     counts = {'val': np.array([9, 20, 3, 19, 4, 18, 5, 17, 6, 16, 7, 8, 15, 10])}
@@ -363,14 +371,13 @@ def test_of_many_classes_the_rarest_are_shown(tmp_path, capsys):
     for split, of_split in labels.items():
         logits[split] = 3 * np.eye(14)[of_split] + rng.normal(size=(len(of_split), 14))
     make_run(tmp_path / 'kinds/seed0', logits, labels, classes)
-    evaluate(tmp_path / 'kinds', '--thresholds=f1')
-    text = capsys.readouterr().out
+    text = choose(tmp_path / 'kinds', '--by=f1')
     shown = [line.split(',')[0][2:] for line in text.splitlines() if ', at ' in line]
     assert shown == ['k0', 'k2', 'k4', 'k6', 'k8', 'k9', 'k10', 'k11', 'k12', 'k13']
     assert 'The classes are the 10 of 14 that are rarest in val' in text
 
 
-def test_notes_on_what_val_cannot_say(tmp_path, capsys):
+def test_notes_on_what_val_cannot_say(tmp_path):
     """A class that val lacks, and one whose likeliest text is of another class."""
     labels = {'val': np.array([0] * 20 + [1] * 20), 'test': np.array([0, 1, 2] * 10)}
     logits = {}
@@ -379,23 +386,39 @@ def test_notes_on_what_val_cannot_say(tmp_path, capsys):
     logits['val'][0] = [0, 9, 0]
     for k in range(2):
         make_run(tmp_path / f'kinds/seed{k}', logits, labels, ['a', 'b', 'c'])
-    evaluate(tmp_path / 'kinds', '--at_precision=0.99')
-    text = capsys.readouterr().out
-    assert 'Val of kinds has no text of c: a threshold of 0.5 is put there.' in text
+    text = choose(tmp_path / 'kinds', '--at_precision=0.99')
+    assert 'Val of kinds has no text of c, so the threshold is 0.5.' in text
     assert 'the thresholds of a rest on fewer than 20 texts of val' in text  # 19 reach it
-    assert 'no threshold has a precision of 99 % on val for b (2 of 2 runs);' in text
+    assert 'no threshold reaches a precision of 99 % on val for b (2 of 2 runs);' in text
     assert result_of(tmp_path / 'kinds/seed0')['thresholds']['values'][2] == NEUTRAL
 
 
-def test_runs_of_two_kinds_are_noted(tmp_path, capsys):
+def test_a_packed_group_is_judged_and_stays_as_it_is(tmp_path):
+    group = make_group(tmp_path / 'kinds', ['a', 'b', 'c'], multi_label=False)
+    expected = choose(group, '--at_precision=0.9')
+    shutil.move(tmp_path / 'thresholds.md', tmp_path / 'of_runs.md')
+    choose(group, '--by=none')
+    pack.main(config_of(pack), [group, tmp_path / 'packed/kinds'])
+    before = (tmp_path / 'packed/kinds/runs.jsonl').read_bytes()
+    assert choose(tmp_path / 'packed/kinds', '--at_precision=0.9') == expected
+    assert (tmp_path / 'packed/kinds/runs.jsonl').read_bytes() == before
+    assert len(list((tmp_path / 'packed/kinds').iterdir())) == 2
+
+
+def test_thresholds_need_probabilities(tmp_path, capsys):
+    group = make_group(tmp_path / 'kinds', ['a', 'b', 'c'], multi_label=False)
+    pack.main(config_of(pack, '--answers=right'), [group, tmp_path / 'packed/kinds'])
+    error = fails(capsys, tmp_path / 'packed/kinds', '--by=f1', run=choose)
+    assert 'its probabilities are not kept' in error
+
+
+def test_runs_of_two_kinds_are_noted(tmp_path):
     group = make_group(tmp_path / 'kinds', ['a', 'b'], multi_label=False)
-    evaluate(group, '--thresholds=f1')
+    choose(group, '--by=f1')
     result = result_of(group / 'seed1')
     del result['thresholds']
     (group / 'seed1/result.json').write_text(json.dumps(result))
-    capsys.readouterr()
-    evaluate(group)
-    text = capsys.readouterr().out
+    text = table_of(group)
     assert 'The runs of kinds do not all have thresholds of one kind' in text
     assert '## Thresholds' not in text
 
@@ -404,37 +427,39 @@ def test_mistakes_end_in_one_line_and_write_nothing(tmp_path, capsys):
     group = make_group(tmp_path / 'kinds', ['a', 'b', 'unsure'], multi_label=False)
     before = {path: path.read_bytes() for path in group.rglob('result.json')}
     for argv, words in [
-        (['--thresholds=F1'], "thresholds is 'f1' or 'none'"),
-        (['--thresholds=f1', '--at_recall=0.9'], 'give one of'),
+        (['--by=F1'], "by is 'f1' or 'none'"),
+        ([], 'give one of'),
+        (['--by=f1', '--at_recall=0.9'], 'give one of'),
         (['--at_precision=0.9', '--at_recall=0.9'], 'give one of'),
-        (['--thresholds=none', '--at_precision=0.9'], 'give one of'),
+        (['--by=none', '--at_precision=0.9'], 'give one of'),
         (['--at_precision=1.1'], 'above 0 and at most 1'),
         (['--at_recall=-0.5', '--threshold_class=a'], 'above 0 and at most 1'),
-        (['--at_recall=0.9'], 'say with --threshold_class=NAME'),
-        (['--threshold_class=a'], 'also say what for'),
-        (['--thresholds=none', '--threshold_class=a'], 'also say what for'),
-        (['--thresholds=f1', '--threshold_class=x'], "no class 'x'; there are a, b, unsure"),
+        (['--at_recall=0.9'], 'choose one with --threshold_class=NAME'),
+        (['--threshold_class=a'], 'give one of'),
+        (['--by=none', '--threshold_class=a'], 'removes the thresholds of all classes'),
+        (['--by=f1', tmp_path], 'name one group'),
+        (['--by=f1', '--threshold_class=x'], "no class 'x'; there are a, b, unsure"),
         (['--at_precision=0.9'], "there is a class 'unsure'"),
     ]:
-        assert words in fails(capsys, group, *argv, run=evaluate), argv
+        assert words in fails(capsys, group, *argv, run=choose), argv
         assert {path: path.read_bytes() for path in group.rglob('result.json')} == before
-        assert not (tmp_path / 'table.md').exists()
+        assert not (tmp_path / 'thresholds.md').exists()
     result = result_of(group / 'seed2')
     damaged = {'rule': 'f1', 'goal': None, 'values': [0.5, 2, 0.5]}
     (group / 'seed2/result.json').write_text(json.dumps(result | {'thresholds': damaged}))
-    assert 'seed2: result.json has damaged thresholds' in fails(capsys, group, run=evaluate)
+    assert 'seed2: result.json has damaged thresholds' in fails(capsys, group, run=table_of)
 
 
-# predict.py and serve.py
+# tools.predict and tools.serve
 
 @pytest.fixture(scope='module')
 def with_thresholds(home, tmp_path_factory):
     """Copies of runs of `home`, with thresholds: {name: folder of the group}."""
     groups = {}
-    for name, argv in (('bce', ['--at_precision=0.9']), ('topics', ['--thresholds=f1'])):
+    for name, argv in (('bce', ['--at_precision=0.9']), ('topics', ['--by=f1'])):
         folder = tmp_path_factory.mktemp('with') / name
         shutil.copytree(home / f'out/{name}', folder)
-        evaluate(folder, *argv)
+        choose(folder, *argv)
         groups[name] = folder
     return groups
 
@@ -453,11 +478,11 @@ def test_labels_of_predict_are_the_decisions_of_evaluate(home, Classifier, with_
                                                          data):
     """On val, from its texts, against the logits in preds.npz and the rules of labels.py."""
     run = with_thresholds[name] / 'seed0'
-    classifier = Classifier(run, thresholds=True)
+    classifier = Classifier(run)
     kept = result_of(run)['thresholds']
     chosen = Thresholds(kept['rule'], kept['goal'], np.array(kept['values']))
     preds = np.load(run / 'preds.npz')
-    head = classifier.runs[0].model.head
+    head = classifier.model.runs[0].model.head
     logits = torch.from_numpy(preds['val_logits']).double()
     p = head.probs(logits / result_of(run)['last']['temperature']).numpy()
     answers = decide(p, classifier.multi_label, chosen)
@@ -470,7 +495,7 @@ def test_labels_of_predict_are_the_decisions_of_evaluate(home, Classifier, with_
         else:
             agree += label == ('unsure' if answer == NO_ANSWER else classifier.classes[answer])
     assert agree == len(texts)
-    plain = Classifier(run)
+    plain = Classifier(run, thresholds=False)
     assert plain.id == Classifier(home / f'out/{name}/seed0').id != classifier.id
     differing = [row for row in p if plain.label(row) != classifier.label(row)]
     assert differing
@@ -479,7 +504,7 @@ def test_labels_of_predict_are_the_decisions_of_evaluate(home, Classifier, with_
 def test_an_ensemble_has_the_mean_of_its_thresholds(Classifier, with_thresholds, tmp_path):
     group = with_thresholds['bce']
     values = [result_of(group / f'seed{k}')['thresholds']['values'] for k in (0, 1)]
-    ensemble = Classifier(group, thresholds=True)
+    ensemble = Classifier(group)
     assert ensemble.labels.thresholds.values == pytest.approx(np.mean(values, 0))
 
     shutil.copytree(group, tmp_path / 'mixed')
@@ -489,9 +514,9 @@ def test_an_ensemble_has_the_mean_of_its_thresholds(Classifier, with_thresholds,
     without = {key: value for key, value in result.items() if key != 'thresholds'}
     for other in (other_goal, without):
         path.write_text(json.dumps(other))
-        with pytest.raises(ValueError, match='seed1 cannot be used .*not of the kind of the oth'):
-            Classifier(tmp_path / 'mixed', thresholds=True)
-    Classifier(tmp_path / 'mixed')
+        with pytest.raises(ValueError, match='seed1 cannot be used .*of another kind than'):
+            Classifier(tmp_path / 'mixed')
+    Classifier(tmp_path / 'mixed', thresholds=False)
 
 
 def test_thresholds_on_the_command_line(home, Classifier, with_thresholds):
@@ -502,10 +527,10 @@ def test_thresholds_on_the_command_line(home, Classifier, with_thresholds):
     result['thresholds'] = {'rule': 'recall', 'goal': 1.0, 'values': [0.0, None]}
     (run / 'result.json').write_text(json.dumps(result))
     text = 'a wonderful film'
-    printed = call(home, 'predict.py', run, '--format=csv', text, 'a boring film')
+    printed = call(home, 'tools.predict', run, '--format=csv', text, 'a boring film')
     rows = list(csv.DictReader(io.StringIO(printed)))
     assert [row['label'] for row in rows] == ['neg', 'neg']
-    lines = call(home, 'predict.py', run, '--explain', text).splitlines()
+    lines = call(home, 'tools.predict', run, '--explain', text).splitlines()
     label, probability, _ = lines[0].split('  ')
     assert label == 'neg'
     assert float(probability) == pytest.approx(float(rows[0]['p_neg']), abs=1e-3)
@@ -513,12 +538,12 @@ def test_thresholds_on_the_command_line(home, Classifier, with_thresholds):
 
     result['thresholds']['values'] = [0.5]
     (run / 'result.json').write_text(json.dumps(result))
-    error = call(home, 'serve.py', run, code=2)
+    error = call(home, 'tools.serve', run, code=2)
     assert 'result.json has damaged thresholds' in error
     assert error.count('\n') == 1
     with pytest.raises(ValueError, match='cannot be used .*damaged thresholds'):
-        Classifier(run, thresholds=True)
-    assert call(home, 'predict.py', run, text, '--thresholds=False')
+        Classifier(run)
+    assert call(home, 'tools.predict', run, text, '--thresholds=False')
 
 
 def test_thresholds_are_of_the_last_weights(Classifier, with_thresholds, tmp_path):
@@ -529,8 +554,8 @@ def test_thresholds_are_of_the_last_weights(Classifier, with_thresholds, tmp_pat
         result['last']['epoch'] = last
         (tmp_path / 'seed0/result.json').write_text(json.dumps(result))
         if best != last:
-            with pytest.raises(ValueError, match='thresholds are of the last weights'):
-                Classifier(tmp_path / 'seed0', 'best', thresholds=True)
+            with pytest.raises(ValueError, match='thresholds were chosen for its last weights'):
+                Classifier(tmp_path / 'seed0', 'best')
         else:
-            Classifier(tmp_path / 'seed0', 'best', thresholds=True)
-        Classifier(tmp_path / 'seed0', 'best')
+            Classifier(tmp_path / 'seed0', 'best')
+        Classifier(tmp_path / 'seed0', 'best', thresholds=False)

@@ -109,4 +109,4 @@ def test_a_name_that_tiktoken_cannot_get(error, monkeypatch, capsys):
         tokenizer('nobase')
     message = capsys.readouterr().err
     assert end.value.code == 2 and message.count('\n') == 1
-    assert f'--encoding=nobase: {error}; tiktoken has ' in message and 'cl100k_base' in message
+    assert f'--tokenizer=nobase: {error}; tiktoken has ' in message and 'cl100k_base' in message

@@ -1,4 +1,4 @@
-"""nanoloss/vocabulary.py by brute force over texts. About 3 s."""
+"""nanoloss/vocabulary.py, by brute force over texts (3 s)."""
 import math
 from collections import Counter
 
@@ -7,10 +7,9 @@ import pytest
 
 from nanoloss import vocabulary
 from nanoloss.data import Split, spans_of
-from nanoloss.reader import shorten
+from nanoloss.text import NGRAM_SIZES, truncated
 from nanoloss.tokenizer import tokenizer
-from nanoloss.vocabulary import (
-    NGRAM_SIZES, find, learn_vocabulary, lower_case, ngram_keys, ngram_strength)
+from nanoloss.vocabulary import learn_vocabulary, lower_case, ngram_strength
 
 TEXTS = ['Good film, GOOD fun', 'a bad Film', 'Bad, bad. BAD', 'naïve 最高 fun', 'a', 'ÉTÉ fun 👍']
 LABELS = np.array([1, 0, 0, 1, 0, 1], np.uint8)
@@ -97,7 +96,7 @@ def test_n_grams_are_those_of_min_count_texts_each_once(encoding, kind, truncate
     vocabulary = learn_vocabulary(split, encoding, False, kind, min_count, 5, truncate)
     sets = []
     for review in reviews_of(split):
-        used = np.concatenate(shorten(np.array(review), 5, truncate)).tolist()
+        used = truncated(np.array(review), 5, truncate).tolist()
         values = list(encoding.decode_bytes(used)) if kind == 'chars' else used
         sets.append(grams(values, kind))
     counts = Counter(gram for found in sets for gram in found)
@@ -139,29 +138,6 @@ def test_an_empty_text_has_no_n_grams(encoding, kind):
     assert [list(ids) for ids in ngrams_of(vocabulary.encode(empty, encoding))] == [[], []]
 
 
-def test_keys_differ_where_n_grams_differ():
-    rng = np.random.default_rng(0)
-    values = rng.integers(0, 4, 500).astype(np.uint32)
-    lengths = np.array([100, 1, 0, 399])
-    keys, reviews = ngram_keys(values, lengths, (1, 3))
-    wanted = []
-    begin = 0
-    for review, length in enumerate(lengths):
-        piece = values[begin:begin + length].tolist()
-        begin += length
-        for size in 1, 3:
-            wanted += [(review, *piece[i:i + size]) for i in range(length - size + 1)]
-    assert len(keys) == len(wanted)
-    assert len(set(zip(reviews.tolist(), keys.tolist()))) == len(set(wanted))
-    assert Counter(reviews.tolist()) == Counter(row[0] for row in wanted)
-    assert len(set(keys.tolist())) == len({row[1:] for row in wanted})
-
-
-def test_a_text_shorter_than_an_n_gram_has_none():
-    keys, reviews = ngram_keys(np.array([7], np.uint8), np.array([1]), (2, 5))
-    assert len(keys) == len(reviews) == 0
-
-
 @pytest.mark.parametrize('listed', [0, 7, 50, 10 ** 6])
 def test_keys_are_counted_alike_however_many_are_held(monkeypatch, listed):
     """Also with the largest that there are, and with none at all."""
@@ -175,13 +151,6 @@ def test_keys_are_counted_alike_however_many_are_held(monkeypatch, listed):
     assert list(zip(values.tolist(), counts.tolist())) == wanted
     values, counts = vocabulary.count_keys([])
     assert len(values) == len(counts) == 0
-
-
-def test_find_is_a_search_one_by_one():
-    known = np.array([2, 5, 9])
-    places, found = find(np.array([9, 1, 5, 10, 2, 3]), known)
-    assert found.tolist() == [True, False, True, False, True, False]
-    assert known[places[found]].tolist() == [9, 5, 2]
 
 
 @pytest.mark.parametrize('several', [False, True])

@@ -1,5 +1,6 @@
-"""nanoloss/__init__.py: how OpenMP's threads wait, and how a script ends that runs out of memory,
-which are settled before torch is there, in every script. About 20 s."""
+"""nanoloss/__init__.py: how OpenMP threads wait, and how a script ends that runs out of memory.
+
+Both are set before torch is imported (20 s)."""
 import errno
 import os
 import re
@@ -10,14 +11,25 @@ import sys
 from functools import partial
 
 import pytest
-from helpers import ROOT, make_data, make_run, script
+from conftest import command
+from helpers import ROOT, make_data, make_run
 
 import nanoloss
-from nanoloss import data, loop
+from model import make_head
+from nanoloss import data, loop, runs
 
-SCRIPTS = [path.name for path in sorted(ROOT.glob('*.py'))
-           if re.search(r"__name__ == '__main__'", path.read_text())]
-# in torch's place: says what the environment is at its import, and ends the process
+
+def is_script(path):
+    return "__name__ == '__main__'" in path.read_text()
+
+
+SCRIPTS = [path.name for path in sorted(ROOT.glob('*.py')) if is_script(path)]
+for path in [*sorted(ROOT.glob('tools/*.py')), *sorted(ROOT.glob('lm/*.py'))]:
+    if is_script(path):
+        SCRIPTS.append(f'{path.parent.name}.{path.stem}')
+# these import torch when they open a run, the others when they begin
+ARGUMENTS = {'tools.predict': ['none', 'a text'], 'tools.serve': ['none', '--port=0']}
+# instead of torch: prints the environment at its import, and ends the process
 STUB = '''
 import os
 print([os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'KMP_BLOCKTIME')],
@@ -27,26 +39,28 @@ os._exit(0)
 
 
 def environment_at_import(folder, script, **chosen):
-    """What the script has done to the three variables when it imports torch."""
+    """The three variables when the script imports torch."""
     (folder / 'torch.py').write_text(STUB)
     environment = {name: value for name, value in os.environ.items()
                    if name not in nanoloss.WAITING}
-    environment |= {'PYTHONPATH': str(folder), **chosen}
-    # a script's own folder comes before PYTHONPATH, but has no torch
-    done = subprocess.run([sys.executable, ROOT / script, '--help'], env=environment,
+    environment |= {'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}', **chosen}
+    argv = ARGUMENTS.get(script, ['--help'])
+    done = subprocess.run([*command(script), *argv], cwd=folder, env=environment,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[0]
 
 
 def test_these_are_the_scripts():
-    assert {'train.py', 'pretrain.py', 'predict.py', 'serve.py', 'bench.py'} <= set(SCRIPTS)
+    names = 'train.py', 'evaluate.py', 'tools.predict', 'tools.serve', 'tools.export'
+    assert set(names) <= set(SCRIPTS)
 
 
-# prepare.py imports no torch, and serve.py only for a run
-@pytest.mark.parametrize('script', [name for name in SCRIPTS
-                                    if name not in ('prepare.py', 'serve.py')])
-def test_waiting_is_settled_before_torch_is_imported(tmp_path, script):
+@pytest.mark.parametrize('script', [name for name in SCRIPTS if name != 'prepare.py'])
+def test_waiting_is_set_before_torch_is_imported(tmp_path, script):
+    """prepare.py does not import torch."""
+    if script == 'tools.serve':
+        pytest.importorskip('fastapi')
     assert environment_at_import(tmp_path, script) == f"['{nanoloss.SPINS}', None, None]"
 
 
@@ -55,18 +69,18 @@ def test_waiting_is_settled_before_torch_is_imported(tmp_path, script):
     ('OMP_WAIT_POLICY', "[None, '17', None]"),
     ('KMP_BLOCKTIME', "[None, None, '17']")])
 def test_a_choice_of_the_user_stays(tmp_path, name, found):
-    assert environment_at_import(tmp_path, 'predict.py', **{name: '17'}) == found
+    assert environment_at_import(tmp_path, 'train.py', **{name: '17'}) == found
 
 
 def test_libgomp_reads_it():
-    """It says so itself, where torch has it."""
+    """It can print its settings, if torch uses it."""
     environment = {name: value for name, value in os.environ.items()
                    if name not in nanoloss.WAITING}
     environment['OMP_DISPLAY_ENV'] = 'verbose'
-    done = subprocess.run([sys.executable, ROOT / 'predict.py', '--help'], env=environment,
+    done = subprocess.run([sys.executable, ROOT / 'train.py', '--help'], env=environment,
                           capture_output=True, text=True)
     if 'GOMP_SPINCOUNT' not in done.stderr:
-        pytest.skip("torch has another OpenMP than GNU's")
+        pytest.skip('torch uses another OpenMP than that of GNU')
     assert re.search(f"GOMP_SPINCOUNT = '{nanoloss.SPINS}'", done.stderr)
 
 
@@ -94,7 +108,7 @@ def test_what_too_little_memory_looks_like(error, expected, capsys):
     assert (status == 2) is expected
     assert ('out of memory\n' in capsys.readouterr().err) is (expected or 'out of' in str(error))
     # and during it
-    with pytest.raises((SystemExit, type(error))) as stop, loop.ending_well('out'):
+    with pytest.raises((SystemExit, type(error))) as stop, loop.clean_exit('out'):
         raise error
     assert ('out of memory; try' in capsys.readouterr().err) is expected
     if expected:
@@ -106,13 +120,15 @@ def limit_memory():
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
-@pytest.mark.parametrize('name', ['train.py', 'baseline.py', 'evaluate.py'])
+@pytest.mark.parametrize('name', ['train.py', 'tools.baseline', 'evaluate.py', 'tools.predict'])
 def test_memory_that_torch_does_not_fit_in(tmp_path, name):
-    environment = {**os.environ, 'OPENBLAS_NUM_THREADS': '1'}  # each has 32 MB
-    done = subprocess.run([sys.executable, ROOT / name], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True, preexec_fn=limit_memory)
+    # each thread of OpenBLAS has 32 MB
+    environment = {**os.environ, 'OPENBLAS_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([*command(name), *ARGUMENTS.get(name, [])], cwd=tmp_path, text=True,
+                          env=environment, capture_output=True, preexec_fn=limit_memory)
     assert done.returncode == 2
-    assert done.stderr == f'{name}: out of memory\n'
+    file = f'{name.removeprefix("tools.").removesuffix(".py")}.py'
+    assert done.stderr == f'{file}: out of memory\n'
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux limits what is mapped')
@@ -145,7 +161,6 @@ def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
     with pytest.raises(MemoryError):
         data.load_data(folder)
     make_run(tmp_path / 'run/seed0', (300, 150))
-    evaluate = script('evaluate')
-    monkeypatch.setattr(evaluate.np, 'load', no_memory)
+    monkeypatch.setattr(runs.np, 'load', no_memory)
     with pytest.raises(MemoryError):
-        evaluate.read_run(tmp_path / 'run/seed0')
+        runs.read_runs(tmp_path / 'run', make_head)

@@ -1,0 +1,2 @@
+# A language model with the square loss on raw logits.
+head = 'square'
