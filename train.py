@@ -145,19 +145,6 @@ def auto_settings(config, train_split):
     return chosen
 
 
-def start_device(config):
-    """Prepare the device, and replace settings that follow from it -> a new config."""
-    device, dtype = loop.start_device(config)
-    chosen = updated(config, device=device, dtype=dtype)
-    # a GradScaler would have to know about deferred rows
-    if device != 'cpu' or dtype == 'float16':
-        chosen.deferred = False
-    chosen.graphs = config.graphs and loop.can_use_graphs(device, dtype, config.max_tokens)
-    if config.max_tokens == 0:
-        chosen.max_tokens = 8192 if device == 'cpu' else 2 ** 30
-    return chosen
-
-
 # Data, model and optimizers
 
 def number_data(config, data, meta, trunk_weights):
@@ -449,7 +436,9 @@ def main(config):
     data, meta = load_data(Path(config.data_dir) / config.dataset)
     data['train'] = sample_texts(data['train'], config.n_train, config.seed)
     meta['class_share'] = class_share(data['train'].labels, len(meta['classes']))
-    config = start_device(config)
+    config = loop.start_device(config)
+    if config.device != 'cpu' or config.dtype == 'float16':
+        config.deferred = False  # a GradScaler would have to know about deferred rows
     facts = loop.describe_machine(config.device) | describe_data(meta)
     if config.teacher:
         from nanoloss.ensemble import pseudo_label  # only a teacher needs it
@@ -468,12 +457,7 @@ def main(config):
         introduce(config, model, data)
         del model
 
-        for run_seed in range(config.seed, config.seed + config.n_runs):
-            run_config = updated(config, seed=run_seed)
-            with loop.run_folder(run_config) as folder:
-                if folder is not None:
-                    train(run_config, folder, data, meta, start)
-        parallel.finish()
+        loop.run_seeds(config, partial(train, data=data, meta=meta, start=start))
 
 
 def introduce(config, model, data):
@@ -493,6 +477,4 @@ if __name__ == '__main__':
     loop.stop_at_signals()
     config_files = []
     config = configure(globals(), more=model_settings, config_files=config_files)
-    if not config.out_dir:
-        config.out_dir = loop.default_out_dir(config_files, config.dataset)
-    main(config)
+    main(loop.with_out_dir(config, config_files, 'out'))

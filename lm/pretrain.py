@@ -21,7 +21,6 @@ import math
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
@@ -111,16 +110,6 @@ def auto_settings(config, train_split):
     if config.min_count:
         return config
     return updated(config, min_count=max(2, round(len(train_split.tokens) / 200_000)))
-
-
-def start_device(config):
-    """Prepare the device, and replace settings that follow from it -> a new config."""
-    device, dtype = loop.start_device(config)
-    chosen = updated(config, device=device, dtype=dtype)
-    chosen.graphs = config.graphs and loop.can_use_graphs(device, dtype, config.max_tokens)
-    if config.max_tokens == 0:
-        chosen.max_tokens = 8192 if device == 'cpu' else 2 ** 30
-    return chosen
 
 
 def make_model(config, vocabulary):
@@ -417,7 +406,7 @@ def main(config):
     if config.tensorboard:
         loop.require_tensorboard()
     texts, meta = load_texts(config)
-    config = start_device(config)
+    config = loop.start_device(config)
     config = auto_settings(config, texts['train'])
     texts, vocabulary, n_bytes = number_texts(config, texts, meta)
     steps = steps_per_epoch(config, texts['train'])
@@ -434,12 +423,7 @@ def main(config):
         model = make_model(config, vocabulary)
         introduce(config, model, texts, steps)
         del model
-        for run_seed in range(config.seed, config.seed + config.n_runs):
-            run_config = updated(config, seed=run_seed)
-            with loop.run_folder(run_config) as folder:
-                if folder is not None:
-                    train(run_config, folder, texts, n_bytes, vocabulary)
-        parallel.finish()
+        loop.run_seeds(config, partial(train, texts=texts, n_bytes=n_bytes, vocabulary=vocabulary))
 
 
 def introduce(config, model, texts, steps):
@@ -459,7 +443,4 @@ if __name__ == '__main__':
     loop.stop_at_signals()
     config_files = []
     config = configure(globals(), more=head_settings, config_files=config_files)
-    if not config.out_dir:
-        name = Path(loop.default_out_dir(config_files, config.dataset)).name
-        config.out_dir = f'out/lm/{name}'
-    main(config)
+    main(loop.with_out_dir(config, config_files, 'out/lm'))

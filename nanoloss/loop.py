@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from nanoloss import is_out_of_memory, parallel
-from nanoloss.settings import fail
+from nanoloss.settings import fail, updated
 from nanoloss.devices import choose_device, choose_dtype, hardware_name
 from nanoloss.files import (
     current_commit, load_checked, locked_folder, write_file, write_json, write_json_lines)
@@ -29,15 +29,16 @@ stop_signal = 0  # the signal that asked this process to stop
 
 # Starting
 
-def default_out_dir(config_files, dataset):
-    """out/ and the name of the last config file or, without one, of the data set."""
-    name = Path(config_files[-1]).stem if config_files else dataset
-    return f'out/{name}'
+def with_out_dir(config, config_files, parent):
+    """Replace an empty out_dir by parent/NAME -> a new config. NAME is that of the last config file
+    or, without one, of the data set."""
+    name = Path(config_files[-1]).stem if config_files else config.dataset
+    return updated(config, out_dir=config.out_dir or f'{parent}/{name}')
 
 
 def start_device(config):
-    """Prepare the device of the settings -> its name and dtype, never 'auto'. Fails if it is not
-    available."""
+    """Prepare the device, and replace the settings that follow from it -> a new config. Fails if
+    the device is not available."""
     try:
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)
@@ -51,7 +52,9 @@ def start_device(config):
     if config.deterministic:
         os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
         torch.use_deterministic_algorithms(True)
-    return device, dtype
+    graphs = config.graphs and can_use_graphs(device, dtype, config.max_tokens)
+    max_tokens = config.max_tokens or (8192 if device == 'cpu' else 2 ** 30)
+    return updated(config, device=device, dtype=dtype, graphs=graphs, max_tokens=max_tokens)
 
 
 def can_use_graphs(device, dtype, max_tokens):
@@ -93,6 +96,16 @@ def run_folder(config):
         yield None if complete else folder
         if parallel.RANK == 0:  # also of a complete run: a kill may have left it
             (folder / 'ckpt.pt').unlink(missing_ok=True)
+
+
+def run_seeds(config, train):
+    """Call train(config of the seed, folder) for each seed whose run is not complete."""
+    for seed in range(config.seed, config.seed + config.n_runs):
+        run_config = updated(config, seed=seed)
+        with run_folder(run_config) as folder:
+            if folder is not None:
+                train(run_config, folder)
+    parallel.finish()
 
 
 def claim_run(folder, config):

@@ -16,8 +16,8 @@ import pytest
 import torch
 from conftest import call
 from helpers import (
-    ROOT, SMALL, TINY, WINDOWS, at_evaluation, fails, interrupt, make_data, outcome, same, save,
-    script, toy_reviews, train, train_config)
+    IN_TURN, ROOT, SMALL, TINY, WINDOWS, at_evaluation, fails, interrupt, make_data, outcome, same,
+    save, script, toy_reviews, train, train_config)
 
 import model as model_script
 import train as train_script
@@ -210,25 +210,6 @@ SHARED = {  # what two processes share -> its further arguments
     'dense, in parts': ['--deferred=False', '--max_tokens=60'],
     'windows': [*WINDOWS, '--dropout=0'],
 }
-# train.py, as one of the processes of torchrun, with one list of arguments after the other; they
-# meet once, for who meets again can find the addresses of the first time
-IN_TURN = f'''
-import json
-import runpy
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from nanoloss import parallel
-dist = parallel.dist
-join = dist.init_process_group
-leave = dist.destroy_process_group
-dist.init_process_group = lambda backend: dist.is_initialized() or join(backend)
-dist.destroy_process_group = lambda: None
-for arguments in json.loads(sys.argv[1]):
-    sys.argv[1:] = arguments
-    runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')
-dist.destroy_process_group = leave
-parallel.finish()
-'''
 
 
 @pytest.fixture(scope='module')
@@ -258,7 +239,8 @@ def two_processes(data, tmp_path_factory):
     (home / 'in_turn.py').write_text(IN_TURN)
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-         'in_turn.py', json.dumps(commands)], capture_output=True, text=True, cwd=home, timeout=300)
+         'in_turn.py', str(ROOT / 'train.py'), json.dumps(commands)],
+        capture_output=True, text=True, cwd=home, timeout=300)
     assert done.returncode == 0, done.stderr
     return home, done.stdout
 
@@ -353,6 +335,19 @@ def test_answers_that_tie_in_float16_count_as_evaluate_counts_them(data, tmp_pat
     # rejects a run whose counts differ
     run = read_run(RunFolder(tmp_path / 'seed0'), make_head)
     assert run.result['last'] == result['last']
+
+
+def test_the_strengths_of_n_grams_come_from_the_training_texts(data):
+    config = train_config(data, 'out', *WINDOWS, '--min_count=2')
+    strengths = []
+    for change in None, 'train', 'val':
+        splits, meta = load_data(data / 'toy')
+        if change:
+            labels = np.roll(splits[change].labels, 1)
+            splits[change] = splits[change]._replace(labels=labels)
+        strengths.append(train_script.number_data(config, splits, meta, None)[2])
+    assert not np.array_equal(strengths[0], strengths[1])
+    assert np.array_equal(strengths[0], strengths[2])
 
 
 @pytest.mark.parametrize('head, n_class, n_outputs', [('bce', 2, 1), ('ce', 2, 2), ('ce', 3, 3)])

@@ -54,6 +54,4 @@ if __name__ == '__main__':
     loop.stop_at_signals()
     config_files = []
     config = configure(vars(train), more=model_settings, config_files=config_files)
-    if not config.out_dir:
-        config.out_dir = loop.default_out_dir(config_files, config.dataset)
-    main(config)
+    main(loop.with_out_dir(config, config_files, 'out'))
