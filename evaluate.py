@@ -1,20 +1,20 @@
-"""Groups of finished runs -> a table like the paper's Table 1, whether their accuracies differ, and
-figures.
+"""Groups of finished runs -> a table like the paper's Table 1, a verdict on the differences in
+accuracy, and figures.
 
     python evaluate.py out/bce out/ce [--key=value ...]
 
-A group is a folder of runs of one config, one a seed, as train.py leaves it or tools.pack packs it.
-Any number of groups is compared, each with one of them (`ref`). Prints one table and a verdict;
-writes table.md with all tables, summary.json and figures.
+A group is a folder of runs that differ only in their seed, written by train.py or tools.pack. All
+groups are compared with one of them (`ref`). Prints one table and a verdict; writes table.md with
+all tables, summary.json and figures.
 
 Notable:
-- The answers of the last epoch are counted again. A run that is unfinished, damaged or at odds with
-  its own result.json is named and left out.
-- Temperature scaling (Guo 2017): logits are divided by the temperature that is best on val, and the
-  probabilities are judged on test.
+- The correct answers of the last epoch are recounted. A run that is unfinished, damaged or
+  contradicts its own result.json is named and left out.
+- Temperature scaling (Guo 2017): the temperature is fitted on val, and the probabilities are
+  evaluated on test.
 - Two 95 % intervals: for other seeds on the same texts (Student's t), and for other seeds and other
-  texts. A difference is shown if its p for the latter is at most .05, with several groups after
-  Holm's correction. Groups with the same seeds are compared seed by seed.
+  texts. A difference is significant if its p for other seeds and other texts is at most .05; with
+  several groups, after Holm's correction. Groups with the same seeds are compared seed by seed.
 """
 import json
 from dataclasses import dataclass
@@ -42,10 +42,10 @@ from nanoloss.verdict import (
 
 # -----------------------------------------------------------------------------
 out_dir = ''   # folder for table.md, summary.json and figures; '' = the one that holds the groups
-ref = ''       # the group with which all others are compared; '' = ce or, without it, the first
+ref = ''       # the group to compare all others with; '' = ce or, without it, the first
 target = 85.0  # accuracy on val in %; the table has the steps to reach it
-effect = 0.26  # a difference in points; how many runs find it? The paper's is 86.1 - 85.84
-# published figures, shown beside runs of the same data set, head and number of epochs; '' for none;
+effect = 0.26  # difference in points, for the number of runs to find it; the paper's 86.1 - 85.84
+# published accuracies, shown with runs of the same data set, head and number of epochs; '' = none;
 # a relative path starts from the folder of this file
 published = 'results/paper/published.json'
 code = ''  # the Python file of a head that is not in model.py; it will be executed
@@ -56,17 +56,17 @@ code = ''  # the Python file of a head that is not in model.py; it will be execu
 
 @dataclass
 class Published:
-    """The published figures of runs of one head."""
+    """The published accuracies of one head."""
     dataset: str
     head: str
     epochs: int
-    split: str              # on which the accuracy is
+    split: str              # val or test
     runs: int
     figures: dict           # {name of FIGURES: accuracy in %}
 
 
 def read_published(file):
-    """A file of published figures -> [Published], one a head; '' -> []."""
+    """A file of published accuracies -> [Published], one per head; '' -> []."""
     if not file:
         return []
     path = Path(__file__).parent / file
@@ -94,8 +94,8 @@ def read_published(file):
 class Group:
     """All finished runs of one config, in the order of their seeds.
 
-    Where the logits of a run are not kept, bins, confidence and by_text are None; where its single
-    answers are not, correct is None.
+    If the logits of a run are not kept, bins, confidence and by_text are None. If its single
+    answers are not kept either, correct is None.
     """
     path: Path
     label: str
@@ -125,9 +125,9 @@ class Group:
 
 
 def measure_training(run, target):
-    """How the training of a run went: {name: value or None}."""
+    """Measures of the training of a run: {name: value or None}."""
     gap = None
-    train = run.result['last'].get('train')  # which runs of the first versions lack
+    train = run.result['last'].get('train')  # runs of the first versions lack it
     if train:
         gap = 100 * train['accuracy'] - run.last['test']
     steps = None  # if the target is never reached
@@ -167,8 +167,8 @@ def measure_runs(runs, target):
 
 
 def find_clusters(runs):
-    """Which texts belong together -> {split: [texts] or None}. All runs have the same data, so any
-    of them tells; those of the first versions do not."""
+    """The document group of each text -> {split: [texts] or None}. All runs have the same data, so
+    any run has them, except those of the first versions."""
     clusters = dict.fromkeys(SPLITS)
     for run in runs:
         for split in SPLITS:
@@ -194,7 +194,7 @@ def read_groups(paths, config):
     for split in SPLITS:
         notes += note_clusters(split, clusters[split])
         if clusters[split] is not None and len(np.unique(clusters[split])) == 1:
-            clusters[split] = None  # one group says nothing about others
+            clusters[split] = None  # one group is no evidence about others
     groups = []
     for i, (path, runs) in enumerate(zip(paths, all_runs)):
         # paths distinguish folders of the same name
@@ -251,7 +251,7 @@ def compare(a, b, split, effect):
     """Two groups of two or more runs on one split -> Comparison."""
     correct_a = a.correct[split]
     correct_b = b.correct[split]
-    # the tests compare whole numbers of correct answers, whose ties are exact
+    # the tests compare integer counts of correct answers, so that ties are exact
     counts = correct_a.sum(1), correct_b.sum(1)
     sd = pooled_sd(correct_a, correct_b)
     paired = [run.seed for run in a.runs] == [run.seed for run in b.runs]
@@ -268,8 +268,8 @@ def compare(a, b, split, effect):
 
 
 def reference_group(groups, ref):
-    """The group that all others are compared with, as the setting ref says."""
-    # later entries win: the folder's name before the label, that before the label in lower case
+    """The group to compare all others with, chosen by the setting ref."""
+    # later entries win, so the folder's name has precedence over the label in any case
     by_name = {group.label.lower(): group for group in groups}
     by_name |= {group.label: group for group in groups}
     by_name |= {group.path.name: group for group in groups}
@@ -300,7 +300,7 @@ def correct_for_number(pairs):
 
 
 def compare_groups(groups, reference, effect):
-    """All groups of two or more runs with the reference -> pairs."""
+    """Compare all groups of two or more runs with the reference -> pairs."""
     pairs = []
     for group in groups:
         both = (group, reference)
@@ -313,8 +313,8 @@ def compare_groups(groups, reference, effect):
 
 
 def compare_baselines(groups):
-    """Each group of two or more runs with each baseline, which has no seeds -> a dict a pair: a,
-    baseline and the `interval` of their difference on test."""
+    """Compare each group of two or more runs with each baseline, which has no seeds -> a dict per
+    pair: a, baseline and the `interval` of their difference on test."""
     gaps = []
     groups = [group for group in groups if group.has_answers]
     for group in groups:
@@ -330,7 +330,7 @@ def compare_baselines(groups):
 # The command
 
 def check_arguments(paths, config):
-    """Fail if the command line makes no sense."""
+    """Fail if the command line is invalid."""
     resolved = {path.resolve() for path in paths}
     if not paths or len(resolved) < len(paths):
         fail('name the groups of runs, each once: python evaluate.py out/bce out/ce')

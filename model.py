@@ -23,14 +23,15 @@ from torch.nn import functional as F
 
 class Trunk(nn.Module):
     """The base of every trunk: forward(tokens int64 [B, T], counts [B, T]) -> features
-    [B, n_features]. A count of 0 is padding, which stands behind the tokens of a text.
+    [B, n_features]. A count of 0 is padding, on the right of a text.
 
     A trunk sets `n_features` and `ordered`: whether the order of tokens matters. If not, a text may
     be given as a bag: each distinct token once, with its count. On a CPU, training is faster if the
     nn.Embedding of the tokens is named `token_embedding` (nanoloss/optim.py).
 
-    `__init__` takes from the data n_tokens, the size of the vocabulary, and block_size, the most
-    tokens of a text. Keywords with a default are settings of train.py. It raises ValueError.
+    `__init__` receives n_tokens, the size of the vocabulary, and block_size, the maximum number of
+    tokens per text. Its keywords with a default are settings of train.py. It raises ValueError for
+    a bad value.
     """
 
     def init_weights(self, n_layer=1):
@@ -48,10 +49,10 @@ class Windows(Trunk):
     """Windows of neighbouring tokens, h_t = relu(b + sum_j E_j[w_t+j]), and their maximum over the
     text.
 
-    A convolution over one-hot tokens (Johnson and Zhang 2015, arXiv 1412.1058): a token has a
-    vector for each place in the window, side by side in its row of the embedding.
+    This is a convolution over one-hot tokens (Johnson and Zhang 2015, arXiv 1412.1058). A row of
+    the embedding concatenates the token's vectors for the positions in the window.
 
-    window: neighbouring tokens, the token itself included. dropout: of the features.
+    window: its size in tokens. dropout: of the features.
     """
 
     def __init__(self, n_tokens, block_size, window=3, n_embd=256, dropout=0.5):
@@ -70,12 +71,12 @@ class Windows(Trunk):
 
     def forward(self, tokens, counts):
         padding = (counts == 0)[..., None]
-        # padding repeats the first token, so that the optimizer sees no row of its own for it
+        # padding repeats the first token, so that it adds no embedding row to the gradient
         x = self.token_embedding(torch.where(counts > 0, tokens, tokens[:, :1]))
         before = (self.window - 1) // 2
         h = self.bias
         for place, vectors in enumerate(x.chunk(self.window, dim=-1)):
-            offset = place - before  # from the centre of the window to the token that is added
+            offset = place - before  # of this position from the centre of the window
             if offset < 0:
                 vectors = F.pad(vectors, (0, 0, -offset, 0))[:, :x.shape[1]]
             elif offset > 0:  # the last tokens of a text must not see the padding
@@ -90,8 +91,8 @@ class Windows(Trunk):
 class Transformer(Trunk):
     """The paper's transformer encoder, pre-norm, and the mean of its hidden states over the text.
 
-    pos: position encoding, none (as in the paper) or learned. causal: a token sees itself and the
-    tokens before it only, as in a language model. dropout: of the embedding and each branch.
+    pos: position encoding, none (as in the paper) or learned. causal: a token attends only to
+    itself and earlier tokens, as in a language model. dropout: of the embedding and each branch.
     """
 
     def __init__(self, n_tokens, block_size, n_layer=2, n_head=2, n_embd=128, pos='none',
@@ -116,7 +117,7 @@ class Transformer(Trunk):
         self.init_weights(n_layer)
 
     def forward(self, tokens, counts):
-        # padding repeats the first token, so that no key of it stands far above all others
+        # padding repeats the first token, so that no padding key dominates the softmax
         x = self.token_embedding(torch.where(counts > 0, tokens, tokens[:, :1]))
         if self.positions is not None:
             x = x + self.positions.weight[:tokens.shape[1]]
@@ -157,7 +158,7 @@ class Block(nn.Module):
     def forward(self, x, counts):
         """x [B, T, n_embd], counts [B, T] (0: padding) -> [B, T, n_embd]."""
         q, k, v = self.queries_keys_values(self.norm_1(x))
-        if self.causal:  # padding stands behind the text, where no token looks
+        if self.causal:  # padding is on the right, where no token attends
             y = masked_attention(q, k, v)
         else:
             y = counted_attention(q, k, v, counts)
@@ -181,10 +182,9 @@ def counted_attention(q, k, v, counts):
 
     q, k, v [B, n_head, T, size]; counts [B, T], 0 for padding.
 
-    The count is taken out of the softmax: sum c exp(s) v / sum c exp(s) = p @ (c v) / p @ c with
-    p = softmax(s). This is the same number as with log(c) added to the score, but needs no [T, T]
-    tensor in float32. In bf16, integers are exact up to 256, so the denominator has two columns,
-    c = low + 256 high.
+    With p = softmax(s), sum c exp(s) v / sum c exp(s) = p @ (c v) / p @ c. This equals adding
+    log(c) to the score, but needs no [T, T] tensor in float32. In bf16, integers are exact up to
+    256, so the denominator has two columns, c = low + 256 high.
     """
     with torch.autocast(q.device.type, enabled=False):  # it would make softmax a float32 copy
         c = counts[:, None, :, None]
@@ -226,8 +226,8 @@ TRUNKS = {'windows': Windows, 'transformer': Transformer}
 class NgramWeights(nn.Module):
     """Logits that are a weighted sum over a text's n-grams: a linear model beside the trunk.
 
-    strength [n_ngrams + 1]: how informative each n-gram is, known before training. A text's
-    strengths are scaled to length 1. keys [n_ngrams]: which n-grams these are (nanoloss/text.py).
+    strength [n_ngrams + 1]: how informative each n-gram is, computed before training; the strengths
+    of a text are scaled to norm 1. keys [n_ngrams]: the hashes of the n-grams (nanoloss/text.py).
     """
 
     def __init__(self, n_ngrams, n_outputs):
@@ -249,11 +249,12 @@ class NgramWeights(nn.Module):
 class Classifier(nn.Module):
     """A trunk, a head and, optionally, a linear model of n-grams.
 
-    The trunk learns from its own logits, the n-grams from the sum. If both learned from the sum,
-    the n-grams would fit the training texts first and leave the trunk nothing to learn.
+    The loss of the trunk's logits trains the trunk, the loss of the sum trains the n-grams. If the
+    sum trained both, the n-grams would fit the training texts first and leave the trunk nothing to
+    learn.
 
-    n_known: tokens with a row of their own, listed in the buffer `tokens`, and row 0 for all others
-        (0: a row per token of the tokenizer). n_ngrams: n-grams with weights (0: none).
+    n_known: size of the vocabulary, listed in the buffer `tokens`; all other tokens share row 0
+        (0: all tokens of the tokenizer). n_ngrams: n-grams with weights (0: none).
     """
 
     def __init__(self, trunk, head, n_known=0, n_ngrams=0):
@@ -268,8 +269,8 @@ class Classifier(nn.Module):
 
     def forward(self, tokens, counts, ngrams=None):
         """tokens int64 [B, T], counts [B, T], n-grams int64 [B, M] (0: padding) -> a list of
-        logits [B, outputs], in float32 or float64: the trunk's and, if there are n-grams, the sum
-        of both. In training each has a loss; the last one is the answer."""
+        logits [B, outputs], in float32 or float64: the trunk's and, with n-grams, the sum of both.
+        The training loss is the sum of their losses; the last one is the prediction."""
         features = self.trunk(tokens, counts)
         with torch.autocast(tokens.device.type, enabled=False):  # bf16 would round the answer
             logits = [self.head(features)]
@@ -285,24 +286,24 @@ class Head(nn.Module):
 
     A head needs a `loss`; every other method can be overridden.
 
-    forward(x)            x float [B, n_features] -> logits [B, outputs]. `linear` has as many
-                          outputs. A head with a forward of its own works with one label a text
-                          only: language models and `EachLabel` use the weights of `linear`.
-    loss(logits, labels)  A mean over the texts. labels: int64 [B] or, with several labels a text,
-                          0 and 1 [B, n_class]. A batch may be computed in micro-batches, each
-                          weighted by its share of the texts, so a plain mean is needed: with class
-                          weights, F.cross_entropy needs reduction='none' and .mean(); a loss over
-                          pairs of texts needs a --max_tokens that holds the whole batch.
-    probs(logits)         [B, n_class]; with one label a text, the rows sum to 1.
+    forward(x)            x float [B, n_features] -> logits [B, outputs], by `linear`. A head that
+                          overrides forward supports one label per text only: language models and
+                          `EachLabel` use the weights of `linear`.
+    loss(logits, labels)  The mean over the texts. labels: int64 [B] or, with several labels per
+                          text, 0 and 1 [B, n_class]. Each micro-batch is weighted by its share of
+                          the texts, so the mean must be unweighted: with class weights, use
+                          F.cross_entropy(reduction='none') and .mean(). A loss over pairs of texts
+                          needs a --max_tokens that holds the whole batch.
+    probs(logits)         [B, n_class]; with one label per text, the rows sum to 1.
     soft                  True if labels may also be probabilities, float [B, n_class].
-    calibrated            False if the logits are not log-odds, so that the probabilities mean
-                          something after temperature scaling only.
+    calibrated            False if the logits are not log-odds, so that the probabilities are
+                          meaningful only after temperature scaling.
     lr_mult, wd_mult      Factors on the learning rate and the weight decay of the head's weights.
 
-    `__init__` takes from the data, without a default: n_features, n_class, class_share (share of
-    each class in the training labels) and multi_label. A head that takes multi_label handles
-    several labels a text itself; for all others `EachLabel` does. Keywords with a default are
-    settings of train.py.
+    `__init__` can have these parameters without a default: n_features, n_class, class_share (share
+    of each class in the training labels) and multi_label. A head with multi_label handles several
+    labels per text itself; `EachLabel` wraps all others. Keywords with a default are settings of
+    train.py.
     """
     soft = False
     calibrated = True
@@ -326,11 +327,12 @@ class Head(nn.Module):
 def seeded_linear(n_in, n_out):
     """A linear layer with weights normal 0.02 from its own generator, and biases 0.
 
-    The generator keeps trunk and batches the same for all heads. The weights are multiples of
-    2^-26, which float32 subtracts exactly: a head can start from the difference of another's rows.
+    Its own generator keeps the trunk and the batches the same for all heads. The weights are
+    multiples of 2^-26, which float32 subtracts exactly, so that a head with one output can start
+    from the difference of the rows of one with two.
     """
     linear = nn.Linear(n_in, n_out)
-    # spread out, so that the seeds of other generators do not coincide with it
+    # multiplied, so that it does not coincide with the seed of another generator
     seed = (torch.initial_seed() + 1) * 6364136223846793005 % 2 ** 63
     nn.init.normal_(linear.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
     linear.weight.detach().mul_(2 ** 26).round_().div_(2 ** 26)
@@ -387,8 +389,8 @@ class BCEHead(Head):
 
     Two classes: one logit, the log-odds of class 1. More classes: one logit per class against the
     rest, and the sum of their losses; the probabilities are their softmax, which is overconfident
-    before temperature scaling and well calibrated after it. Several labels a text: a sigmoid and a
-    loss per label.
+    before temperature scaling and well calibrated after it. Several labels per text: a sigmoid and
+    a loss per label.
     """
     soft = True
 
@@ -477,8 +479,8 @@ class SquentropyHead(Head):
 
 
 class EachLabel(Head):
-    """Several labels a text, with a head for two classes: each label is a decision between no and
-    yes with logits -z/2 and z/2, and the losses are added up.
+    """Several labels per text, with a head for two classes: each label is a decision between no and
+    yes with logits -z/2 and z/2, and the loss is the sum over the labels.
 
     With cross-entropy this is binary cross-entropy. A setting with a value per class (class_weight,
     alpha) then has two values, for no and yes.
@@ -544,8 +546,8 @@ def keywords(cls):
 
 
 def model_settings(settings):
-    """The keywords of the trunk and the head that `settings`, a dict, names, with their defaults.
-    Raises ValueError if there is no such class, or if one keyword would set both."""
+    """The keywords of the trunk and the head in `settings`, a dict, with their defaults. Raises
+    ValueError if there is no such class, or if both have the same keyword."""
     of_trunk = keywords(find_class(settings['trunk'], TRUNKS))
     of_head = keywords(find_class(settings['head'], HEADS))
     for key in of_head.keys() & of_trunk.keys():
@@ -554,8 +556,8 @@ def model_settings(settings):
 
 
 def make_head(head, n_features, n_class, multi_label=False, class_share=None, **settings):
-    """The head of that name for this data. settings: may hold more than the head's own keywords.
-    Raises ValueError if the head cannot do it."""
+    """The head of that name for this data. settings: keywords; those that it does not have are
+    ignored. Raises ValueError if the head does not support the data."""
     cls = find_class(head, HEADS)
     parameters = signature(cls).parameters
     class_share = class_share or [1 / n_class] * n_class
@@ -575,7 +577,7 @@ def make_head(head, n_features, n_class, multi_label=False, class_share=None, **
 
 def make_classifier(config):
     """The Classifier of a run's config, a dict (see train.py), with new weights. Raises ValueError
-    if there is none."""
+    if the config is invalid."""
     n_known = config['known_tokens']
     n_tokens = n_known + 1 if n_known else config['vocab_size']
     cls = find_class(config['trunk'], TRUNKS)
@@ -593,7 +595,7 @@ def hard_labels(labels, multi_label):
 
 
 def is_correct(probs, labels):
-    """Which texts are classified correctly, bool [B]; with several labels a text, all must be."""
+    """Which texts are classified correctly, bool [B]; with several labels per text, all of them."""
     if labels.dim() == 1:
         return probs.argmax(1) == labels.long()  # torch cannot compare uint16
     return ((probs > 0.5) == labels.bool()).all(1)

@@ -14,14 +14,14 @@
     python prepare.py --source=hub:fancyzhx/ag_news       a data set of the hub
 
 Notable:
-- A file that cannot be read as intended is an error, never a smaller data set. Rows that are left
-  out are counted, and the table gives the reason.
+- A malformed file is an error, never a smaller data set. The table counts the rows that are left
+  out, by reason.
 - Rows have one canonical order, by the hash of label and text: IMDB is the same, bit for bit, from
   the hub and from the archive.
-- Splits share no text, not even one that differs in white space or tags only, and train shares no
-  group with val and test, unless these have files of their own (then shared groups are counted).
-- IMDB is an exception: only exact copies are dropped, and val and test, both cut out of the
-  official test side, may share texts and movies.
+- Splits share no text, even if white space or tags differ. Train shares no group with val and
+  test, unless these come from separate files; then shared groups are counted.
+- IMDB is an exception: only exact copies are dropped. Val and test are both cut out of the official
+  test side, so they may share texts and movies.
 - cl100k_base needs no download: its table comes from the bpe-openai wheel and is checked.
 """
 import hashlib
@@ -59,11 +59,11 @@ sep = ''  # separator of the cells in CSV files: ; or | or tab; '': a comma (.ts
 quoting = 'auto'  # quotes around CSV cells: auto, minimal (unchecked), none (quotes are text)
 hub_config = ''  # configuration of hub:OWNER/NAME; '': the only one
 revision = ''  # commit, tag or branch of hub:OWNER/NAME; '': the newest
-train_split = 'train'  # its name on the hub; if val or test is missing, it is cut out of train
+train_split = 'train'  # its name on the hub; a missing val or test is cut out of train
 val_split = 'validation'  # its name on the hub; '': val is cut out of train
 test_split = 'test'  # its name on the hub; '': test is cut out of train
-strict = False  # an empty text, or a missing label or group, is an error
-drop_unknown = False  # drop texts of val and test whose label train lacks; else they are an error
+strict = False  # treat an empty text, or a missing label or group, as an error
+drop_unknown = False  # drop texts of val and test with labels that train lacks; else an error
 unlabelled = ''  # texts without labels: imdb (the hub's), an aclImdb archive or folder, a file
 val_frac = 0.1  # fraction of the rows for val; IMDB has an official split
 test_frac = 0.1  # fraction of the rows for test
@@ -78,7 +78,7 @@ FORMAT_VERSION = 1  # of data/<name>; train.py accepts no other
 # Settings
 
 def check_settings(config, kind):
-    """Fail if settings contradict each other. kind: of the source, a name in SOURCES."""
+    """Fail if settings contradict each other. kind: the kind of source, a name in SOURCES."""
     imdb = kind in ('imdb', 'archive')
     if not config.label and (imdb or kind in ('sample', 'folders') or config.label_sep):
         fail('an empty --label needs a file of your own, without --label_sep')
@@ -95,7 +95,7 @@ def check_settings(config, kind):
 
 
 def data_set_folder(config, kind):
-    """data/<name>. Fails if something other than a data set is there, for it would be replaced."""
+    """data/<name>. Fails if that path holds anything but a data set, since it will be replaced."""
     folder_name = config.name or default_name(config.source, kind)
     if config.dev:
         folder_name += '_dev'
@@ -112,7 +112,7 @@ def data_set_folder(config, kind):
 def split(rows, config, imdb):
     """Assign each row to a split, or drop it, in rows.sides -> {reason: number of dropped rows}.
 
-    imdb: whether the source is IMDB, whose split is official and whose leaks are known."""
+    imdb: whether the source is IMDB, which has an official split and known leaks."""
     dropped = {}
     if imdb:
         drop_shared_movies(rows)
@@ -129,7 +129,7 @@ def split(rows, config, imdb):
         rows.sides[rows.sides != 'train'] = ''
         split_train(rows, config, (config.val_frac, config.test_frac), join_equal=not imdb)
 
-    # accuracy on a training text says nothing about new texts
+    # accuracy on a training text is no evidence about new texts
     for side in 'val', 'test':
         repeats = in_split(rows.digests, rows.sides, side, 'train')
         rows.sides[repeats] = ''
@@ -247,8 +247,7 @@ def write_data_set(folder, config, rows, store, facts, unlabelled=None):
 
 
 def print_table(folder, config, meta, columns, group_word):
-    """Print a line per split, and what was dropped. group_word: what the source's groups are, in
-    the plural."""
+    """Print a line per split, and the dropped rows. group_word: 'groups' or 'movies'."""
     classes = one_line(', '.join(meta['classes'][:20])) or 'no classes'
     if len(meta['classes']) > 20:
         classes += f', ... ({len(meta["classes"]):,} classes)'
@@ -296,7 +295,7 @@ def main(config):
         dropped['unlabelled texts that are in val or test'] = n_dropped
         unlabelled = found, unlabelled_store
 
-    # every error in the source has ended the program before this, the longest part
+    # tokenizing takes longest, so it comes after all checks of the source
     facts = {'dropped': dropped, 'empty': n_empty}
     if commit:
         facts['commit'] = commit

@@ -10,13 +10,13 @@ Notable:
 - The same command again skips finished runs and resumes an unfinished one from its checkpoint,
   saved every minute. All random numbers come from the seed and the step or epoch, so a resumed run
   ends exactly as an uninterrupted one.
-- Without a config file, the model is windows and n-grams (model.py), and the settings that depend
-  on the size and length of the texts follow from them (`auto_settings`).
-- The texts of a batch have about the same length, so there is little padding. Where the order of
+- Without a config file, the model is windows and n-grams (model.py). `auto_settings` chooses the
+  settings that depend on the number and length of the texts.
+- The texts of a batch have about the same length, so there is little padding. If the order of
   tokens does not matter, a text is a bag: each distinct token once, with its count (model.py).
 - On a CPU, a batch is computed in micro-batches that fit the caches, and the optimizer updates only
-  the embedding rows of the batch (nanoloss/optim.py). On CUDA, a step is one launch if a batch of
-  its shape has come before (nanoloss/graphs.py).
+  the embedding rows of the batch (nanoloss/optim.py). On CUDA, a step is a
+  CUDA graph, recorded for each shape of a batch (nanoloss/graphs.py).
 - Mixed precision: bfloat16 if the chip has it (CPUs too), else float16 with a GradScaler, else
   float32.
 """
@@ -58,7 +58,7 @@ n_runs = 1  # seeds to train, one after the other
 n_train = 0  # training texts to use, sampled with the first seed (0: all)
 teacher = ''  # folder of a run or of a group of runs that labels the unlabelled texts
 init_from = ''  # folder of a run, or a file of weights, to take the trunk from
-overwrite = False  # delete what is in a run's folder
+overwrite = False  # delete the previous contents of a run's folder
 eval_interval = 0  # steps between evaluations on val (0: after each epoch only)
 ckpt_secs = 60.0  # seconds between checkpoints
 tensorboard = False  # also write log.jsonl as curves to the run's folder tensorboard/
@@ -69,7 +69,7 @@ truncate = 'head'  # which tokens of a long text to keep: head, tail or both
 full_vocab = False  # embed all tokens of the tokenizer, not only those of the training texts
 spell = False  # spell unknown tokens byte by byte, as a language model does
 ngrams = 'auto'  # linear model beside the trunk: chars, tokens, none, or auto (see auto_settings)
-min_count = 0  # occurrences of a token, texts with an n-gram, to know it (0: see auto_settings)
+min_count = 0  # rarer tokens and n-grams are unknown (0: see auto_settings)
 bag = True  # give each distinct token of a text once, with its count, if order does not matter
 token_dropout = 0.2  # share of the tokens of a training text to drop, drawn anew each epoch
 # model; the keywords of the head and of the trunk (model.py) are settings too
@@ -124,8 +124,8 @@ def auto_settings(config, train_split):
 
     batch_size  a power of two from 8 to 64, near a sixty-fourth of the texts
     epochs      1,500 steps, but from 4 to 40 epochs
-    ngrams      chars if the mean text is shorter than 100 tokens, else tokens: in a short text,
-                every word ending counts; a long text has thousands of them
+    ngrams      chars if texts have fewer than 100 tokens on average, else tokens: character
+                n-grams help in short texts, and are too many in long ones
     min_count   2 for such short texts, else 3, because long texts have many rare n-grams
     ngram_rate  50 with chars, 150 with tokens
     """
@@ -199,9 +199,9 @@ def make_optimizers(config, model):
     on_cpu = config.device == 'cpu'
     if model.ngrams is not None:
         weights = model.ngrams.sums.weight
-        # a batch has few of the n-grams, but on a GPU the CPU would have to wait to gather them
+        # a batch has few of the n-grams; on a GPU, a sparse gradient would synchronize
         model.ngrams.sums.sparse = on_cpu
-        # with many classes each is rare, and seldom pulls its output up
+        # with many classes, each is rare, so its output gets few positive gradients
         rate = config.ngram_rate * math.sqrt(weights.shape[1])
         group = {'params': [weights], 'lr_mult': rate / (config.learning_rate or math.inf)}
         others.append(SGD([group], lr=0.0, fused=not on_cpu))
@@ -218,7 +218,7 @@ def predict(config, model, split):
     model.eval()
     rows = []
     found = []
-    # a GPU computes a batch of few texts faster than Python asks for the next
+    # with small batches, a GPU would wait for Python
     n_texts = config.batch_size if config.device == 'cpu' else max(config.batch_size, EVAL_TEXTS)
     for batch in batches(split, config, n_texts, device=config.device):
         share = parallel.share_of(batch)
@@ -227,7 +227,7 @@ def predict(config, model, split):
             for micro in share.micro_batches(min(config.max_tokens, EVAL_TOKENS)):
                 found.append(model(micro.tokens, micro.counts, micro.ngrams)[-1])
 
-    # in the order of the split; 0 for the texts of other processes, so that the sum has all
+    # back to the order of the split; texts of other processes are 0 here, and the sum fills them
     found = torch.cat(found).cpu()
     logits = torch.zeros(len(split.labels), found.shape[1], dtype=found.dtype)
     logits[np.concatenate(rows)] = found
@@ -236,13 +236,14 @@ def predict(config, model, split):
 
 
 def score(head, logits, labels, device):
-    """Figures of a split: a dict. logit_grad is the mean over the texts of |d loss / d logits|."""
+    """Metrics of a split, a dict. logit_grad: the mean over the texts of |d loss / d logits|."""
     labels = torch.from_numpy(labels.astype(np.int64)).to(device)
     logits = logits.to(device).requires_grad_()
     # preds.npz stores float16, which can tie or reorder logits: evaluate.py must count the same
     correct = int(is_correct(head.probs(logits.half().float()), labels).sum())
     loss = head.loss(logits, labels)
-    gradient, = torch.autograd.grad(loss, logits)  # of a mean: the sum of the norms is their mean
+    # the loss is a mean over the texts, so the sum of its gradients' norms is the mean norm
+    gradient, = torch.autograd.grad(loss, logits)
     return {
         'n': len(labels),
         'correct': correct,
@@ -298,7 +299,7 @@ def train(config, folder, data, meta, start):
 
     start: the trained trunk, the vocabulary and the strengths that `make_model` takes.
     """
-    # everything that a checkpoint holds
+    # the state that a checkpoint holds
     torch.manual_seed(config.seed)
     reset_peak_memory(config.device)
     model = make_model(config, *start)
@@ -322,7 +323,7 @@ def train(config, folder, data, meta, start):
     progress.start_clock()
     meter.start_clock()
     for batch in training_batches(config, data['train'], progress.step, steps):
-        # one step of all optimizers
+        # one training step
         progress.step += 1
         step = progress.step
         lr = scheduled_rate(step, last_step, config.learning_rate, config.warmup_iters)
@@ -339,7 +340,7 @@ def train(config, folder, data, meta, start):
         if epoch_ends or (config.eval_interval and step % config.eval_interval == 0):
             evaluate_and_log(config, folder, model, data['val'], progress, best, meter, lr, steps)
         if progress.save_is_due(epoch_ends, config.ckpt_secs):
-            check_unchanged(data, meta)  # on changed data the run would be worthless
+            check_unchanged(data, meta)  # changed data would invalidate the run
             loop.save_checkpoint(folder, state)
         if loop.stop_signal:
             raise KeyboardInterrupt
@@ -352,13 +353,13 @@ def evaluate_and_log(config, folder, model, val, progress, best, meter, lr, step
     """Evaluate on val, append a line to log.jsonl, and keep the weights if they are the best."""
     step = progress.step
     epoch = step // steps if step % steps == 0 else round(step / steps, 4)
-    synchronize(config.device)  # what a GPU has yet to do is training time
+    synchronize(config.device)  # pending GPU work counts as training time
     meter.stop_clock()
     seconds = progress.seconds()
     means = meter.means()
-    if not math.isfinite(means['train_loss']):  # of a step whose loss was not checked
+    if not math.isfinite(means['train_loss']):  # on a GPU, not every step is checked
         loop.fail_at_loss(means['train_loss'], folder, step, steps)
-    model.eval()  # brings deferred embeddings up to date, which is not evaluation time
+    model.eval()  # also applies deferred updates, so it is not timed as evaluation
     started = time.perf_counter()
     figures = score(model.head, predict(config, model, val), val.labels, config.device)
     eval_seconds = time.perf_counter() - started
@@ -392,16 +393,16 @@ def evaluate_and_log(config, folder, model, val, progress, best, meter, lr, step
 
 
 def finish(config, folder, model, data, progress, best):
-    """Write weights, predictions and the final figures: of the last epoch, the headline, and of the
-    best on val. result.json is written last: a run that has it is complete."""
+    """Write weights, predictions and the final metrics: of the last epoch, which is the headline,
+    and of the best on val. result.json is written last and marks a run as complete."""
     from nanoloss.stats import fit_temperature  # importing scipy takes a second
     splits = dict(data)
-    train_split = data['train'].take(slice(len(data['val'].labels)))  # as many as val has
+    train_split = data['train'].take(slice(len(data['val'].labels)))  # the size of val
     labels = torch.from_numpy(np.array(train_split.labels))
     splits['train'] = train_split._replace(labels=hard_labels(labels, config.multi_label).numpy())
     logits = {name: predict(config, model, split) for name, split in splits.items()}
 
-    # evaluate.py counts these again
+    # evaluate.py recounts the correct answers from these
     arrays = {}
     for name in ('val', 'test'):
         arrays[f'{name}_logits'] = logits[name].half().numpy()
@@ -461,7 +462,7 @@ def main(config):
 
 
 def introduce(config, model, data):
-    """Print what is trained on what."""
+    """Print the model, the automatic settings and the data."""
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f'{config.trunk} trunk, {config.head} head, {n_parameters:,} parameters, '
           f'{config.device}, {config.dtype}, {config.threads} threads')

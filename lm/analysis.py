@@ -49,7 +49,7 @@ LOSSES = {  # the name of the runs' folder, and the name in the tables
     'square_k100': 'square, k = 100',
     'masked': 'cross-entropy of masked tokens, as a bag',
 }
-STARTS = {  # what a classifier starts from, and its name in the tables
+STARTS = {  # the initial weights of a classifier, and their name in the tables
     'default': "train.py's default, windows and n-grams",
     'none': 'random weights',
     'none_bag': 'random weights, as a bag',
@@ -215,7 +215,7 @@ def draw(groups):
         if loss == 'ce':
             lowest = curve[-1]
         label = LOSSES[loss]
-        if curve[-1] > 1.5 * lowest:  # drawn, it would flatten all others
+        if curve[-1] > 1.5 * lowest:  # drawing it would flatten all others
             left.plot([], [], '.-', color=color, label=f'{label}: {curve[-1]:.1f} at the end')
         else:
             left.plot(millions, curve, '.-', lw=1, color=color, label=label)
@@ -471,7 +471,7 @@ def scaled_calibration_error(run):
 
 
 def in_words(found, sign=''):
-    """What `interval` returns, in words: the estimate and, if known, its interval. None: ''."""
+    """Format the result of `interval`: the estimate and, if known, its interval. None: ''."""
     if found is None:
         return ''
     text = f'{found["estimate"]:{sign}.2f}'

@@ -38,7 +38,7 @@ def number_texts(config, texts, meta):
     and test, {split: int64 [texts]}."""
     encoding = tokenizer(meta['tokenizer']['name'])
     n_bytes = {name: bytes_of_texts(texts[name], encoding) for name in ('val', 'test')}
-    longest = int(texts['train'].lengths().max())  # a text is not truncated, but cut into blocks
+    longest = int(texts['train'].lengths().max())  # do not truncate texts
     vocabulary = learn_vocabulary(texts['train'], encoding, True, 'none', config.min_count, longest,
                                   'head', spell=True)
     texts = {name: vocabulary.encode(split, encoding) for name, split in texts.items()}
@@ -89,7 +89,7 @@ class Blocks(NamedTuple):
 
 
 def text_stream(split, order):
-    """The texts of these rows one after another, each begun by a 0, and a 0 at the end, [N]."""
+    """Concatenate the texts of these rows, each after a 0, with a final 0, [N]."""
     zero = np.zeros(1, split.tokens.dtype)
     pieces = []
     for begin, end in split.spans[order]:
@@ -135,8 +135,8 @@ def training_batches(config, split, first_step, steps):
 def draw_masked_columns(tokens, share, rng):
     """Draw the columns of blocks [B, T] to mask, int64 [B, n].
 
-    Every block has the same number of them, so that micro-batches weigh by their blocks. The
-    beginning of a text is masked only if nothing else is left.
+    Every block has the same number of masked columns, so that the weight of a micro-batch is its
+    share of the blocks. The 0 that begins a text is masked only if nothing else is left.
     """
     order = np.where(tokens == 0, 1, rng.random(tokens.shape)).argsort(1)
     n = max(1, round(share * tokens.shape[1]))
@@ -147,7 +147,7 @@ def cut_into_pieces(config, split):
     """Cut a split's texts into pieces of at most block_size tokens and the token after them -> a
     Split of pieces, and the text of each, int64 [pieces]."""
     stream = text_stream(split, np.arange(len(split.spans)))
-    # text i is stream[edges[i]:edges[i + 1]], with the 0 that begins it; the next one's 0 ends it
+    # text i is stream[edges[i]:edges[i + 1]], including its first 0; the next text's 0 ends it
     edges = np.append(np.flatnonzero(stream[:-1] == 0), len(stream) - 1)
     spans = []
     text = []

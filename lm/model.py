@@ -1,8 +1,8 @@
-"""The language model: the transformer of model.py, and a head whose classes are the tokens.
+"""The language model: the transformer of model.py, and a head with a class per token.
 
 Notable:
-- Class i is token i. Token 0 begins a text and ends the one before it. Texts stand one after
-  another in a block, and no text sees another.
+- Class i is token i. Token 0 begins a text and ends the previous one. A block holds several texts,
+  and tokens attend only to their own text.
 - A causal model predicts the next token. Any other model predicts masked tokens.
 - Any head is a loss per token. The logits of all tokens are never in memory at once
   (`LossInChunks`).
@@ -17,10 +17,10 @@ from model import (
 
 
 class KeyValueCache:
-    """The keys and values of the tokens so far, of all blocks: a further token is then computed
+    """The keys and values of the tokens so far in all layers, so that each new token is computed
     alone.
 
-    capacity: the most tokens it holds. length: the tokens so far.
+    capacity: its maximum number of tokens. length: the tokens so far.
     """
 
     def __init__(self, capacity):
@@ -71,7 +71,7 @@ class LanguageModel(Transformer):
         """tokens int64 [B, T], in which a 0 begins a text -> hidden states [B, T, n_embd].
 
         Each token sees its own text: the tokens up to itself or, if the model is not causal, all.
-        masked: bool [B, T], tokens that no other token sees, and whose vectors are 0. None: none.
+        masked: bool [B, T], tokens with zero embeddings that no other token sees. None: none.
         cache: a `KeyValueCache` of the tokens before these, which are added to it; all belong to
             one text. The first call takes any number of tokens, each further call one.
         """
@@ -134,7 +134,7 @@ def positions_in_text(tokens):
 
 def make_language_model(config):
     """The LanguageModel of the settings of lm/pretrain.py, a dict such as a run's config.json, with
-    new weights. Raises ValueError if there is none."""
+    new weights. Raises ValueError if the settings are invalid."""
     settings = {key: config[key] for key in keywords(Transformer)}
     head = {key: config[key] for key in ('head', *keywords(find_class(config['head'], HEADS)))}
     return LanguageModel(config['known_tokens'], config['block_size'], head, config['tied'],
@@ -147,9 +147,9 @@ class LossInChunks(torch.autograd.Function):
     """A head's mean loss for hidden states [N, n_embd]. Its gradients are computed in forward, so
     that the logits [N, outputs] are never in memory at once.
 
-    One matrix product computes the logits of PRODUCT tokens. Their loss is computed for LOSS tokens
-    at a time, whose logits fit a CPU's caches in float32 (GPUs: for all of them), and the gradient
-    replaces the logits.
+    One matrix product computes the logits of PRODUCT tokens. The loss is computed for LOSS of them
+    at a time, so that the logits fit a CPU's caches in float32 (GPUs: for all at once), and the
+    gradient overwrites the logits.
     """
     PRODUCT = 1024
     LOSS = 64

@@ -9,13 +9,13 @@
 
 Notable:
 - It trains on the texts of train and the unlabelled texts, never on those of val or test.
-- Texts stand one after another, each begun by an end of text, and are cut into blocks. In a block,
-  no text sees another (lm/model.py).
+- Texts are concatenated, each after an end-of-text token, and cut into blocks. In a block, tokens
+  attend only to their own text (lm/model.py).
 - Rare tokens are spelled byte by byte. So the output layer has a tenth of the tokenizer's tokens,
   and no token is unknown. Bits per byte can be compared across vocabularies.
-- With --masked=0.4, the model predicts 40 % of the tokens, which it does not see, instead of the
-  next token. It then reads a text in both directions or, without positions, as a bag.
-- Runs are saved, resumed and stopped as those of train.py, by the same code (nanoloss/loop.py).
+- With --masked=0.4, the model masks and predicts 40 % of the tokens instead of the next token. Its
+  attention is then bidirectional; without positions, a text is a bag.
+- The code that saves, resumes and stops runs is that of train.py (nanoloss/loop.py).
 """
 import math
 import sys
@@ -47,7 +47,7 @@ dataset = 'imdb'  # a data set made by prepare.py
 data_dir = 'data'  # the folder of data sets
 seed = 0  # of the first run
 n_runs = 1  # seeds to train, one after the other
-overwrite = False  # delete what is in a run's folder
+overwrite = False  # delete the previous contents of a run's folder
 eval_interval = 250  # steps between evaluations on val
 eval_texts = 100  # texts of val in such an evaluation
 final_texts = 1000  # texts of val and of test in the final evaluation
@@ -60,7 +60,7 @@ min_count = 0  # rarer tokens are spelled (0: a 200,000th of all tokens, at leas
 n_layer = 4
 n_head = 4
 n_embd = 256
-block_size = 256  # tokens of a block: the most that a token sees
+block_size = 256  # tokens of a block, the longest context
 pos = 'none'  # position encoding: none (a causal model needs none) or learned
 masked = 0.0  # share of the tokens to mask and predict (0: predict the next token)
 dropout = 0.0  # of the embedding and of each branch
@@ -91,11 +91,11 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
       'threads', 'ckpt_secs'], 0, math.inf),
 ]
 BETA1 = 0.9  # of AdamW: the library's default
-# AdamW divides by the size of the gradients plus this. The square loss is a mean over the classes:
-# with 13,000 classes, its gradients are no larger than the library's default, 1e-8.
+# of AdamW. The square loss is a mean over the classes: with 13,000 classes, its gradients are no
+# larger than the library's default, 1e-8.
 EPS = 1e-12
 FIT_TOKENS = 10_000  # tokens of val on which the temperature is fitted
-EVAL_ROWS = 256  # tokens whose logits are computed at once in an evaluation
+EVAL_ROWS = 256  # logits of this many tokens are computed at once in an evaluation
 
 
 # Settings and model
@@ -106,7 +106,7 @@ def head_settings(settings):
 
 
 def auto_settings(config, train_split):
-    """Replace min_count = 0 by what suits the training texts -> a new config."""
+    """Choose min_count from the number of training tokens if it is 0 -> a new config."""
     if config.min_count:
         return config
     return updated(config, min_count=max(2, round(len(train_split.tokens) / 200_000)))
@@ -155,7 +155,7 @@ def hidden_states(config, model, split, share_of=parallel.share_of):
             targets = share.tokens[:, 1:]
         else:
             columns = pieces.spans[share.rows, :1] + np.arange(tokens.shape[1])
-            # columns behind a piece are of other texts
+            # columns after the end of a piece belong to other texts
             masked_here = to_device(masked[columns.clip(max=len(masked) - 1)], config.device)
             masked_here &= share.counts[:, 1:] > 0
             predicted = masked_here
@@ -274,7 +274,7 @@ def train_step(config, model, forward, optimizer, scaler, meter, batch):
 
 def train(config, folder, texts, n_bytes, vocabulary):
     """Train the run of one seed in its folder, or resume it from its checkpoint."""
-    # everything that a checkpoint holds
+    # the state that a checkpoint holds
     torch.manual_seed(config.seed)
     reset_peak_memory(config.device)
     model = make_model(config, vocabulary)
@@ -338,11 +338,11 @@ def show_progress(config, folder, step, loss, meter):
 def evaluate_and_log(config, folder, model, val, n_bytes, progress, meter, lr):
     """Evaluate on some texts of val, and append a line to log.jsonl."""
     step = progress.step
-    synchronize(config.device)  # what a GPU has yet to do is training time
+    synchronize(config.device)  # pending GPU work counts as training time
     meter.stop_clock()
     seconds = progress.seconds()
     means = meter.means()
-    if not math.isfinite(means['train_loss']):  # of a step whose loss was not checked
+    if not math.isfinite(means['train_loss']):  # on a GPU, not every step is checked
         loop.fail_at_loss(means['train_loss'], folder, step)
     started = time.perf_counter()
     some = slice(config.eval_texts)
@@ -427,7 +427,7 @@ def main(config):
 
 
 def introduce(config, model, texts, steps):
-    """Print what is trained on what."""
+    """Print the model, the data and the number of steps."""
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     kind = 'masked language model' if config.masked else 'language model'
     print(f'{kind}, {config.head} head, {n_parameters:,} parameters, {config.device}, '

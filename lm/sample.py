@@ -7,7 +7,7 @@ Notable:
 - The same seed gives the same text, on the same machine.
 - The keys and values of earlier tokens are kept (lm/model.py), so a token late in the text takes
   about as long as an early one.
-- A text ends where the model ends it, or after as many tokens as a training block has.
+- A text ends at an end-of-text token, or when it has the length of a training block.
 """
 import codecs
 import math

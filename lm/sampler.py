@@ -16,10 +16,10 @@ from nanoloss.vocabulary import Vocabulary
 class Sampler:
     """A finished run of lm/pretrain.py as a source of text.
 
-    head: FILE.py:CLASS of the run's head, if it is not in model.py. Such a head is a program, so
-    the path in the run's config.json is not followed.
-    config: the run's, a dict. model: a LanguageModel. fitted: the temperature that was fitted on
-    val. Raises ValueError if the folder has no such run, or a damaged one.
+    head: FILE.py:CLASS of the run's head, if it is not in model.py. This file is executed, so the
+    path in the run's config.json is not trusted.
+    Attributes: config, the run's config, a dict; model, a LanguageModel; fitted, the temperature
+    fitted on val. Raises ValueError if the folder has no such run, or a damaged one.
     """
 
     def __init__(self, folder, device='cpu', head=''):
@@ -42,7 +42,7 @@ class Sampler:
                 described = make_language_model(self.config).state_dict()
             shapes = {name: tensor.shape for name, tensor in weights.items()}
             if shapes != {name: tensor.shape for name, tensor in described.items()}:
-                raise ValueError('config.json is of other weights')
+                raise ValueError('config.json does not fit the weights')
             self.model = make_language_model(self.config).to(device)
             self.model.load_state_dict(weights)
             self.fitted = float(result['last']['temperature'])
@@ -61,7 +61,7 @@ class Sampler:
                                      self.config['block_size'], 'head', spell=True)
 
     def encode(self, text):
-        """A text -> its tokens in the model's numbers, int64 [n]."""
+        """A text -> the model's ids of its tokens, int64 [n]."""
         if self.config['lower']:
             text = text.lower()
         tokens = np.array(self.encoding.encode_ordinary(text), np.uint32)
@@ -71,7 +71,7 @@ class Sampler:
         return self.vocabulary.encode(split, self.encoding).tokens.astype(np.int64)
 
     def bytes_of(self, number):
-        """The bytes of a token, given its number in the model."""
+        """The bytes of a token, given its id in the model."""
         return self.encoding.decode_single_token_bytes(int(self.tokens[number - 1]))
 
     @torch.inference_mode()

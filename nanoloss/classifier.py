@@ -10,9 +10,9 @@ from nanoloss.runs import WEIGHTS
 
 class TextClassifier(BaseClassifier):
     """A finished run, the mean of a group of runs, or an exported folder as a function from texts
-    to probabilities, labels and attributions. PyTorch is imported for runs alone.
+    to probabilities, labels and attributions. PyTorch is imported only for runs.
 
-    which, code: of runs, see `Ensemble`.
+    which, code: for runs, see `Ensemble`.
     min_confidence: see `Labels`.
     thresholds: whether to use the thresholds chosen on val, if any.
     threads: CPU threads (0: a number that suits the machine).

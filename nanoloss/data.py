@@ -1,7 +1,7 @@
-"""A data set -> batches: the same code for training, evaluation, prediction and the benchmark.
+"""A data set -> batches, for training, evaluation, prediction and the benchmark.
 
 The texts of a batch have about the same length, so there is little padding. If the order of tokens
-does not matter, a text is given as a bag, each distinct token once with its count (see model.py).
+does not matter, a text becomes a bag, each distinct token once with its count (see model.py).
 """
 import hashlib
 import json
@@ -18,7 +18,7 @@ from nanoloss.files import mend_folder, replacing_folder, write_json
 
 FORMAT_VERSION = 1  # of data/<name>, see prepare.py
 SPLITS = 'train', 'val', 'test'
-POOL = 50  # batches made together from texts sorted by length: more is less padding, less random
+POOL = 50  # batches per pool, which is sorted by length: more means less padding, less shuffling
 WIDTHS = 8  # batches are padded to multiples of this: each new shape costs oneDNN time and memory
 
 
@@ -26,7 +26,7 @@ class Split(NamedTuple):
     """Texts and their labels.
 
     tokens: uint32 [N], may be memory-mapped. spans: int64 [texts, 2], begin and end of each text.
-    labels: [texts]; with several labels a text, 0 and 1 [texts, classes]; probabilities, float32
+    labels: [texts]; with several labels per text, 0 and 1 [texts, classes]; probabilities, float32
     [texts, classes]; None if unknown. ngrams: int32 [M] and ngram_spans: int64 [texts, 2], if the
     model uses n-grams (nanoloss/vocabulary.py). groups: [texts], if the source has groups.
     """
@@ -59,8 +59,8 @@ class Split(NamedTuple):
 
 
 def load_data(folder, labelled=True):
-    """data/<name> -> ({split name: Split}, its meta.json). Checks every byte and fails if one is
-    wrong. labelled: whether the data must have labels."""
+    """data/<name> -> ({split name: Split}, its meta.json). Fails if a file is missing or its
+    checksum is wrong. labelled: whether the data must have labels."""
     remedy = f'make it with: python prepare.py --source=... --name={folder.name}'
     if not folder.exists():
         mend_folder(folder)  # prepare.py may have been killed while it replaced the folder
@@ -71,7 +71,7 @@ def load_data(folder, labelled=True):
             fail(f'{folder} is of format {meta["version"]}, '
                  f'this code reads {FORMAT_VERSION}; {remedy}')
         if type(meta['tokenizer']['name']) is not str:
-            raise ValueError('the name of its tokenizer is not a text')
+            raise ValueError('the name of its tokenizer is not a string')
         for name in SPLITS:
             splits[name] = load_split(folder, name, meta)
     except FileNotFoundError as error:
@@ -99,21 +99,21 @@ def load_split(folder, name, meta):
     dtypes_fit = (tokens.dtype, offsets.dtype) == (np.uint32, np.uint64)
     dtypes_fit &= labels.dtype in (np.uint8, np.uint16)
     if not dtypes_fit or not labels_fit or not vocabulary_fits:
-        raise ValueError('meta.json is of other arrays')
+        raise ValueError('meta.json describes other arrays')
     if tokens.max() >= meta['vocab_size']:
-        raise ValueError('meta.json is of other arrays')
+        raise ValueError('meta.json describes other arrays')
     groups = None
     if f'{name}_groups.npy' in meta['sha256']:
         groups = load_array(folder, f'{name}_groups.npy', meta['sha256'])
         if groups.shape != (len(labels),):
-            raise ValueError('meta.json is of other arrays')
+            raise ValueError('meta.json describes other arrays')
     return Split(tokens, spans_of(offsets), labels, groups=groups)
 
 
 def load_array(folder, file, sha256):
     """A memory-mapped array. Raises ValueError if its checksum is wrong."""
     array = np.load(folder / file, mmap_mode='r')
-    # find a flipped byte now, not after an hour of training
+    # detect damage now, not after an hour of training
     if hashlib.sha256(array).hexdigest() != sha256[file]:
         raise ValueError(f'{file} is damaged')
     return array
@@ -129,7 +129,7 @@ def load_unlabelled(folder, meta):
                                       meta['unlabelled']['sha256'])
                            for column in ('tokens', 'offsets')]
         if tokens.max() >= meta['vocab_size'] or offsets[-1] != len(tokens):
-            raise ValueError('meta.json is of other arrays')
+            raise ValueError('meta.json describes other arrays')
     except Exception as error:  # a damaged file can raise anything
         fail(f'{folder} is damaged ({type(error).__name__}: {error}); {remedy}')
     return Split(tokens, spans_of(offsets), labels=None)
@@ -141,7 +141,7 @@ def spans_of(offsets):
 
 
 def sample_texts(split, n_texts, seed):
-    """n_texts of a split, sampled with the seed, in their order; 0: all."""
+    """Sample n_texts of a split (0: all) with the seed; they keep their order."""
     if n_texts > len(split.labels):
         fail(f'n_train is {n_texts:,}, but there are {len(split.labels):,} training texts')
     if n_texts == 0:
@@ -153,7 +153,7 @@ def sample_texts(split, n_texts, seed):
 def check_unchanged(data, meta):
     """Fail if the tokens of a memory-mapped split are no longer those of meta.json."""
     for name, split in data.items():
-        if not isinstance(split.tokens, np.memmap):  # a copy in memory
+        if not isinstance(split.tokens, np.memmap):  # copied to memory
             continue
         if hashlib.sha256(split.tokens).hexdigest() != meta['sha256'][f'{name}_tokens.npy']:
             fail(f'{split.tokens.filename} has changed; put the old file back and give the same '
@@ -161,9 +161,10 @@ def check_unchanged(data, meta):
 
 
 def save_data(folder, splits, meta):
-    """Write a data set made from another one: {split name: Split}, and the meta.json of the other.
+    """Write a data set derived from another one.
 
-    Unlabelled texts are left out. An OSError ends in `fail`.
+    splits: {split name: Split}. meta: the meta.json of the other data set. Unlabelled texts are
+    left out. An OSError ends in `fail`.
     """
     sizes = {}
     checksums = {}
@@ -196,7 +197,7 @@ def class_share(labels, n_class):
 
 
 def fingerprint(meta):
-    """The checksum of all arrays of a data set. meta: of `load_data`."""
+    """The checksum of all arrays of a data set. meta: from `load_data`."""
     checksums = json.dumps(meta['sha256'], sort_keys=True)
     return hashlib.sha256(checksums.encode()).hexdigest()
 
@@ -216,7 +217,7 @@ def describe_data(meta):
 
 
 class Batch(NamedTuple):
-    """Texts of about the same length, the shortest first."""
+    """Texts of about the same length, sorted by length."""
     rows: np.ndarray  # int64 [B], rows of the split
     tokens: torch.Tensor  # int64 [B, T]
     counts: torch.Tensor  # int64 [B, T]; 0 is padding
@@ -225,7 +226,7 @@ class Batch(NamedTuple):
     ngrams: torch.Tensor = None  # int64 [B, M]; 0 is padding; None: no n-grams
 
     def take(self, rows):
-        """These texts only, but with the n_tokens of all."""
+        """These texts only; n_tokens stays that of the whole batch."""
         return self._replace(
             rows=self.rows[rows],
             tokens=self.tokens[rows],
@@ -251,13 +252,13 @@ def round_up(n):
 
 
 def batches(split, config, batch_size, order=None, rng=None, device='cpu'):
-    """Yield the texts of a split as `Batch`es of about one length.
+    """Yield the texts of a split as `Batch`es, each of texts of about the same length.
 
     config: has block_size, truncate and bag, as in train.py; with rng also token_dropout.
-    order: rows of the split, int64 [texts], in the order in which they are pooled; None: all, as
-        they come.
-    rng: a numpy Generator, for training: it draws the order of the batches of a pool and the tokens
-        that are dropped. None: the shortest batch of a pool comes first, and no token is dropped.
+    order: rows of the split, int64 [texts], in the order in which they are pooled; None: all rows
+        in their order.
+    rng: a numpy Generator, for training: it shuffles the batches of a pool and draws the tokens to
+        drop. None: the batches of a pool are sorted by length, and no token is dropped.
     """
     if order is None:
         order = np.arange(len(split.spans))
@@ -277,7 +278,7 @@ def batches(split, config, batch_size, order=None, rng=None, device='cpu'):
         if config.bag:
             flat, counts, lengths = to_bags(flat, lengths)
 
-        # sorted by length, here and on the device: a batch is then a slice
+        # sort by length, here and on the device, so that a batch is a slice
         by_length = lengths.argsort(kind='stable')
         begins = (lengths.cumsum() - lengths)[by_length]
         rows = rows[by_length]
@@ -289,7 +290,7 @@ def batches(split, config, batch_size, order=None, rng=None, device='cpu'):
             kind = np.float32 if split.labels.dtype.kind == 'f' else np.int64  # f: probabilities
             labels = to_device(split.labels[rows].astype(kind), device)
 
-        # in random order for training: an epoch must not go from short texts to long ones
+        # shuffle the batches for training: a pool must not go from short texts to long ones
         n_batches = math.ceil(len(rows) / batch_size)
         batch_order = range(n_batches) if rng is None else rng.permutation(n_batches)
         for k in batch_order:
@@ -305,11 +306,11 @@ def batches(split, config, batch_size, order=None, rng=None, device='cpu'):
 
 
 def drop_tokens(lengths, share, rng):
-    """Drop a share of the tokens of texts that stand one after another, at random.
+    """Drop a random share of the tokens of concatenated texts.
 
-    lengths: int64 [B], tokens of each text, at least 1. If none would be left of a text, its first
-    token stays. Returns the indices of the tokens that are kept, ascending int64 [M], and how many
-    each text keeps, int64 [B].
+    lengths: int64 [B], tokens of each text, at least 1. A text that would lose all tokens keeps its
+    first. Returns the indices of the tokens that are kept, ascending int64 [M], and how many each
+    text keeps, int64 [B].
     """
     keep = rng.random(lengths.sum(), dtype=np.float32) >= share
     begins = np.cumsum(lengths) - lengths
@@ -319,12 +320,12 @@ def drop_tokens(lengths, share, rng):
 
 
 def index_of(kept, lengths, spans, n_tokens, truncate):
-    """Where the tokens of truncated texts stand in their split, int64 [M].
+    """The indices in their split of the tokens of truncated texts, int64 [M].
 
-    kept: int64 [M], indices of tokens, as if the truncated texts stood one after another; lengths:
-    int64 [B], how many are of each text, sum M. spans int64 [B, 2]: where the whole texts stand;
-    n_tokens int64 [B]: their lengths after truncation. truncate: keep the head, the tail or both,
-    as `truncated` does.
+    kept: int64 [M], indices into the concatenated truncated texts; lengths: int64 [B], how many of
+    them each text has, sum M. spans int64 [B, 2]: begin and end of the whole texts; n_tokens int64
+    [B]: their lengths after truncation. truncate: keep the head, the tail or both, as `truncated`
+    does.
     """
     begins = n_tokens.cumsum() - n_tokens
     index = kept + np.repeat(spans[:, 0] - begins, lengths)
@@ -340,13 +341,13 @@ def index_of(kept, lengths, spans, n_tokens, truncate):
 def to_bags(tokens, lengths):
     """Texts as bags: the distinct tokens of each text in ascending order, with their counts.
 
-    tokens: int64 [N] on any device, one text after another; lengths: int64 [B] in numpy, tokens of
-    each text, sum N. Returns tokens [M] and counts [M], again one text after another, and the new
-    lengths [B], for which it waits for a GPU.
+    tokens: int64 [N] on any device, the concatenated texts; lengths: int64 [B] in numpy, tokens of
+    each text, sum N. Returns tokens [M] and counts [M], concatenated again, and the new lengths
+    [B] in numpy, which synchronizes with a GPU.
     """
     sizes = to_device(lengths, tokens.device)
     text = torch.arange(len(sizes), device=tokens.device)
-    # with output_size, repeat_interleave need not wait for a GPU
+    # with output_size, repeat_interleave does not synchronize with a GPU
     keys = text.repeat_interleave(sizes, output_size=len(tokens)) << 32 | tokens
     keys, counts = torch.unique(keys, return_counts=True)  # sorted by text, then by token
     ends = torch.searchsorted(keys, text + 1 << 32).cpu().numpy()

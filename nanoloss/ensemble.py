@@ -1,6 +1,6 @@
 """Finished runs as a model in PyTorch: the tokens of texts -> the mean of the runs' probabilities.
 
-`nanoloss/classifier.py` makes a classifier of it, and train.py's teacher is one.
+nanoloss/classifier.py wraps it as a classifier, and train.py uses it as a teacher.
 """
 import hashlib
 import json
@@ -26,7 +26,7 @@ from nanoloss.vocabulary import Vocabulary
 SAME = ('data', 'classes', 'multi_label', 'lower', 'block_size', 'truncate', 'bag', 'tokenizer')
 BATCH_SIZE = 256
 MAX_TOKENS = 2048  # per micro-batch: they fit the caches, and few are padding
-CHUNK_SIZE = 2000  # texts that a teacher labels at once
+CHUNK_SIZE = 2000  # texts per call of a teacher
 
 
 class TrainedRun(NamedTuple):
@@ -63,7 +63,7 @@ def load_run(folder, which, thresholds, code):
         result.pop('thresholds', None)
     elif 'thresholds' in result and result[which]['epoch'] != result['last']['epoch']:
         raise ValueError('its thresholds were chosen for its last weights; use --thresholds=False')
-    if config['truncate'] not in ('head', 'tail', 'both'):  # only a long text would show it
+    if config['truncate'] not in ('head', 'tail', 'both'):  # else only a long text would fail
         raise ValueError(f'truncate is {config["truncate"]!r}')
     weights = load_weights(folder / WEIGHTS[which])
 
@@ -98,12 +98,11 @@ class Ensemble:
     """A finished run, or the mean of a group of runs, as a function from tokens to probabilities,
     on the CPU: a model of `BaseClassifier`.
 
-    id: a name of these weights and of the thresholds that are used. thresholds: the mean of those
-    of the runs.
+    Attributes: id, a name of these weights and thresholds; thresholds, the mean of the runs'.
 
     folder: of the run or of the group. which: the weights of the last epoch, or of the epoch that
         is best on val (best).
-    thresholds: whether to use those of the runs, if any.
+    thresholds: whether to use the thresholds of the runs, if any.
     code: the file of the head or trunk, see `name_code`.
     threads: CPU threads (0: PyTorch's choice).
     Raises ValueError if there is no such run, or if it is unfinished or damaged.
@@ -125,14 +124,14 @@ class Ensemble:
             except Exception as error:  # a damaged file can raise anything
                 why = f'{type(error).__name__}: {" ".join(str(error).split())}'
                 raise ValueError(f'{path} cannot be used ({why})') from None
-            # result.json has the seconds that a run took, so it differs from run to run
+            # result.json includes the duration, so it identifies a run
             digest.update(json.dumps(run.result).encode())
         self.thresholds = mean_thresholds([run.thresholds for run in self.runs])
         self.id = f'{folder.name}-{which}-{digest.hexdigest()[:12]}'
 
     def add(self, run):
-        """Add a run to the mean. Raises ValueError if it does not go with the runs before it, or
-        with itself."""
+        """Add a run to the mean. Raises ValueError if it does not match the earlier runs, or if its
+        own files contradict each other."""
         if not self.runs:
             self.config = run.config
             self.encoding = tokenizer(run.config['tokenizer']['name'])
@@ -198,9 +197,9 @@ class Ensemble:
 # A teacher
 
 def pseudo_label(config, split, meta):
-    """Append the unlabelled texts with the probabilities that config.teacher gives them -> the
-    split, whose labels are then probabilities, and the teacher's id. Fails if the teacher does not
-    fit the data or the head cannot learn from probabilities."""
+    """Append the unlabelled texts with pseudo-labels from config.teacher -> the split, with
+    probabilities as labels, and the teacher's id. Fails if the teacher does not fit the data or the
+    head cannot learn from probabilities."""
     if not find_class(config.head, HEADS).soft:
         able = ' or '.join(name for name in HEADS if HEADS[name].soft)
         fail(f'head {config.head} cannot learn from probabilities; take {able}')

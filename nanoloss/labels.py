@@ -1,14 +1,14 @@
-"""From probabilities to labels, with or without thresholds, and to attributions.
+"""From probabilities to labels, with or without thresholds, and attributions of tokens.
 
-It needs numpy alone: an exported folder carries a copy of this file.
+It needs only numpy, because an exported folder has a copy of this file.
 
 Thresholds are chosen on val, one for each class or for some classes:
-- With several labels a text, a label is given if its probability reaches its threshold or, if it
-  has none, is above 0.5.
-- With one label a text, the classes that reach their thresholds are compared by the ratio of
-  probability to threshold, and the largest ratio wins. If none reaches its threshold, the likeliest
-  class without a threshold wins. If all classes have thresholds, there is no answer under the rule
-  precision, because an answer would break the rule; else the largest ratio wins.
+- With several labels per text, a label is given if its probability reaches its threshold or,
+  without a threshold, is above 0.5.
+- With one label per text, the class with the largest ratio of probability to threshold wins, among
+  those that reach their threshold. If none does, the likeliest class without a threshold wins. If
+  all classes have thresholds, there is no answer under the rule precision, because an answer would
+  break the rule; under the other rules, the largest ratio wins.
 """
 import codecs
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 
 UNSURE = 'unsure'  # instead of a label
 RULES = 'f1', 'precision', 'recall'
-NO_ANSWER = -1  # instead of the number of a class
+NO_ANSWER = -1  # instead of the index of a class
 
 
 # Thresholds
@@ -26,7 +26,7 @@ NO_ANSWER = -1  # instead of the number of a class
 class Thresholds(NamedTuple):
     """The thresholds of a run.
 
-    rule: what they were chosen for, of RULES. goal: the precision or recall to reach, or None.
+    rule: one of RULES, by which they were chosen. goal: the precision or recall to reach, or None.
     values: float64 [classes], NaN if a class has none.
     """
     rule: str
@@ -87,9 +87,9 @@ def can_be_unsure(thresholds, multi_label):
 
 def decide(probs, multi_label, thresholds=None):
     """Decide by the rules above; without thresholds, for the likeliest class or, with several
-    labels a text, for those above 0.5.
+    labels per text, for those above 0.5.
 
-    probs [N, classes] -> int [N], the number of a class or NO_ANSWER; or, with several labels a
+    probs [N, classes] -> int [N], the index of a class or NO_ANSWER; or, with several labels per
     text, bool [N, classes].
     """
     if thresholds is None:
@@ -192,15 +192,15 @@ class BaseClassifier:
         return self.labels.label(p)
 
     def explained_class(self, p):
-        """The number of the class that is explained: the answer or, if there is none or may be
-        several, the likeliest class."""
+        """The index of the class to explain: the answer, or the likeliest class if there is no
+        answer or a text can have several."""
         label = self.label(p)
         if label in self.classes:
             return self.classes.index(label)
         return int(p.argmax())
 
     def leave_out(self, tokens):
-        """Leave each distinct token out of its text, in all of its places.
+        """Remove each distinct token from its text, all of its occurrences at once.
 
         tokens: a list of the tokens of each text. Returns a list of (distinct tokens, ascending,
         int64 [K]; probabilities of the text, [classes]; probabilities without each of the tokens,
@@ -224,12 +224,12 @@ class BaseClassifier:
         return found
 
     def explain(self, text):
-        """A text -> its probabilities [classes], the name of the class that is explained, and a
-        list of (piece of the text, attribution).
+        """A text -> its probabilities [classes], the name of the explained class, and a list of
+        (piece of the text, attribution).
 
-        The attribution of a token is the log-odds of the class given the text, minus those given
-        the text without this token, in all of its places. It is exact, so it includes the token's
-        part in windows and n-grams.
+        The attribution of a token is the log-odds of the class given the text, minus the log-odds
+        given the text without any occurrence of this token. It is exact, so it includes the effect
+        on windows and n-grams.
         """
         tokens, = self.tokens([text])
         (kinds, p, without), = self.leave_out([tokens])

@@ -1,5 +1,4 @@
-"""What train.py and lm/pretrain.py share: starting, measuring, saving, resuming and stopping a
-run."""
+"""Code shared by train.py and lm/pretrain.py: start, measure, save, resume and stop a run."""
 import json
 import math
 import os
@@ -19,7 +18,7 @@ from nanoloss.files import (
     current_commit, load_checked, locked_folder, write_file, write_json, write_json_lines)
 from nanoloss.runs import REMOVED, upgrade_config
 
-# settings and facts in which a run and the command that resumes it may differ
+# settings and facts that may differ between a run and the command that resumes it
 MAY_DIFFER = {
     'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'tensorboard', 'graphs',
     'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'sklearn', 'commit'}
@@ -47,7 +46,7 @@ def start_device(config):
         fail(error)
     if config.threads:
         torch.set_num_threads(config.threads)
-    # on Hopper with a mask, its backward gives NaN at some lengths: pytorch/pytorch#196678
+    # on Hopper with a mask, cuDNN's backward gives NaN at some lengths: pytorch/pytorch#196678
     torch.backends.cuda.enable_cudnn_sdp(False)
     if config.deterministic:
         os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
@@ -58,8 +57,8 @@ def start_device(config):
 
 
 def can_use_graphs(device, dtype, max_tokens):
-    """Whether a step can be a CUDA graph: not if the step needs the host, as float16's GradScaler,
-    micro-batches and other processes do."""
+    """Whether a step can be a CUDA graph: not if it needs the host, for float16's GradScaler,
+    micro-batches or other processes."""
     return device == 'cuda' and dtype != 'float16' and not max_tokens and parallel.WORLD == 1
 
 
@@ -94,7 +93,7 @@ def run_folder(config):
         if complete:
             print(f'{folder} is complete already')
         yield None if complete else folder
-        if parallel.RANK == 0:  # also of a complete run: a kill may have left it
+        if parallel.RANK == 0:  # in a complete run too, since a kill may have left it
             (folder / 'ckpt.pt').unlink(missing_ok=True)
 
 
@@ -111,8 +110,8 @@ def run_seeds(config, train):
 def claim_run(folder, config):
     """Write config.json into a run's folder, or check that the run there has the same config."""
     if config['overwrite'] and parallel.RANK == 0:
-        # after a kill in between, what is left must not look complete or have another config:
-        # result.json goes first, and config.json stays until it is replaced
+        # after a kill in between, the folder must not look complete or have another config:
+        # remove result.json first, and keep config.json until it is replaced
         (folder / 'result.json').unlink(missing_ok=True)
         for path in folder.iterdir():
             if path.is_dir():
@@ -130,7 +129,7 @@ def claim_run(folder, config):
         fail(f'{folder}/config.json is damaged; {way_out}')
     new = REMOVED | config
     differing = [key for key in new if key not in MAY_DIFFER and old.get(key) != new[key]]
-    # these follow from the device, and so does the kind of the optimizers' state
+    # these three depend on the device, as does the format of the optimizers' state
     moved = old.get('device') != config.get('device')
     if moved and differing and set(differing) <= {'dtype', 'deferred', 'max_tokens'}:
         fail(f'{folder} was begun with --device={old.get("device")}, with another '
@@ -153,7 +152,7 @@ class Progress:
         self.step = 0
         self.log = []  # the rows of log.jsonl
         self.curves = None  # TensorBoard's SummaryWriter, made by `log_row`
-        self.seconds_before = 0.0  # of the run before it was interrupted
+        self.seconds_before = 0.0  # seconds of the run before it was interrupted
         self.start_clock()
 
     def start_clock(self):
@@ -161,14 +160,14 @@ class Progress:
         self.saved = self.started
 
     def seconds(self):
-        """Of the whole run, evaluation included."""
+        """Seconds of the whole run, evaluation included."""
         return self.seconds_before + time.perf_counter() - self.started
 
     def save_is_due(self, sums_are_joined, ckpt_secs):
-        """Whether the last save is ckpt_secs ago, or this process is to stop.
+        """Whether the last save is ckpt_secs ago, or a signal asked this process to stop.
 
-        With several processes, each has sums of its own until an evaluation adds them up; only then
-        can they be saved. sums_are_joined: whether this has just been done.
+        Several processes each have their own sums until an evaluation adds them up, so they save
+        only then. sums_are_joined: whether an evaluation has just done so.
         """
         if parallel.WORLD > 1 and not sums_are_joined:
             return False
@@ -187,7 +186,7 @@ class Progress:
 
 class Meter:
     """Sums over the steps of an epoch (in lm/pretrain.py, since the last line of the log). They
-    stay on the device, because reading a number makes a GPU wait."""
+    stay on the device, because reading a number synchronizes with a GPU."""
 
     def __init__(self, device):
         # losses, correct answers, gradient norms, number of finite gradient norms
@@ -206,7 +205,7 @@ class Meter:
         self.since = time.perf_counter()
 
     def add_micro_batch(self, loss, correct, n):
-        """loss: the mean over its n answers; correct: how many are, a tensor."""
+        """loss: the mean over its n predictions; correct: how many are correct, a tensor."""
         self.sums[:2] += torch.stack([loss * n, correct])
 
     def add_norm(self, grad_norm):
@@ -215,7 +214,7 @@ class Meter:
         self.sums[2:] += torch.stack([torch.where(finite, grad_norm, 0), finite])
 
     def count(self, n_answers, n_tokens):
-        """Those of the step whose micro-batches and norm have been added."""
+        """Count the predictions and tokens of a step, after its micro-batches and its norm."""
         self.n_answers += n_answers
         self.n_tokens += n_tokens
         self.stop_clock()
@@ -345,7 +344,7 @@ def request_stop(signum, frame):
 
 @contextmanager
 def clean_exit(out_dir):
-    """End in one line that says what to do after a full disk, too little memory or a signal."""
+    """After a full disk, too little memory or a signal, exit with one line of advice."""
     try:
         yield
     except KeyboardInterrupt:
@@ -355,7 +354,7 @@ def clean_exit(out_dir):
         if is_out_of_memory(error):
             fail('out of memory; try a lower --max_tokens, --batch_size, --block_size or --n_embd')
         if isinstance(error, OSError):
-            fail(f'cannot write to {out_dir}: {error}; what was saved before stays')
+            fail(f'cannot write to {out_dir}: {error}; earlier checkpoints are kept')
         raise
 
 
@@ -367,8 +366,8 @@ def seed_step(run_seed, step):
 
 
 def is_finite(loss, device, step):
-    """Whether a loss is finite. Reading it makes a GPU wait, so there only every tenth step is
-    checked, and all of them at the next evaluation."""
+    """Whether a loss is finite. Reading it synchronizes with a GPU, so a GPU checks every tenth
+    step only, and the sum of all losses at the next evaluation."""
     if device != 'cpu' and step % 10:
         return True
     return math.isfinite(loss.item())

@@ -1,5 +1,5 @@
-"""Optimizers: those of torch.optim, AdamW for an embedding of which a batch needs few rows, the
-learning rate schedule and gradient clipping."""
+"""Optimizers: those of torch.optim, a deferred AdamW for embeddings, the learning rate schedule and
+gradient clipping."""
 import math
 from inspect import unwrap
 
@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 
 def without_compiler(optimizer):
-    """An optimizer of torch.optim, bit for bit the same, that does not import torch.compile.
+    """An optimizer of torch.optim that gives the same results without importing torch.compile.
 
-    torch.optim wraps its methods in a function that excludes them from torch.compile. This wrapper
-    imports torch.compile, which takes nearly as long as importing torch."""
+    torch.optim wraps its methods to exclude them from torch.compile. The wrapper imports
+    torch.compile, which takes nearly as long as importing torch."""
     names = 'add_param_group', 'zero_grad', 'state_dict', 'load_state_dict'
     methods = {name: unwrap(getattr(optimizer, name)) for name in names}
     methods['step'] = torch.no_grad()(unwrap(optimizer.step))
@@ -48,15 +48,15 @@ class DeferredEmbedding(nn.Embedding):
 
 
 class DeferredAdamW:
-    """AdamW for a `DeferredEmbedding`: rows that a batch does not need take their steps later, all
-    at once.
+    """AdamW for a `DeferredEmbedding`: rows that a batch does not need are updated later, in one
+    step.
 
-    Adam also moves a row without a gradient: in each step, m shrinks by beta1 and v by beta2, and
-    the row moves by a rate times m / (sqrt(v) + eps). All of this except the row's m and v is known
-    in advance. So any number of such moves is one move: m / (sqrt(v) + eps), as of the row's last
-    update, times a number that is the same for all rows last updated at that step. The result is
-    that of torch.optim.AdamW, except for rounding and for eps, which shrinks with sqrt(v) while a
-    row waits. A step costs the rows of the batch, not the whole vocabulary. For SGD, see Carpenter
+    Adam also moves a row without a gradient: each step multiplies m by beta1 and v by beta2, and
+    moves the row by a rate times m / (sqrt(v) + eps). Only m and v depend on the row. So any number
+    of such moves is one move: m / (sqrt(v) + eps), as of the row's last update, times a factor that
+    all rows with the same last update share. The result is that of torch.optim.AdamW, except for
+    rounding and for eps, which shrinks with sqrt(v) while a row waits. The cost of a step depends
+    on the rows of the batch, not on the vocabulary. For SGD, see Carpenter
     2008, "Lazy sparse stochastic gradient descent".
 
     It has the interface of torch.optim: param_groups, step, zero_grad, state_dict.
@@ -80,8 +80,8 @@ class DeferredAdamW:
         """All rows are up to date: count the steps from 0 again."""
         # per row: the step of its last update, counted from the last reset
         self.left = torch.zeros(len(self.weight), dtype=torch.int64)
-        # per step: of a row that was last updated then, the factor by which decay has shrunk its
-        # weight, the factor by which m / sqrt(v) has shrunk, and how many m / sqrt(v) it must move
+        # per step, for the rows last updated then: the factor of weight decay since, the factor by
+        # which m / sqrt(v) has shrunk since, and the pending move in units of m / sqrt(v)
         self.kept = torch.ones(1, dtype=torch.float64)
         self.fade = torch.ones(1, dtype=torch.float64)
         self.move = torch.zeros(1, dtype=torch.float64)
@@ -101,7 +101,7 @@ class DeferredAdamW:
         waited = (latest - left)[:, None].to(dtype)
         eps = self.eps * (1 - beta2 ** (self.steps - waited).clamp(min=1)).sqrt()
 
-        # weight * kept - move * m / (sqrt(v) + eps), in place: allocating costs more than the sums
+        # weight * kept - move * m / (sqrt(v) + eps), in place, since allocation is slow
         weight, m, v = self.select(rows)
         moves = (m * move).div_(v.sqrt().add_(eps))
         self.replace(rows, weight.mul_(kept).sub_(moves), m.mul_(beta1 ** waited),
@@ -119,7 +119,7 @@ class DeferredAdamW:
 
     @torch.no_grad()
     def step(self):
-        """Take a step: rows with a gradient now, all others later."""
+        """Take a step: update the rows with a gradient, and record the step for all others."""
         # one row for each row that was looked up, summed over micro-batches and processes
         gradient = self.weight.grad.coalesce()
         rows = gradient.indices()[0]
@@ -158,8 +158,7 @@ class DeferredAdamW:
         self.reset_clock()
 
     def state_dict(self):
-        """The state as it is. Settling would round, and a run must not depend on when it is
-        saved."""
+        """The state, without settling: that would round, and saving must not change a run."""
         return {key: getattr(self, key) for key in self.STATE}
 
     def load_state_dict(self, state):
@@ -179,7 +178,7 @@ def parameter_groups(model, weight_decay, exclude=()):
     for name, parameter in model.named_parameters():
         if id(parameter) in excluded:
             continue
-        # decay would pull the gain of a layer norm to 0
+        # no decay for biases and for gains, which it would pull to 0
         decay = weight_decay if parameter.dim() > 1 else 0.0
         lr_mult = 1.0
         if name.startswith('head.'):
@@ -211,8 +210,8 @@ def put_rates_on(device, optimizers):
 def begin_step(optimizers, lr, tokens):
     """Set the learning rate of all groups for a batch with these tokens.
 
-    This brings the deferred rows that the batch needs up to date, all at once, which is cheaper
-    than micro-batch by micro-batch.
+    This also brings the deferred rows of the whole batch up to date, which is cheaper than for each
+    micro-batch.
     """
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -1,6 +1,6 @@
 """Classify texts with a model that tools/export.py has made, without PyTorch.
 
-    python reader.py "a text" "another"             in an exported folder, which has a copy of this
+    python reader.py "a text" "another"             in an exported folder, which has a copy
 
     from reader import Classifier
     classifier = Classifier('model')
@@ -35,9 +35,8 @@ INPUTS = 'tokens', 'counts', 'ngrams'  # of the model; without n-grams, the firs
 # The files of a folder
 
 def read_checksums(folder):
-    """SHA256SUMS -> {file name: checksum}. Each entry is a plain file in the folder itself; no
-    other file is opened. Raises ValueError if an entry is anything else, FileNotFoundError if a
-    file is missing."""
+    """SHA256SUMS -> {file name: checksum}. Raises ValueError unless each entry is a plain file in
+    the folder itself, and FileNotFoundError if a file is missing."""
     sums = {}
     for line in (folder / 'SHA256SUMS').read_text('utf-8').splitlines():
         entry = re.fullmatch(r'([0-9a-f]{64})  ([\w.-]+)', line)
@@ -47,7 +46,7 @@ def read_checksums(folder):
     if not {'model.json', 'model.onnx', 'tokenizer.tiktoken', 'vocabulary.npz'} <= set(sums):
         raise ValueError('SHA256SUMS is cut short')
     for name in sums:
-        # a link could lead anywhere, and reading a pipe or a device could never end
+        # a link could lead out of the folder, and reading a pipe or a device might never end
         real = (folder / name).resolve(strict=True)
         if real.parent != folder.resolve() or not real.is_file():
             raise ValueError(f'{name} is not a file in this folder')
@@ -68,8 +67,8 @@ def read_folder(folder):
 
 
 def read_tokenizer(path, name, pattern, special_tokens):
-    """A table in tiktoken's file format (a line has a token in base64 and its rank) and the rest of
-    its definition -> tiktoken.Encoding."""
+    """A table in tiktoken's file format (per line a token in base64 and its rank), and the rest of
+    the definition -> tiktoken.Encoding."""
     import tiktoken
     ranks = {}
     for line in path.read_bytes().splitlines():
@@ -84,19 +83,20 @@ def read_tokenizer(path, name, pattern, special_tokens):
 class ExportedModel:
     """An exported folder as a function from tokens to probabilities: a model of `BaseClassifier`.
 
-    thresholds: whether to use those of the folder, if any. threads: CPU threads (0: one per core).
+    thresholds: whether to use the folder's thresholds, if any.
+    threads: CPU threads (0: one per core).
     Raises ValueError if a file is missing or damaged, or belongs to another model.
     """
 
     def __init__(self, folder, thresholds=True, threads=0):
-        import onnxruntime  # here, so that a script can say that it is missing
+        import onnxruntime  # here, so that a script can report that it is missing
         folder = Path(folder)
         try:
             description = read_folder(folder)
             self.id = description['id']
             self.classes = description['classes']
             self.multi_label = description['multi_label']
-            self.texts = description['texts']  # how texts are read
+            self.texts = description['texts']  # settings of the preprocessing
             self.thresholds = None
             if thresholds:
                 self.thresholds = read_thresholds(description, len(self.classes))
@@ -105,10 +105,10 @@ class ExportedModel:
             with np.load(folder / 'vocabulary.npz') as vocabulary:
                 self.known_tokens = vocabulary['tokens']
                 self.known_ngrams = vocabulary['ngrams']
-            # texts, and then batches, are computed concurrently, each by one thread
+            # a pool of threads processes texts, and then batches, with one thread for each
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
-            options.log_severity_level = 4  # an error is raised, so it need not be printed as well
+            options.log_severity_level = 4  # errors are raised, so do not print them as well
             self.pool = ThreadPoolExecutor(threads or os.cpu_count())
             self.session = onnxruntime.InferenceSession(
                 folder / 'model.onnx', options, providers=['CPUExecutionProvider'])
@@ -138,8 +138,9 @@ class ExportedModel:
                 raise ValueError('vocabulary.npz: its numbers do not ascend')
 
     def check_model(self):
-        """Run the model on some texts, because a request must not be the first to fail. Raises any
-        exception if model.json or vocabulary.npz does not fit it, ValueError for wrong outputs."""
+        """Run the model on some texts, to fail now instead of at the first request. Raises an
+        exception of any kind if model.json or vocabulary.npz does not fit it, ValueError for wrong
+        outputs."""
         inputs = [node.name for node in self.session.get_inputs()]
         expected = list(INPUTS if len(self.known_ngrams) else INPUTS[:2])
         if inputs != expected or len(self.session.get_outputs()) != 1:
@@ -171,12 +172,12 @@ class ExportedModel:
         return [self.truncated(np.array(row)) for row in rows]
 
     def truncated(self, tokens):
-        """The tokens that are used of a text, see `truncated`."""
+        """Truncate the tokens of a text, see `truncated` in text.py."""
         return truncated(tokens, self.texts['block_size'], self.texts['truncate'])
 
     def inputs_of(self, tokens):
-        """The tokens of a text -> the inputs of the model: the numbers of the tokens and their
-        counts, each int64 [T], and the numbers of the n-grams, int64 [M], if the model has any."""
+        """The tokens of a text -> the inputs of the model: the ids of the tokens and their counts,
+        each int64 [T], and the ids of the n-grams, int64 [M], if the model has any."""
         ngrams = [self.numbered_ngrams(tokens)] if len(self.known_ngrams) else []
         if len(self.known_tokens):  # otherwise all are known
             if self.texts['spell']:
@@ -189,13 +190,13 @@ class ExportedModel:
         return [tokens, counts, *ngrams]
 
     def numbered_ngrams(self, tokens):
-        """The known n-grams of a text: their numbers from 1, int64 [M]."""
+        """The ids of the known n-grams of a text, from 1, int64 [M]."""
         keys, _ = ngrams_of([tokens], self.texts['ngrams'], self.encoding)
         places, known = find(keys, self.known_ngrams)
         return places[known] + 1
 
     def run(self, columns):
-        """Inputs, an int64 [texts, n] each -> probabilities, float32 [texts, classes]."""
+        """Inputs, each int64 [texts, n] -> probabilities, float32 [texts, classes]."""
         return self.session.run(None, dict(zip(INPUTS, columns)))[0]
 
     def probs_of_tokens(self, tokens):
@@ -214,8 +215,8 @@ class ExportedModel:
 
 
 def batches_by_length(lengths):
-    """Lengths of texts -> a list of the rows of each batch: texts of about one length, with at most
-    MAX_TOKENS tokens, padding included, or a single text."""
+    """Lengths of texts -> a list of the rows of each batch: texts of about the same length, with at
+    most MAX_TOKENS tokens, padding included, or a single text."""
     lengths = np.array(lengths)
     rows = lengths.argsort(kind='stable')
     batches = []
@@ -229,7 +230,7 @@ def batches_by_length(lengths):
 
 
 def padded(arrays):
-    """Arrays int64 [n] -> one below the other, [arrays, longest], padded with zeros."""
+    """Stack arrays int64 [n] -> int64 [arrays, longest], padded with zeros."""
     rows = np.zeros((len(arrays), max(1, *map(len, arrays))), np.int64)
     for row, array in zip(rows, arrays):
         row[:len(array)] = array

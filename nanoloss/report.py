@@ -1,6 +1,6 @@
-"""The report of evaluate.py on some groups of runs: what it prints, table.md and summary.json.
+"""The report of evaluate.py on groups of runs: the printed table, table.md and summary.json.
 
-Groups and comparisons are evaluate.py's; nanoloss/verdict.py says in sentences what they show. A
+evaluate.py makes the groups and comparisons, nanoloss/verdict.py describes them in sentences. A
 table is a list of columns, each a heading and a function from a row to a cell.
 """
 import numpy as np
@@ -11,11 +11,11 @@ from nanoloss.stats import answered, half_interval
 from nanoloss.verdict import describe, verdict_on
 
 FIGURES = ('min', 'mean', 'median', 'max', 'max-min')  # of a group's accuracies
-# measures of the probabilities in the order of the report; all others are of the decisions
+# measures of the probabilities, in the order of the report; all others measure the decisions
 PROBABILITY_MEASURES = [
     'NLL', 'NLL, scaled', 'Brier', 'Brier, scaled', 'ECE', 'ECE floor', 'ECE, scaled',
     'ECE floor, scaled', 'temperature']
-CONFIDENCES = 0.6, 0.7, 0.8, 0.9, 0.95, 0.99  # least confidences of the answers that are given
+CONFIDENCES = 0.6, 0.7, 0.8, 0.9, 0.95, 0.99  # values of --min_confidence in the report
 
 
 # Tables and cells
@@ -36,7 +36,7 @@ def grid(columns, rows):
 
 
 def mean_text(values, digits):
-    """'mean ± half its 95 % interval'; if not all runs have the number, also how many have."""
+    """'mean ± half its 95 % interval', and how many runs have the number if some lack it."""
     known = [value for value in values if value is not None]
     if not known:
         return '-'
@@ -75,7 +75,7 @@ def join_distinct(values):
 def print_report(groups, sentences, notes):
     """One table and a verdict, for a terminal.
 
-    notes: those without which the table would be misread.
+    notes: only those that change how to read the table.
     """
     rows = [{'label': group.label, 'runs': len(group.runs), **group.accuracy['test']}
             for group in groups]
@@ -95,7 +95,7 @@ def print_report(groups, sentences, notes):
 # Blocks of table.md
 
 def introduce(groups):
-    """The headline, and a sentence on the runs."""
+    """A heading, and a sentence about the runs."""
     runs = []
     for group in groups:
         runs += group.runs
@@ -112,7 +112,7 @@ def introduce(groups):
 
 
 def report_accuracy(groups, split):
-    """The accuracies of the groups on one split, those of the paper below each."""
+    """The accuracies of the groups on one split, each followed by those of the paper."""
     rows = []
     for group in groups:
         best = np.mean([run.best[split] for run in group.runs])
@@ -188,8 +188,8 @@ def report_measures(groups, target):
 
 
 def answered_by_group(group, least):
-    """The share of the answers of all runs on test that have at least this confidence, and the
-    share of these that are right, both in %; None if there are none."""
+    """The share of the answers on test, of all runs, with at least this confidence, and their
+    accuracy, both in %; an accuracy of None if there are no such answers."""
     confidence = group.confidence.ravel()
     share, accuracy = answered(confidence, group.correct['test'].ravel(), least)
     return 100 * share, None if accuracy is None else 100 * accuracy

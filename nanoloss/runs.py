@@ -1,11 +1,11 @@
-"""Finished runs and groups of them: their files, their answers and their weights, whatever version
-of the code has written them.
+"""Read finished runs and groups of runs, written by any version of the code: their files, their
+answers and their weights.
 
-A group is a folder of runs of one config, one a seed, in either of two forms:
+A group is a folder of runs that differ only in their seed, in one of two forms:
 
-- as train.py leaves it: a folder seed<k> per run, see `RunFolder`
-- packed, as in results/: runs.jsonl and, if single answers are kept, answers.npz for all runs, see
-  `PackedRun`; `python -m tools.pack` writes both
+- written by train.py: a folder seed<k> per run, see `RunFolder`
+- packed by tools.pack, as in results/: runs.jsonl and, if single answers are kept, answers.npz for
+  all runs, see `PackedRun`
 """
 import json
 from dataclasses import dataclass
@@ -22,23 +22,23 @@ from nanoloss.settings import fail
 WEIGHTS = {'last': 'model.pt', 'best': 'best.pt'}  # a run's files of weights
 SPLITS = ('test', 'val')  # in the order of reports
 
-# settings that a trunk had before trunks were classes, with their first defaults
+# settings of the trunks before they were classes, with their original defaults
 OLD_TRANSFORMER = {'n_layer': 2, 'n_head': 4, 'n_embd': 128, 'pos': 'none', 'causal': False,
                    'dropout': 0.0}
 OLD_WINDOWS = {'window': 3, 'n_embd': 256, 'dropout': 0.5}
-# settings that were removed, with the values that are constants now
+# removed settings, with the values that the code now has as constants
 REMOVED = {'keep_frac': 1.0, 'oversample': False, 'bias': True, 'pool': 50, 'beta1': 0.9,
            'beta2': 0.99, 'min_lr': 0.0, 'decay_lr': True}
-# heads of one experiment, whose probabilities are those of the heads that they are made of
+# removed heads of one experiment, and the heads with the same probabilities
 OLD_HEADS = {'bce_matched': 'bce', 'ce_nudged': 'ce'}
 
 
 # Older versions, and weights
 
 def upgrade_config(config):
-    """A classifier's config.json of any version -> with today's names. Others stay as they are.
+    """Rename the settings in a classifier's config.json of an older version. Other configs stay.
 
-    A removed setting stays if it had another value than today's constant.
+    A removed setting stays if its value differs from the constant in `REMOVED`.
     """
     if 'trunk' in config or is_baseline(config) or 'tied' in config:
         return config
@@ -51,7 +51,7 @@ def upgrade_config(config):
             kept[key] = value
     kept |= {key: config.get(key, default) for key, default in settings.items()}
 
-    # the weights of these models might fit a trunk of today: name one that does not exist
+    # these models no longer exist, but their weights might fit a trunk: give it an unknown name
     pooling = config.get('pooling', 'mean')
     if trunk == 'windows' and config.get('n_layer'):
         trunk = 'windows with layers'
@@ -65,11 +65,11 @@ def upgrade_config(config):
 
 
 def name_code(config, code):
-    """Let a run's head and trunk come from the file `code` if model.py does not have them -> a copy
-    of its config.
+    """Take a run's head and trunk from the files in `code` if model.py lacks them -> a copy of its
+    config.
 
-    config: of `upgrade_config`. code: a Python file, or several as a.py,b.py, which will be
-    executed; '': none. Raises ValueError if the run needs a file that is not named there, since a
+    config: from `upgrade_config`. code: a Python file, or several as a.py,b.py, which will be
+    executed; '': none. Raises ValueError if the run needs a file that `code` lacks, since a run's
     folder must not decide which programs are executed.
     """
     files = {Path(path).name: path for path in code.split(',')}
@@ -87,7 +87,7 @@ def name_code(config, code):
 
 
 def upgrade_weights(weights):
-    """A state_dict of any version, of a classifier or a language model -> that of a Classifier."""
+    """Rename weights of an older classifier or a language model -> a Classifier's state_dict."""
     if any(name.startswith('trunk.') for name in weights):
         return weights
     upgraded = {}
@@ -100,7 +100,7 @@ def upgrade_weights(weights):
 
 
 def is_baseline(config):
-    """Whether a run's config.json is of tools/baseline.py, which trains no network."""
+    """Whether tools/baseline.py made a run, from its config.json."""
     return 'sklearn' in config
 
 
@@ -113,8 +113,8 @@ def load_weights(path, device='cpu'):
 
 
 def load_trunk(config, meta):
-    """The weights that config.init_from names, or None. Fails if there are none, or if they are of
-    another tokenizer than the data (meta) or of other settings."""
+    """Load the weights of config.init_from, or None if it is ''. Fails if there are none, or if
+    their tokenizer or settings differ from those of the data (meta) and the config."""
     if not config.init_from:
         return None
     path = Path(config.init_from)
@@ -131,13 +131,13 @@ def load_trunk(config, meta):
             other = upgrade_config(json.loads(described.read_text()))
         except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
             fail(f'{described} is damaged ({error})')
-    for name in ('n_head', 'lower', 'causal', 'spell'):  # which the weights do not show
-        own = getattr(config, name, None)  # windows have no n_head, nor weights that would fit
+    for name in ('n_head', 'lower', 'causal', 'spell'):  # the shapes of weights do not show these
+        own = getattr(config, name, None)  # None: this trunk has no such setting
         if own is not None and name in other and other[name] != own:
             fail(f'{path} does not fit: its {name} is {other[name]}, here it is {own}; a language '
                  'model needs config/finetune.py')
     if other.get('tokenizer', meta['tokenizer']) != meta['tokenizer']:
-        fail(f'{path} does not fit: it is of another tokenizer')
+        fail(f'{path} does not fit: it has another tokenizer')
     if config.spell and 'tokens' not in weights:
         fail(f'{path} does not fit: it has no tokens to spell others with')
     return weights
@@ -164,21 +164,21 @@ def copy_trunk(model, weights):
 # The files of a group, in either form
 
 def is_language_model(config):
-    """Whether a run's config.json is of a language model, not of a classifier."""
+    """Whether lm/pretrain.py made a run, from its config.json."""
     return 'tied' in config
 
 
 class RunFolder:
     """The files of a run in a folder of its own.
 
-    path: of the folder. config, result: of config.json and result.json, dicts. log: a dict per line
-    of log.jsonl. samples: the same of samples.jsonl, which a language model may have, or None.
+    path: of the folder. config, result: the content of config.json and result.json, dicts. log: a
+    dict per line of log.jsonl. samples: a dict per line of samples.jsonl, which a language model
+    may have, or None.
     arrays: preds.npz, {name: array}: for each split <split>_labels int [N] or, if texts have
     several labels, 0 and 1 [N, classes]; <split>_logits float16 [N, outputs]; <split>_groups [N] if
     the data has document groups.
 
-    Each attribute is read when it is used, and raises an exception of any kind if its file is
-    damaged.
+    Attributes are read on access, which raises an exception of any kind if a file is damaged.
     """
     measures = None  # see `PackedRun`
 
@@ -220,11 +220,11 @@ class RunFolder:
 class PackedRun:
     """A run of a packed group, with the attributes of a `RunFolder`.
 
-    path: where the run's folder was, results/NAME/seed0; there is none.
-    arrays: in the place of <split>_logits there may be <split>_correct, bool [N]: which answers
-    were right. Empty if no single answers are kept.
-    measures: {name: value or None}, the measures of the logits before these were removed, see
-    `stats.measure`; None if the logits are kept.
+    path: results/NAME/seed0, a name only, since no such folder exists.
+    arrays: may have <split>_correct, bool [N], which answers are right, instead of <split>_logits.
+    Empty if no single answers are kept.
+    measures: {name: value or None}, the measures of logits that are not kept, see `stats.measure`;
+    None if the logits are kept.
     """
 
     def __init__(self, group, row, index):
@@ -238,7 +238,7 @@ class PackedRun:
         self.index = index
 
     def is_finished(self):
-        """As of a `RunFolder`: none other is packed."""
+        """True, because tools.pack leaves out unfinished runs."""
         return True
 
     @property
@@ -254,8 +254,8 @@ class PackedGroup:
 
     - <split>_labels, _groups, _tokens and _bytes are the same for all runs, and are stored once
     - <split>_correct is a bit per text: uint8 [runs, ceil(N / 8)]
-    - all others are floats [runs, ...] as single bytes, uint8 [bytes of a float, runs, ...], since
-      the first bytes of all floats, and the second ones, are alike and compress better
+    - all others are floats [runs, ...], split into bytes, uint8 [bytes of a float, runs, ...]: the
+      first bytes of all floats come first, and so on, because similar bytes compress better
     """
     SHARED = ('_labels', '_groups', '_tokens', '_bytes')
 
@@ -282,8 +282,8 @@ class PackedGroup:
 
 
 def stored_runs(folder):
-    """A group's folder -> its runs, finished or not, seed2 before seed10: `PackedRun`s or
-    `RunFolder`s. Fails if a packed group is damaged."""
+    """A group's folder -> all its runs in the order of their seeds: `PackedRun`s or `RunFolder`s.
+    Fails if a packed group is damaged."""
     folder = Path(folder)
     runs = []
     if (folder / 'runs.jsonl').exists():
@@ -308,8 +308,8 @@ def finished_runs(folder):
 class Run:
     """A finished run of a classifier. Accuracies are in %; a dict by split has test and val.
 
-    Where single answers are not kept, labels, groups, logits and correct are None; where only the
-    right ones are known, logits is None.
+    If single answers are not kept, labels, groups, logits and correct are None. If only their
+    correctness is kept, logits is None.
     """
     folder: str
     config: dict
@@ -318,7 +318,7 @@ class Run:
     seed: int
     data: str               # the fingerprint of the data
     dataset: str
-    head: object            # of model.HEADS, for its `probs`; its weights are not those of the run
+    head: object            # a head of model.py, for its `probs`; its weights are untrained
     labels: dict            # by split: int [N] or, if texts have several labels, [N, classes]
     groups: dict            # by split: the document group of each text, [N], or None
     logits: dict            # by split: float16 [N, outputs], of the last epoch
@@ -339,7 +339,7 @@ class Run:
 
     @property
     def drawn(self):
-        """Whether a run of another seed would differ. A baseline on all texts draws nothing."""
+        """Whether another seed gives another run. A baseline on all texts does not use its seed."""
         return not is_baseline(self.config) or self.config.get('n_train', 0) > 0
 
     @property
@@ -349,8 +349,8 @@ class Run:
 
     @cached_property
     def temperature(self):
-        """The temperature that is best on val: that of result.json, which tools.predict uses, or,
-        for runs of the first versions, which lack it, a new one."""
+        """The temperature that is best on val, from result.json. Runs of the first versions lack
+        it, so it is fitted here."""
         if 'temperature' in self.result['last']:
             return self.result['last']['temperature']
         import torch
@@ -365,15 +365,15 @@ class Run:
 
 
 def probs_of(head, logits, temperature=1.0, dtype='float64'):
-    """float16 [N, outputs] -> what the head makes of them, float [N, classes]."""
-    import torch  # a second that scripts which need no probabilities do without
+    """Logits float16 [N, outputs] -> the head's probabilities, float [N, classes]."""
+    import torch  # here, because importing it takes a second, which some scripts save
     logits = torch.from_numpy(logits).to(getattr(torch, dtype))
     return head.probs(logits / temperature).numpy()
 
 
 def read_head(config, make_head, code):
-    """The head of a run, for its `probs`. Raises ValueError if there is no such head, or if it
-    comes from a file that `code` does not name, see `name_code`."""
+    """The head of a run, for its `probs`. Raises ValueError if there is no such head, or if its
+    file is missing in `code`, see `name_code`."""
     head = OLD_HEADS.get(config['head'], config['head'])
     named = name_code({'head': head, 'trunk': ''}, code)  # its trunk is not used
     return make_head(**config | {'head': named['head'], 'n_features': 1})
@@ -397,7 +397,7 @@ def read_answers(arrays, head, result):
             correct[split] = arrays[f'{split}_correct']
             continue
         logits[split] = arrays[f'{split}_logits']
-        # float32, as when the run counted them
+        # in float32, as train.py counts them
         decisions = decide(probs_of(head, logits[split], dtype='float32'), labels[split].ndim == 2)
         right = decisions == labels[split]
         correct[split] = right if right.ndim == 1 else right.all(1)
@@ -450,9 +450,9 @@ def read_finished_run(stored, config, make_head, code):
 
 
 def read_run(stored, make_head, code=''):
-    """A `RunFolder` or `PackedRun` -> Run. Raises ValueError, saying why the run does not count.
+    """A `RunFolder` or `PackedRun` -> Run. Raises ValueError with the reason if it is unusable.
 
-    make_head: that of model.py, which this module does not import. code: see `name_code`.
+    make_head: the function in model.py, which this module does not import. code: see `name_code`.
     """
     if not stored.is_finished():
         raise ValueError('is not finished (it has no result.json)')
@@ -469,7 +469,7 @@ def read_run(stored, make_head, code=''):
 
 
 def read_runs(folder, make_head, code=''):
-    """A group's folder -> its finished runs, one a seed, in order, and a note on each run that is
+    """A group's folder -> its finished runs, one per seed, in order, and a note on each run that is
     left out. Fails if there is none. make_head, code: see `read_run`."""
     folder = Path(folder)
     if (folder / 'config.json').exists():
@@ -482,7 +482,7 @@ def read_runs(folder, make_head, code=''):
         hint = f'; did you mean {" ".join(sorted(groups))}?' if groups else ''
         fail(f'{folder}: there are no runs (seed0, seed1 ...){hint}')
 
-    # a second run of a seed is the same run again, and must not count twice
+    # a second run with the same seed is a copy, and must not count twice
     runs = {}
     left_out = []
     for stored in found:
@@ -499,7 +499,7 @@ def read_runs(folder, make_head, code=''):
 
 
 def check_comparable(runs, first):
-    """Fail unless the runs have one head and the data of the first run of all."""
+    """Fail unless the runs have the same head, and the same data as `first`."""
     for run in runs:
         for other, key in ((runs[0], 'head'), (first, 'data')):
             if run.config[key] != other.config[key]:

@@ -26,7 +26,7 @@ KINDS = {bool: 'True or False', int: 'an integer', float: 'a number', str: 'a st
 
 
 def fail(message):
-    """End the program over something the user can put right: one line on stderr, exit status 2."""
+    """End the program after an error of the user: one line on stderr, exit status 2."""
     message = one_line(' '.join(str(message).split()))  # a name in it may hold anything
     print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
     raise SystemExit(2)
@@ -40,20 +40,20 @@ def configure(namespace, more=None, positional=None, config_files=None, argv=Non
     more: a function from the settings so far, a dict, to a dict of further settings with their
         defaults (the keywords of a head and a trunk, known once these are chosen). It may raise
         ValueError.
-    positional: a list that takes all other arguments; None: they are an error.
-    config_files: a list that takes the paths of the config files, in their order.
+    positional: a list to which all other arguments are appended; None: they are an error.
+    config_files: a list to which the paths of the config files are appended.
     argv: the arguments; None: sys.argv[1:].
 
     A user's mistake ends in `fail`.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a text may hold what a terminal cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of a text
         sys.stdout.reconfigure(errors='backslashreplace')
     notes = read_settings(namespace)
     settings = {key: namespace[key] for key in notes}
     assignments = read_arguments(argv, positional, config_files)
 
-    # two passes, because the first settings decide which further ones there are
+    # two passes, because the script's own settings decide which further ones exist
     for source, key, value in assignments:
         if key in settings:
             settings[key] = convert(source, key, value, settings[key])
@@ -103,7 +103,7 @@ def check_bounds(config, bounds):
 def read_settings(namespace):
     """The names that a script assigns between its dashed rules -> {name: the comment beside it}.
 
-    Whatever else is assigned there would look like a setting and be none, so it is an error.
+    Any other assignment there would look like a setting, so it is an error.
     """
     path = Path(namespace['__file__'])
     source = path.read_text(encoding='utf-8')
@@ -115,7 +115,7 @@ def read_settings(namespace):
         fail(f'{path}: its settings must stand between two dashed rules (# ----), '
              f'and it has {len(rules)}')
 
-    # ast knows no comments, so they are taken from the tokens, by line
+    # ast drops comments, so take them from the tokens, by line
     comments = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -161,14 +161,14 @@ def read_arguments(argv, positional, config_files):
 
 
 def read_config(path):
-    """Run a config file -> what it assigned, imported modules and _private names aside."""
-    if not os.path.isfile(path):  # Path.is_file raises over a folder that may not be entered
+    """Run a config file -> its assignments, without imported modules and _private names."""
+    if not os.path.isfile(path):  # Path.is_file raises if the folder is not accessible
         known = sorted(str(file) for file in Path('config').glob('[!_]*.py'))
         hint = f'; there are {", ".join(known)}' if known else ''
         fail(f'{path}: no such config file{hint}')
     try:
         assigned = runpy.run_path(path)
-    except Exception as error:  # whatever went wrong, it went wrong in the user's file
+    except Exception as error:  # a mistake in the user's file can raise anything
         fail(f'{path}: {type(error).__name__}: {error}')
     settings = {}
     for key, value in assigned.items():
@@ -178,7 +178,7 @@ def read_config(path):
 
 
 def convert(source, key, value, default):
-    """A setting's new value (see `read_arguments`) in the type of its default."""
+    """Convert a setting's new value (see `read_arguments`) to the type of its default."""
     kind = type(default)
     if value is None and kind is bool:
         return True
@@ -187,7 +187,7 @@ def convert(source, key, value, default):
     try:
         if isinstance(value, tuple):
             value, = value
-            # by type, not isinstance: True is an int, and must not be taken for a number
+            # by type, not isinstance: True is an int, but no number
             int_for_float = kind is float and type(value) is int
             if type(value) is not kind and not int_for_float:
                 raise ValueError

@@ -1,11 +1,11 @@
-"""A text -> tokens -> the numbers that a model reads: the same code for training and serving.
+"""A text -> tokens -> the input ids of a model: the same code for training and serving.
 
-It needs numpy and a tiktoken.Encoding, nothing else: an exported folder carries a copy of this
-file. An empty text becomes a single token, the tokenizer's end of text.
+It needs only numpy and a tiktoken.Encoding, because an exported folder has a copy of this file. An
+empty text becomes a single token, the tokenizer's end of text.
 """
 import numpy as np
 
-NGRAM_SIZES = {  # kind of n-gram: how many values it is made of
+NGRAM_SIZES = {  # kind of n-gram: its lengths
     'chars': (2, 3, 4, 5),  # bytes: word endings, misspelt words, pairs of words
     'tokens': (1, 2, 3),
 }
@@ -22,7 +22,7 @@ def tokenize(texts, encoding, lower=False, num_threads=8):
 
 
 def truncated(tokens, block_size, truncate):
-    """The tokens of a text that are used, int64 [n] -> [at most block_size].
+    """Truncate the tokens of a text, int64 [n], to at most block_size.
 
     truncate: which tokens of a longer text to keep: its head, its tail, or half of each (both)."""
     if len(tokens) <= block_size:
@@ -32,31 +32,31 @@ def truncated(tokens, block_size, truncate):
 
 
 def without_end_of_text(tokens, encoding):
-    """The tokens of a text, without the end of text that stands for an empty text.
+    """The tokens of a text, without the end of text that represents an empty text.
 
-    A text in which <|endoftext|> is written is encoded as ordinary tokens, and keeps them."""
+    The string <|endoftext|> in a text is encoded as ordinary tokens, which stay."""
     return tokens[tokens != encoding.eot_token]
 
 
 # From tokens to numbers
 
 def find(values, known):
-    """The place of each value in `known`, which is ascending, and whether it is there."""
+    """The index of each value in `known`, which is ascending, and whether it is there."""
     places = np.searchsorted(known, values).clip(max=len(known) - 1)
     return places, known[places] == values
 
 
 def number(tokens, known):
-    """Tokens -> their numbers, int64: known token i becomes i + 1, all others become 0."""
+    """Tokens -> their input ids, int64: known token i becomes i + 1, all others become 0."""
     places, is_known = find(tokens, known)
     return np.where(is_known, places + 1, 0)
 
 
 def spell_unknown(tokens, known, encoding):
-    """Replace each unknown token by the tokens of its bytes -> the tokens, int64 [M], and how many
-    of them each of the old ones became, int64 [N].
+    """Replace each unknown token by the tokens of its bytes -> the new tokens, int64 [M], and how
+    many of them each old token became, int64 [N].
 
-    tokens: [N]; known: ascending, with the tokens of all bytes among them. An end of text stays.
+    tokens: [N]; known: ascending, includes the tokens of all bytes. An end of text stays.
     """
     values, places = np.unique(tokens, return_inverse=True)
     # the spelling of each distinct token, one after another
@@ -82,8 +82,8 @@ def spell_unknown(tokens, known, encoding):
 # From tokens to n-grams
 
 def ngrams_of(texts, kind, encoding):
-    """The distinct n-grams of texts: their keys, uint64 [N], ascending within a text, and the index
-    of the text of each, int64 [N].
+    """The distinct n-grams of each text: their keys, uint64 [N], ascending within a text, and the
+    index of the text of each, int64 [N].
 
     texts: a list of the tokens of each. kind: a name in NGRAM_SIZES.
     """
@@ -103,8 +103,8 @@ def ngrams_of(texts, kind, encoding):
 
 
 def ngram_keys(values, lengths, sizes):
-    """Number the n-grams of texts that stand one after another. Two different n-grams get the same
-    number with a probability of 2^-64.
+    """Hash the n-grams of concatenated texts. Two different n-grams get the same key with a
+    probability of 2^-64.
 
     values: unsigned [N]; lengths: int64 [texts], sum N. Returns keys uint64 [M] and the index of
     the text of each, int64 [M].
@@ -115,7 +115,7 @@ def ngram_keys(values, lengths, sizes):
     all_rows = []
     keys = np.zeros(len(values), np.uint64)
     for size in range(1, max(sizes) + 1):
-        # from the keys of the n-grams that are one value shorter, and the next value
+        # extend the keys of the n-grams that are one value shorter by the next value
         keys = mix(keys[:len(values) - size + 1] + values[size - 1:] + np.uint64(1))
         if size in sizes:
             within_text = row[:len(keys)] == row[size - 1:]
@@ -125,8 +125,7 @@ def ngram_keys(values, lengths, sizes):
 
 
 def mix(keys):
-    """A one-to-one mapping of uint64 that leaves no pattern: the finalizer of SplitMix64 (Steele,
-    Lea and Flood 2014)."""
+    """A bijective hash of uint64: the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
     keys = (keys ^ keys >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     keys = (keys ^ keys >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return keys ^ keys >> np.uint64(31)

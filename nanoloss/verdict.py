@@ -1,6 +1,6 @@
-"""Sentences on groups of runs: notes of caution and verdicts.
+"""Sentences about groups of runs: warnings (notes) and verdicts.
 
-Groups, comparisons and pairs are evaluate.py's. A note has no full stop.
+Groups, comparisons and pairs are defined in evaluate.py. A note has no full stop.
 """
 import json
 import math
@@ -10,10 +10,10 @@ import numpy as np
 from nanoloss.escape import markdown, shortened
 from nanoloss.stats import effective_groups, flags, variance_of_mean
 
-# settings in which runs differ without a note
+# settings that may differ between runs without a note
 MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckpt_secs',
               'tensorboard', 'commit', 'code'}
-# facts and settings in which runs of one group may differ and still be of one config
+# facts and settings that may differ between runs of one group
 OF_A_RUN = {'hardware', 'device', 'dtype', 'torch', 'threads', 'processes', 'max_tokens', 'graphs',
             'deterministic', 'known_tokens', 'known_ngrams', 'class_share', 'init_from'}
 FEW_GROUPS = 20  # document groups; with fewer, 95 % intervals for other texts cover about 90 %
@@ -30,8 +30,8 @@ def first_three(names):
 
 
 def differing_settings(groups):
-    """A note on each setting that is not the same in all runs that have it; and those of them that
-    are on runs of one group, which should be of one config."""
+    """A note on each setting that differs between runs; and those of these notes that concern runs
+    of one group, which should have the same config."""
     keys = set()
     for group in groups:
         for run in group.runs:
@@ -63,8 +63,8 @@ def differing_settings(groups):
 
 
 def note_differences(groups):
-    """Notes on everything but the head in which the runs differ; and those that are on runs of one
-    group."""
+    """Notes on all differences between the runs except the head; and those of these notes that
+    concern runs of one group."""
     notes, within = differing_settings(groups)
     sizes = {group.label: len(group.runs) for group in groups}
     if len(set(sizes.values())) > 1:
@@ -94,10 +94,10 @@ def note_absent_classes(run):
 
 
 def note_small_groups(pair):
-    """A note if a pair has too few runs for its permutation tests to find anything."""
+    """A note if a pair has too few runs for a permutation test to reach p = .05."""
     n = len(pair.a.runs)
     m = len(pair.b.runs)
-    # the lowest possible p: that of one split and, if the groups are of equal size, of its mirror
+    # the lowest possible p: one split or, if the groups have equal size, also its mirror image
     extreme_splits = 2 if n == m else 1
     lowest = extreme_splits / math.comb(n + m, n)
     if lowest <= 0.05:
@@ -107,7 +107,7 @@ def note_small_groups(pair):
 
 
 def note_clusters(split, clusters):
-    """A note if the document groups of a split say little about others."""
+    """A note if a split has too few document groups for its intervals."""
     if clusters is None:
         return []
     if len(np.unique(clusters)) == 1:
@@ -123,8 +123,8 @@ def note_clusters(split, clusters):
 # Verdicts
 
 def verdict_on(comparison):
-    """Whether a difference is shown, for other seeds and other texts: a sentence without its full
-    stop."""
+    """Whether a difference is significant for other seeds and other texts: a sentence without its
+    full stop."""
     a = comparison.a.label
     b = comparison.b.label
     if comparison.gap['p'] > 0.05:
@@ -137,8 +137,8 @@ def verdict_on(comparison):
 
 
 def verdict_on_all(pairs):
-    """The verdict on all pairs on test, likewise; several pairs are judged by the corrected p. ''
-    without pairs."""
+    """The verdict on all pairs on test, without its full stop; several pairs are judged by the
+    corrected p. '' without pairs."""
     if not pairs:
         return ''
     if len(pairs) == 1:
@@ -152,7 +152,7 @@ def verdict_on_all(pairs):
 
 
 def sentences_on_pairs(pairs, effect):
-    """The verdict on all pairs; the largest difference; and how many runs a smaller one takes."""
+    """The verdict on all pairs, the largest difference, and the runs needed to find `effect`."""
     pair = max(pairs, key=lambda pair: abs(pair.comparisons['test'].gap['estimate']))
     comparison = pair.comparisons['test']
     gap = comparison.gap
@@ -174,7 +174,7 @@ def sentences_on_pairs(pairs, effect):
 
 
 def sentences_on_baselines(gaps, groups):
-    """The first group that was compared with baselines, against the best of these."""
+    """The first group that was compared with baselines, against the best baseline."""
     accuracy = {group.label: group.accuracy['test']['mean'] for group in groups}
     of_first = [gap for gap in gaps if gap['a'] == gaps[0]['a']]
     gap = max(of_first, key=lambda gap: accuracy[gap['baseline']])
@@ -199,7 +199,7 @@ def sentences_on_baselines(gaps, groups):
 
 
 def sentences_on_group(group):
-    """The accuracy of a group that is not compared, and how far it can be trusted."""
+    """The accuracy of a group without a comparison, and its uncertainty."""
     accuracy = group.accuracy['test']
     first = (f'{group.label} classifies {accuracy["mean"]:.2f} % of the {accuracy["n"]:,} texts of '
              'test correctly')
@@ -220,8 +220,8 @@ def sentences_on_group(group):
 
 
 def conclude(groups, pairs, gaps, effect):
-    """The verdict in three sentences at most: is there a difference, how large is it, and what
-    limits it."""
+    """The verdict in at most three sentences: whether there is a difference, its size, and what
+    limits its precision."""
     if pairs:
         return sentences_on_pairs(pairs, effect)
     if gaps:
@@ -249,7 +249,7 @@ def settings_that_differ(a, b):
 
 
 def describe_test(test, n, m):
-    """A permutation test of n runs against m, as the end of a sentence."""
+    """The end of a sentence: a permutation test of n runs against m."""
     kind = 'possible' if test['exact'] else 'random'
     return (f'{test["hits"]:,} of the {test["splits"]:,} {kind} splits of these runs into '
             f'{n} and {m}: p = {test["p"]:.2g}')
@@ -272,7 +272,7 @@ def describe(comparison):
     runs, runs_low, runs_high = comparison.seeds_needed
     effect = f'{comparison.effect:g}'
 
-    # due to the choice of the texts alone: 1.96 standard errors of a run, in points
+    # uncertainty from the choice of the texts alone: 1.96 standard errors of a run, in points
     n = a.accuracy[split]['n']
     share = a.correct[split].mean()
     variance = np.mean([variance_of_mean(run, a.clusters[split])[0] for run in a.correct[split]])

@@ -1,8 +1,8 @@
-"""The vocabulary of a model: the tokens and n-grams of its training texts that it knows.
+"""The vocabulary of a model: its known tokens and n-grams, learned from the training texts.
 
-A model of windows has vectors for the tokens that the training texts contain, and a weight for each
-of their n-grams, so its size follows the texts, not the tokenizer. A language model has to predict
-every next token, so it spells the tokens that it does not know byte by byte.
+The default model has embeddings only for the tokens and n-grams of the training texts, so its size
+depends on the texts, not on the tokenizer. A language model must be able to predict every next
+token, so it spells unknown tokens byte by byte.
 """
 from typing import NamedTuple
 
@@ -12,13 +12,13 @@ from nanoloss.data import spans_of
 from nanoloss.text import find, ngrams_of, number, spell_unknown, tokenize, truncated
 from nanoloss.tokenizer import decode
 
-CHUNK = 2000  # texts whose n-grams are listed at once
-LISTED = 2 ** 24  # n-grams to hold before they are counted, 128 MB
-CELLS = 2 ** 22  # of a table of n-grams and classes, 32 MB
+CHUNK = 2000  # texts per chunk when listing n-grams
+LISTED = 2 ** 24  # n-grams to hold in memory before counting, 128 MB
+CELLS = 2 ** 22  # per chunk of the table of n-grams and classes, 32 MB
 
 
 class Vocabulary(NamedTuple):
-    """What a model knows, and how it reads a text.
+    """The known tokens and n-grams of a model, and the settings of its preprocessing.
 
     tokens int64 [n] and ngrams uint64 [m], keys of `ngram_keys`, both ascending; an empty one is
         not used. ngram_kind: a name in NGRAM_SIZES, or none.
@@ -33,10 +33,11 @@ class Vocabulary(NamedTuple):
     spell: bool = False
 
     def encode(self, split, encoding):
-        """A split as the tokenizer made it -> the same in the numbers of this vocabulary.
+        """Convert a split from the tokenizer's tokens to the ids of this vocabulary, and add its
+        n-grams.
 
-        Known token i becomes i + 1, all others 0, or they are spelled. Known n-gram i of a text
-        becomes i + 1, once for each text; unknown ones are left out.
+        Known token i becomes i + 1; all others become 0, or are spelled. Known n-gram i becomes
+        i + 1, once per text; unknown n-grams are left out.
         """
         if len(self.ngrams):
             ids = []
@@ -54,8 +55,8 @@ class Vocabulary(NamedTuple):
         return split
 
     def chunks_of_keys(self, split, encoding):
-        """Yield the n-grams of one chunk of texts after another: their keys and their texts, as
-        `ngrams_of` returns them, and the number of texts."""
+        """Yield, chunk by chunk, the n-grams of the texts as `ngrams_of` returns them, and the
+        number of texts."""
         for start in range(0, len(split.spans), CHUNK):
             spans = split.spans[start:start + CHUNK]
             texts = []
@@ -65,7 +66,7 @@ class Vocabulary(NamedTuple):
 
 
 def lower_case(split, encoding):
-    """A split -> the same with the tokens of its texts in lower case."""
+    """Lower-case the texts of a split, and tokenize them again."""
     texts = [decode(split.tokens[begin:end], encoding) for begin, end in split.spans]
     rows = tokenize(texts, encoding, lower=True)
     offsets = np.cumsum([0, *map(len, rows)])
@@ -74,7 +75,7 @@ def lower_case(split, encoding):
 
 
 def spell_split(split, known, encoding):
-    """A split -> the same with its unknown tokens spelled, see `spell_unknown`."""
+    """Spell the unknown tokens of a split, see `spell_unknown`."""
     tokens, n_tokens = spell_unknown(split.tokens, known, encoding)
     offsets = np.append(0, np.cumsum(n_tokens))
     return split._replace(tokens=tokens.astype(np.uint32), spans=offsets[split.spans])
@@ -90,7 +91,7 @@ def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, tru
     """The `Vocabulary` of a training split: the tokens that occur at least min_count times in the
     texts after truncation, and the n-grams that at least min_count of these texts contain.
 
-    tokens: whether to list tokens. ngrams: their kind, a name in NGRAM_SIZES or 'none'.
+    tokens: whether to learn tokens. ngrams: their kind, a name in NGRAM_SIZES or 'none'.
     block_size, truncate, spell: see `Vocabulary`.
     """
     vocabulary = Vocabulary(np.zeros(0, np.int64), np.zeros(0, np.uint64), ngrams, block_size,
@@ -108,7 +109,7 @@ def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, tru
             values = np.union1d(values[values != encoding.eot_token], single_bytes(encoding))
         vocabulary = vocabulary._replace(tokens=values.astype(np.int64))
     if ngrams != 'none':
-        # each text has a key once, so this counts texts
+        # a text has each key once, so this counts texts
         values, counts = count_keys(
             keys for keys, _, _ in vocabulary.chunks_of_keys(split, encoding))
         vocabulary = vocabulary._replace(ngrams=values[counts >= min_count])
@@ -118,8 +119,8 @@ def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, tru
 def count_keys(arrays):
     """Arrays of keys, uint64 -> the distinct keys, ascending, and the count of each.
 
-    A hundred thousand short texts have about a hundred million n-grams, so they are never held in
-    memory all at once."""
+    It never holds all keys in memory: a hundred thousand short texts have about a hundred million
+    n-grams."""
     values = np.zeros(0, np.uint64)
     counts = np.zeros(0, np.int64)
     listed = [values]
@@ -132,8 +133,7 @@ def count_keys(arrays):
 
 
 def add_keys(values, counts, keys):
-    """Add keys to the distinct keys so far, ascending, and their counts -> the new keys and
-    counts."""
+    """Merge keys into the distinct keys so far, ascending, and their counts -> both, updated."""
     new_values, new_counts = np.unique(keys, return_counts=True)
     if not len(values):
         return new_values, new_counts
@@ -166,7 +166,7 @@ def ngram_strength(split, n_ngrams, n_class):
     n_with = np.asarray(presence.sum(0)).T  # [n_ngrams + 1, 1]
     n_both = (presence.T @ labels).tocsr()  # [n_ngrams + 1, n_class], mostly 0
 
-    # in chunks, because with many classes a dense table of n-grams and classes would be too large
+    # in chunks, because a dense table of n-grams and many classes would be too large
     strength = np.zeros(n_ngrams + 1, np.float32)
     n_rows = max(1, CELLS // n_class)
     for begin in range(0, n_ngrams + 1, n_rows):

@@ -541,14 +541,14 @@ DAMAGES = {
     'a meta without classes': (forget('classes'), "damaged (KeyError: 'classes')"),
     'no tokenizer': (change_meta(tokenizer={}), "is damaged (KeyError: 'name')"),
     'an odd tokenizer': (change_meta(tokenizer={'name': 7}), 'is damaged'),
-    'too few classes': (change_meta(classes=['neg']), 'meta.json is of other arrays'),
-    'too small a vocabulary': (change_meta(vocab_size=50), 'meta.json is of other arrays'),
+    'too few classes': (change_meta(classes=['neg']), 'meta.json describes other arrays'),
+    'too small a vocabulary': (change_meta(vocab_size=50), 'meta.json describes other arrays'),
     'labels in columns': (rewrite('val_labels', lambda y: np.eye(3, dtype=np.uint8)[y]),
-                          'meta.json is of other arrays'),
+                          'meta.json describes other arrays'),
     'tokens of another type': (rewrite('train_tokens', lambda x: x.astype(np.int64)),
-                               'meta.json is of other arrays'),
+                               'meta.json describes other arrays'),
     'labels of another type': (rewrite('test_labels', lambda x: x.astype(np.int64)),
-                               'meta.json is of other arrays'),
+                               'meta.json describes other arrays'),
     'no texts': (rewrite('test_labels', lambda x: x[:0]), 'damaged'),
 }
 
@@ -631,7 +631,7 @@ def test_unlabelled_texts_are_checked(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
     says('has no unlabelled texts', {'vocab_size': 9})
-    says('of other arrays', {**meta, 'vocab_size': 3})
+    says('describes other arrays', {**meta, 'vocab_size': 3})
     np.save(tmp_path / 'unlabelled_tokens.npy', tokens[::-1])
     says('unlabelled_tokens.npy is damaged', meta)
     (tmp_path / 'unlabelled_tokens.npy').unlink()

@@ -677,7 +677,7 @@ def test_a_trunk_of_another_tokenizer(capsys, data, trained, tmp_path):
     (tmp_path / 'lm/config.json').write_text(json.dumps(config))
     argv = [f'--init_from={tmp_path}/lm', '--lower=False', '--causal', '--spell', '--n_head=2',
             '--full_vocab=False']
-    assert 'it is of another tokenizer' in fails(capsys, data, tmp_path / 'out', *argv)
+    assert 'it has another tokenizer' in fails(capsys, data, tmp_path / 'out', *argv)
 
 
 def test_one_text_of_val_is_too_few(capsys, tmp_path):

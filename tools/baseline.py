@@ -1,10 +1,10 @@
 """data -> out/<data set>/<kind>/seed<k>/: linear classifiers on bags of words, as finished runs.
 
     python -m tools.baseline --dataset=imdb      four kinds -> out/imdb/<kind>
-    python evaluate.py out/imdb/nbsvm out/bce out/ce --out_dir=out      beside networks
+    python evaluate.py out/imdb/nbsvm out/bce out/ce --out_dir=out      compared with networks
 
-A table of networks should show whether training one was worth it. All kinds use words and pairs of
-words; the SVMs are one-vs-rest:
+They show whether a network beats a linear model. All kinds use words and pairs of words; the SVMs
+are one-vs-rest:
 - tfidf_lr: TF-IDF, logistic regression
 - tfidf_svm: TF-IDF, linear SVM
 - nbsvm: naive Bayes weights, linear SVM (Wang and Manning 2012)
@@ -13,9 +13,8 @@ words; the SVMs are one-vs-rest:
 
 Notable:
 - Texts are decoded from the tokens of the data set, so the split is that of the networks.
-- The constants are chosen on val, by accuracy. If a text has several labels, they are chosen by
-  micro F1, because few texts have all labels right when most have none. So the accuracy on val is
-  slightly too high.
+- The constants are chosen on val, so the accuracy on val is slightly too high. The criterion is
+  accuracy or, with several labels per text, micro F1, because few texts have all labels right.
 - The weights are not kept, so predict, export and serve do not take these runs.
 """
 import math
@@ -54,7 +53,7 @@ n_train = 0  # training texts to use, the same as train.py samples with this see
 seed = 0  # of that sample; nothing else is random
 kinds = 'tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm'  # the kinds to fit
 c_values = ''  # inverse regularization strengths to choose from, as 0.1,1,10 ('': GRIDS below)
-overwrite = False  # delete what is in a run's folder
+overwrite = False  # delete the previous contents of a run's folder
 # -----------------------------------------------------------------------------
 GRIDS = {  # of C, for each kind
     'tfidf_lr': [1, 3, 10, 30, 100, 300, 1000],
@@ -114,8 +113,8 @@ def count_terms(texts, **settings):
 
     settings: those of `CountVectorizer` that define a term. Raises ValueError if train has none.
     """
-    # terms that occur in one text only are most of a large vocabulary and say little, but a small
-    # training split has no terms to spare
+    # most terms of a large vocabulary occur in one text only and are uninformative, but a small
+    # training split needs all of its terms
     min_df = 2 if len(texts['train']) >= 5000 else 1
     vectorizer = CountVectorizer(min_df=min_df, **settings)
     counts = {'train': vectorizer.fit_transform(texts['train'])}
@@ -217,7 +216,7 @@ def fit(kind, x, labels, n_class, constants):
 # From outputs to the logits of a head
 
 def choose_head(kind, meta):
-    """The name of the head in model.py whose logits have the meaning of this kind's outputs."""
+    """The name of the head in model.py that interprets its logits as this kind's outputs."""
     if meta['multi_label']:
         return 'bce'
     if kind == 'tfidf_lr':
@@ -250,8 +249,8 @@ def scale_margins(head, logits, val_labels):
 
 
 def choose(config, kind, head, features, labels, meta):
-    """Fit with all candidates -> the logits of the best on val, its constants with the figure on
-    val, and those of all candidates."""
+    """Fit all candidates -> the logits of the best on val, its constants and score on val, and the
+    constants and scores of all candidates."""
     best = None
     tried = []
     for constants in candidates(config, kind):
@@ -272,7 +271,7 @@ def choose(config, kind, head, features, labels, meta):
 
 
 def score(head, logits, labels):
-    """Figures of a split, from its logits as stored. Margins have no loss."""
+    """Metrics of a split, from its stored logits. Margins have no loss."""
     logits = logits.float()
     labels = torch.from_numpy(labels).long()
     correct = int(is_correct(head.probs(logits), labels).sum())

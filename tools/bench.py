@@ -5,12 +5,12 @@
     python -m tools.bench --device=cuda --n_train=24998      on a GPU
 
 The rows are the default model on two data sets, one of long and one of short texts, and the paper's
-transformer (config/bce.py) with each of its tricks left out. How the cost grows with the data is
-measured if no rows are selected. Comparisons with other libraries are in results/bench/.
+transformer (config/bce.py) without each of its optimizations. Without --only, it also measures how
+the cost grows with the data. Comparisons with other libraries are in results/bench/.
 
 Notable:
-- Each row runs in a process of its own, on the same texts. The rows take turns, so that a machine
-  whose speed drifts affects all of them. The table has the median, the lowest and the highest.
+- Each row runs in its own process, on the same texts. The rows take turns, so that a drift of the
+  machine's speed affects all of them. The table has the median, the lowest and the highest.
 - Tokens are counted before padding, bags and token dropout, up to block_size per text. The speed
   is that of the last epoch, and of its evaluation on val.
 """
@@ -47,7 +47,7 @@ n_val = 1000  # val texts to measure on
 sizes = '2500,8000,25000,80000,250000'  # training texts, for the growth of the cost ('': none)
 device = 'cpu'  # cpu or cuda
 n_layer = 2  # of the transformer; config/paper.py has the same
-n_embd = 128  # likewise
+n_embd = 128  # of the transformer; config/paper.py has the same
 n_head = 4  # of the rows that are like the peers of results/bench/
 threads = 0  # CPU threads per row (0: one per core)
 # -----------------------------------------------------------------------------
@@ -56,7 +56,7 @@ ROOT = Path(__file__).parents[1]
 BLOCK_SIZE = 512
 TOKEN_DROPOUT = 0.8
 USUAL_SPINS = 300_000  # libgomp's default
-# train.py with batches whose texts have not been sorted by length
+# train.py without sorting texts by length
 UNSORTED = ("import runpy; from nanoloss import data; data.POOL = 1; "
             "runpy.run_path('train.py', run_name='__main__')")
 # the shape and batch of what others train, see results/bench/peers.py
@@ -80,10 +80,10 @@ class Row:
     huge_pages: bool = True
     sorted: bool = True  # whether the texts of a batch have about the same length
     spins: int = 0  # turns that an idle OpenMP thread spins (0: as nanoloss sets it)
-    devices: tuple = CPU  # that it is measured on
+    devices: tuple = CPU  # to measure it on
 
     def flops(self, split, config):
-        """FLOPs per token in training; None for the default model, whose products are few."""
+        """FLOPs per token in training; None for the default model, with few matrix products."""
         if not self.config:
             return None
         token_dropout = 0.0 if '--token_dropout=0' in self.arguments else TOKEN_DROPOUT
@@ -173,7 +173,7 @@ def start_training(config, row, folder, environment, *arguments, stderr=None):
 
 def measure_first_step(config, row, folder, environment):
     """The seconds from a row's start to the end of its first step."""
-    # it ends just before the first row of the log, on a val of a few texts
+    # the first row of the log is written just after the first step, since val has few texts
     began = time.time()
     out, process = start_training(config, row, folder, environment, f'--dataset={row.data}_start',
                                   '--seed=0', '--eval_interval=1', stderr=subprocess.DEVNULL)
@@ -217,7 +217,7 @@ def measure(config, row, folder):
 
 
 def repeat(split, n):
-    """A split of n texts: those of the given one again and again."""
+    """A split of n texts, which repeats those of the given one."""
     return split.take(np.arange(n) % len(split.labels))
 
 

@@ -2,18 +2,18 @@
 
     python -m tools.errors out/my
 
-Writes errors.html, confusion.csv, mistakes.csv, slices.csv, tokens.csv and near_duplicates.csv. The
-texts are those of val and test together, on which no run was trained. They are read from the data
-set; tokens are attributed by the first run, if its weights are kept.
+Writes errors.html, confusion.csv, mistakes.csv, slices.csv, tokens.csv and near_duplicates.csv. It
+reads the texts of val and test from the data set. The first run attributes the tokens, if its
+weights are kept.
 
 Notable:
 - Labels that look wrong, by confident learning (nanoloss/stats.py); near-duplicates by MinHash over
   shingles of words (Broder 1997), with datasketch, and their true similarity.
-- Slices: the worst of many is worse by chance, so each has an exact p, corrected for their number.
-- Every text, class and token passes through `escape`, and the page forbids scripts and everything
-  that would have to be loaded.
-- In a CSV, texts are cut to 2,000 characters, and a text that a spreadsheet would take for a
-  formula has a ' before it.
+- Slices: the worst of many slices is bad by chance alone, so each has an exact p, corrected for the
+  number of slices.
+- All texts, classes and tokens are escaped, and the page forbids scripts and external resources.
+- In a CSV, texts are cut to 2,000 characters, and a ' precedes a text that a spreadsheet would
+  interpret as a formula.
 """
 import base64
 import hashlib
@@ -40,7 +40,7 @@ try:
         EARLIER, HISTOGRAM_BINS, MIN_TEXTS, SHINGLE, SIMILAR, SPLITS, attribute_tokens,
         confusion_examples, find_mistakes, find_twins, histogram, measure_slices,
         read_predictions)
-except ImportError as error:  # of datasketch, which nothing else needs
+except ImportError as error:  # datasketch is missing, which only this tool needs
     fail(f'{error}; pip install -r requirements-extra.txt')
 
 # -----------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def seeds_of(predictions):
 # Confusion
 
 def confusion_section(predictions):
-    """How often each class is taken for another."""
+    """The confusion matrix."""
     if predictions.multi_label:
         return label_section(predictions)
     classes = predictions.classes
@@ -120,8 +120,8 @@ def confusion_section(predictions):
 
 
 def label_examples(predictions, k):
-    """Two texts for class k, the most confident errors: one that wrongly gets the label, and one
-    that has it and does not get it. Their indices, or None if there is no such text."""
+    """The most confident errors for class k: the index of a text that wrongly gets the label, and
+    of one that wrongly does not get it; None if there is no such text."""
     labels = predictions.labels.astype(bool)
     p = predictions.mean_probs[:, k]
     given = int(np.where(labels[:, k], 0, p).argmax())
@@ -131,7 +131,7 @@ def label_examples(predictions, k):
 
 
 def label_section(predictions):
-    """If texts have several labels: how often each is given rightly and wrongly."""
+    """With several labels per text: how often each label is given, correctly and wrongly."""
     labels = predictions.labels.astype(bool)
     rows = []
     items = []
@@ -299,7 +299,7 @@ def tokens_section(predictions, attributions, reason):
 # Near-duplicates
 
 def twins_finding(predictions, twins, first):
-    """The numbers of near-duplicates and how much accuracy owes to them, in sentences.
+    """Sentences on the number of near-duplicates and their effect on the accuracy.
 
     first: {split: the index of its first text}.
     """
@@ -339,7 +339,7 @@ def twin_rows(predictions, twins, texts, labels):
 
 
 def twins_section(predictions):
-    """Texts that nearly repeat a text of a split before theirs."""
+    """Near-duplicates of texts in an earlier split: train before val before test."""
     texts = {'train': predictions.train_texts}
     labels = {'train': predictions.train_labels}
     first = {}
@@ -479,8 +479,7 @@ def assemble(predictions, sections):
             note = paragraph(f'All of it: {section.id}.csv, beside this page.')
         bodies.append(f'<section id="{section.id}">\n<h2>{escape(section.title)}</h2>\n'
                       f'{section.body}{note}</section>\n')
-    # no script runs and nothing is loaded, whatever a text says; the style is allowed by its
-    # checksum
+    # this policy blocks scripts and external resources, and allows the style by its checksum
     template = TEMPLATE.read_text('utf-8')
     style = re.search('<style>(.*)</style>', template, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

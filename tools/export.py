@@ -5,15 +5,15 @@
     python -m tools.serve model                       the same over HTTP
 
 It needs requirements-extra.txt. The folder has the model from tokens to probabilities (model.onnx),
-the tokenizer's table, the vocabulary, the other facts about the model (model.json), the code that
-reads them (reader.py with text.py and labels.py), the checksums of all these files, and a model
-card, README.md, in which you fill in the licence of the data.
+the tokenizer's table, the vocabulary, a description of the model (model.json), the code that reads
+them (reader.py with text.py and labels.py), the checksums of all these files, and a model card,
+README.md; fill in the licence of the data there.
 
 Notable:
-- The folder gets its name only after a check against the run in PyTorch on the whole validation
-  set: the probabilities must agree within 0.002. The card reports the result.
-- For several runs, model.onnx holds all of them and answers with the mean of their probabilities. A
-  single model that is as good costs less: train.py --teacher, on unlabelled texts.
+- The folder appears only after a check against the run in PyTorch on the whole validation set: the
+  probabilities must agree within 0.002. The card reports the result.
+- For several runs, model.onnx contains all of them and returns the mean of their probabilities. To
+  get one model of similar accuracy, use train.py --teacher with unlabelled texts.
 """
 import copy
 import hashlib
@@ -49,7 +49,7 @@ data_dir = 'data'  # the folder of data sets, for the check on val
 overwrite = False  # replace an exported folder
 # -----------------------------------------------------------------------------
 TOLERANCE = 0.002  # of a probability
-READER = reader, text, labels  # the modules that an exported folder carries
+READER = reader, text, labels  # the modules to copy into an exported folder
 
 
 # From runs to files
@@ -109,7 +109,7 @@ def write_model(ensemble, path):
 
 
 def describe(ensemble):
-    """The content of model.json: the facts that the reader needs beside the arrays."""
+    """The content of model.json: all that the reader needs besides the arrays."""
     config = ensemble.config
     encoding = ensemble.encoding
     description = {
@@ -238,9 +238,9 @@ def figure_row(name, split, decisions):
 
 
 def describe_decisions(thresholds, multi_label, decisions):
-    """Two parts of the card: a sentence on how probabilities become labels, and the possible
-    answers. thresholds: `Thresholds` or None; decisions: as `decide` returns them, on val and on
-    test."""
+    """Two texts for the card: how probabilities become labels, and the possible answers.
+
+    thresholds: `Thresholds` or None. decisions: what `decide` returns, for val and for test."""
     how = 'The answer is the likeliest class.'
     says = 'with one of them'
     if multi_label:
@@ -313,7 +313,7 @@ def check_target(target, overwrite):
 def main(folders, config):
     if len(folders) != 1:
         fail('name one run or one group of runs: python -m tools.export out/bce/seed0 --to=model')
-    for name in ('onnxruntime', 'onnxscript'):  # torch.onnx needs the latter
+    for name in ('onnxruntime', 'onnxscript'):  # torch.onnx needs onnxscript
         if find_spec(name) is None:
             fail(f'{name} is missing; pip install -r requirements-extra.txt')
     target = Path(os.path.abspath(config.to))

@@ -1,15 +1,14 @@
-"""Runs on samples of the training texts -> accuracy by the number of texts, and what twice as many
-would add: table.md and curve.png.
+"""Runs on samples of the training texts -> accuracy by the number of texts, and an estimate of the
+gain from twice as many: table.md and curve.png.
 
     python -m tools.learning_curve FOLDER        the runs FOLDER/<texts>/seed<k> and, of the
                                                  baseline, FOLDER/<texts>/nbsvm/seed<k>
     python -m tools.learning_curve data/NAME     prints the sample sizes for a data set
 
 runs/learning_curve.sh trains the runs. The law, error = a + b n^-c, is fitted to the mean of the
-seeds at each size, so that each size has the same weight, however many of its seeds are finished;
-its interval comes from resampled seeds (nanoloss/stats.py). Two checks show how far the form of the
-law can be trusted: its prediction for the largest size when fitted without it, and the law fitted
-without the small sizes.
+seeds at each size, so that each size has the same weight; its interval comes from resampled seeds
+(nanoloss/stats.py). Two checks test the form of the law: a fit without the largest size predicts
+its error, and further fits leave out the small sizes.
 """
 import json
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from nanoloss.settings import configure, fail
 from nanoloss.stats import fit_power_law, interval, power_law, resampled_means
 
 # -----------------------------------------------------------------------------
-out_dir = ''  # table.md and curve.png go here ('': the folder of the runs)
+out_dir = ''  # folder for table.md and curve.png ('': the folder of the runs)
 # -----------------------------------------------------------------------------
 PERCENT = 1, 2, 5, 10, 20, 50, 100  # of the training texts
 BASELINE = 'nbsvm'
@@ -54,7 +53,7 @@ class Point:
     def errors(self):
         """The error of each run on test, in %."""
         n_test = len(self.runs[0].correct['test'])
-        # the law is fitted to relative errors, so 0 is replaced by half a text
+        # the law is fitted to relative errors, so an error of 0 becomes that of half a text
         return [max(100 - run.last['test'], 50 / n_test) for run in self.runs]
 
 
@@ -95,7 +94,7 @@ class Law:
         return 100 - power_law(self.law, n), 100 - power_law(self.resampled, n)
 
     def gain(self, n):
-        """What twice n texts add, in points: the estimate, and those of the resampled seeds."""
+        """The gain from twice n texts, in points: the estimate, and that of each resample."""
         estimate, resampled = self.accuracy(n)
         estimate_of_twice, resampled_of_twice = self.accuracy(2 * n)
         return estimate_of_twice - estimate, resampled_of_twice - resampled
@@ -133,7 +132,7 @@ def with_interval(estimate, resampled, digits=1):
 
 
 def gain_text(law, n):
-    """What twice the data would add, with its sign."""
+    """The gain from twice the data, with its sign and interval."""
     text = with_interval(*law.gain(n))
     return text if text.startswith('-') else f'+{text}'
 
@@ -205,8 +204,8 @@ def judge(laws, points, means):
 
 
 def conclude(points):
-    """What twice the data would add, and how far that can be trusted: lines of Markdown; and the
-    law of all sizes, or None."""
+    """The gain from twice the data and its reliability, lines of Markdown; and the law of all
+    sizes, or None."""
     fitted = [point for point in points if len(point.runs) > 1]
     if len(fitted) < LEAST:
         return [f'A law needs {LEAST} sizes with at least two seeds each; there are '

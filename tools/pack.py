@@ -19,8 +19,8 @@ from nanoloss.runs import PackedGroup, is_language_model, read_run, stored_runs
 from nanoloss.settings import configure, fail
 
 # -----------------------------------------------------------------------------
-# the answers to keep: logits; right: a bit per answer, whether it is right, and the measures of the
-# probabilities; none: only the counts in result.json
+# the answers to keep: logits; right (a bit per answer for its correctness, and the measures of the
+# probabilities); or none (only the counts in result.json)
 answers = 'logits'
 code = ''  # the Python file of a head that is not in model.py; it will be executed
 # -----------------------------------------------------------------------------
@@ -37,8 +37,8 @@ def measures_of(run):
 
 
 def right_answers(stored, row, code):
-    """A stored run -> its arrays with <split>_correct in the place of <split>_logits. Adds the
-    measures to its row of runs.jsonl."""
+    """A stored run -> its arrays with <split>_correct instead of <split>_logits. Adds the measures
+    to `row`, its row of runs.jsonl."""
     run = read_run(stored, make_head, code)
     if run.logits:
         row['measures'] = measures_of(run)
@@ -52,8 +52,8 @@ def right_answers(stored, row, code):
 
 
 def pack_run(stored, answers, code):
-    """A finished run -> its row of runs.jsonl and its arrays, with as much of the answers as
-    `answers` says. Raises ValueError if the run is damaged."""
+    """A finished run -> its row of runs.jsonl and its arrays. answers: the setting. Raises
+    ValueError if the run is damaged."""
     row = {'name': stored.path.name, 'config': stored.config, 'result': stored.result,
            'log': stored.log}
     if stored.samples is not None:
@@ -91,8 +91,8 @@ def pack_arrays(runs):
 
 
 def write_arrays(file, arrays):
-    """Write an .npz compressed by LZMA, which packs these arrays by a sixth better than
-    np.savez_compressed. Equal arrays give equal files."""
+    """Write an .npz with LZMA compression, a sixth smaller than by np.savez_compressed for these
+    arrays. Equal arrays give equal files."""
     with zipfile.ZipFile(file, 'w', zipfile.ZIP_LZMA) as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f'{name}.npy')

@@ -9,11 +9,11 @@
 Notable:
 - A folder of runs (out/bce) is an ensemble: the mean of its seeds' probabilities. A folder made by
   tools.export (model) can take its place.
-- Probabilities are temperature-scaled (Guo 2017): the logits are divided by the number that is best
-  on val.
-- If thresholds have been chosen, they decide; those of an ensemble are the mean of its seeds'.
-- --explain shows attributions: by how much the log-odds of the answer fall if a token is left out
-  of the text.
+- Probabilities are temperature-scaled on val (Guo 2017).
+- Thresholds decide if they have been chosen (tools.thresholds); an ensemble uses the mean of its
+  seeds'.
+- --explain shows attributions: the decrease of the log-odds of the answer if a token is removed
+  from the text.
 """
 import csv
 import io
@@ -37,10 +37,10 @@ from nanoloss.tables import Lines, make_format, read_rows, unit_of
 which = 'last'  # weights of a run: of the last epoch, or of the epoch that is best on val (best)
 code = ''  # file of the run's head or trunk, if it is not in model.py; it is executed
 file = ''  # a .csv, .tsv, .json, .jsonl or .parquet file of texts
-text = 'text'  # its column; several, as title,body, are joined as prepare.py joins them
+text = 'text'  # column of texts; several, such as title,body, are joined by line breaks
 encoding = 'utf-8'  # of the file and of stdin: utf-8, utf-16, cp1252 ...
-sep = ''  # separates the cells of a CSV file: ; or | or tab; '': a comma, in .tsv a tab
-quoting = 'auto'  # of CSV cells: auto, minimal (unchecked), or none (" is part of the text)
+sep = ''  # separator of the cells in CSV files: ; or | or tab; '': a comma (.tsv: a tab)
+quoting = 'auto'  # quotes around CSV cells: auto, minimal (unchecked), none (quotes are text)
 format = ''  # of the answers: text, csv or jsonl; '': text for texts on the command line, else csv
 explain = False  # show the tokens that mattered
 min_confidence = 0.0  # a less confident answer is "unsure"; evaluate.py reports the cost

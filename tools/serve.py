@@ -4,16 +4,15 @@
     python -m tools.serve model                         made by tools.export, without PyTorch
     curl -d '{"text": "a text"}' -H 'Content-Type: application/json' localhost:8000/predict
 
-It needs requirements-serve.txt and, for a run, requirements.txt. GET / is the page, /health tells
-which model answers, /metrics has counters in Prometheus' format. For a file of texts, use
+It needs requirements-serve.txt and, for a run, requirements.txt. GET / is the page, /health names
+the model, /metrics has counters in Prometheus' format. For a file of texts, use
 tools.predict --file; for TLS and access control, a reverse proxy (tools/README.md).
 
 Notable:
 - Requests that arrive while the model computes are batched for the next pass. Explanations have a
   queue, a thread and limits of their own, since one can cost as much as a thousand answers.
 - A request that is too large gets a 413, 422 or 431; one that is too slow gets a 408 or is cut off;
-  when too many wait, the next gets a 503. If the client leaves while its request waits, the request
-  is dropped.
+  if too many wait, the next gets a 503. A waiting request is dropped if its client disconnects.
 - SIGTERM finishes the accepted requests within half a minute.
 """
 import asyncio
@@ -127,7 +126,7 @@ def texts_of(body, config):
 
 async def refuse(request, error):
     """Answer an invalid request with a short 422. FastAPI's own repeats the input, which may be
-    huge, or no text at all."""
+    huge or not valid text."""
     first = error.errors()[0]
     field = '.'.join(map(str, first['loc'][:3]))
     detail = f'{field}: {first["msg"]}'[:200]
@@ -137,7 +136,7 @@ async def refuse(request, error):
 # The queue
 
 class ClientLeft(Exception):
-    """The client has closed its connection, so nobody waits for the answer."""
+    """The client has closed its connection before the answer."""
 
 
 class JobQueue:
@@ -265,7 +264,7 @@ HEADERS = [
 
 
 class Observer:
-    """ASGI: counts each request and its seconds, and adds the security HEADERS to each answer."""
+    """ASGI middleware: counts and times each request, and adds the HEADERS to each answer."""
 
     def __init__(self, app, metrics):
         self.app = app
@@ -450,7 +449,7 @@ def load_classifier(folder, config):
 def make_complete_app(classifier, config):
     """The application, with the token and the examples from their files."""
     Protocol.max_secs = config.max_secs
-    logging.raiseExceptions = False  # a log that nobody reads is lost without tracebacks
+    logging.raiseExceptions = False  # no tracebacks if stdout is closed
     app = make_app(classifier, config, read_token(config.token_file),
                    read_examples(config.examples))
     gc.freeze()  # else each collection would traverse the model and delay all answers
@@ -517,7 +516,7 @@ def run_server(folder, config, listener):
         'timeout_graceful_shutdown': 30,
         'timeout_worker_healthcheck': 60,  # else a worker that takes long to start is replaced
     }
-    # also if the workers load it again, so that an unusable folder is reported once
+    # with several workers too, although each loads it again: so an unusable folder is reported once
     classifier = load_classifier(folder, config)
     if config.workers == 1:
         app = make_complete_app(classifier, config)

@@ -4,10 +4,10 @@
     python -m tools.thresholds out/tickets --at_precision=0.95 --threshold_class=urgent
     python -m tools.thresholds out/tags --by=none                remove them
 
-Prints precision, recall and F1 with the thresholds and without, and writes them with a figure,
-thresholds.png, as thresholds.md. tools.predict, tools.serve and tools.export use the thresholds
-that stand in result.json of the runs; of several runs, the mean. A packed group has no weights to
-use them with, so nothing is written into it.
+Prints precision, recall and F1 with the thresholds and without, and writes them to thresholds.md,
+with a figure, thresholds.png. tools.predict, tools.serve and tools.export read the thresholds from
+the runs' result.json; for several runs, they use the mean. Nothing is written into a packed group,
+because it has no weights.
 """
 from pathlib import Path
 
@@ -34,7 +34,7 @@ code = ''  # the Python file of a head that is not in model.py; it will be execu
 
 
 def check_settings(config, folders):
-    """Fail if the command line makes no sense."""
+    """Fail if the command line is invalid."""
     if len(folders) != 1:
         fail('name one group of runs: python -m tools.thresholds out/tags --by=f1')
     if (config.by != '') + (config.at_precision != 0) + (config.at_recall != 0) != 1:
@@ -50,7 +50,7 @@ def check_settings(config, folders):
 
 
 def rule_and_goal(config):
-    """The rule of `Thresholds` and its goal that the settings ask for."""
+    """The settings as the rule and the goal of `Thresholds`."""
     if config.at_precision:
         return 'precision', config.at_precision
     if config.at_recall:
@@ -59,7 +59,7 @@ def rule_and_goal(config):
 
 
 def check_classes(config, run):
-    """Fail if the settings make no sense for a run's classes, or its logits are not kept."""
+    """Fail if the settings do not fit a run's classes, or if its logits are not kept."""
     classes = run.config['classes']
     if not run.logits:
         fail(f'{run.folder}: its probabilities are not kept')
