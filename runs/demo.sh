@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a bare machine with Python and PyPI to the table and the figures on the small sample set: the
 # default model, with and without its n-grams, the paper's transformer with both of its losses, and
-# bags of words; under 5 minutes on 2 CPU cores after the install.
+# bags of words; about 3 minutes on 2 CPU cores after the installation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source runs/venv.sh
