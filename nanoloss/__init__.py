@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 # At the end of each parallel loop a thread waits for the others, by default by spinning for 300,000
@@ -39,7 +40,9 @@ def report_uncaught(kind, error, traceback):
         sys.__excepthook__(kind, error, traceback)
         return
     print(f'{Path(sys.argv[0]).name}: out of memory', file=sys.stderr)
-    raise SystemExit(2)
+    with suppress(OSError, ValueError):  # of a closed pipe or file
+        sys.stdout.flush()
+    os._exit(2)  # the interpreter's own exit can fail, too, if no memory is left
 
 
 sys.excepthook = report_uncaught
