@@ -504,21 +504,19 @@ def test_a_run_ends_as_if_it_had_not_been_interrupted(data, tmp_path, argv):
     assert outcome(tmp_path / 'a/seed0') == outcome(tmp_path / 'b/seed0')
 
 
-def test_two_processes_are_one(data, tmp_path):
-    """Each has half of the blocks; the first alone writes and prints."""
-    commands = []
-    for masked in '0', '0.3':
-        argv = ['--dtype=float64', '--max_iters=10', f'--masked={masked}']
-        pretrain(data, tmp_path / 'one' / masked, *argv)
-        commands.append([*LANGUAGE, f'--data_dir={data}', f'--out_dir=two/{masked}', *argv])
-    first, second = two_processes(tmp_path, str(ROOT / 'lm/pretrain.py'), *commands)
-    assert first.count('done') == 2 and second == ''
-    for masked in '0', '0.3':
-        one, two = [outcome(tmp_path / name / masked / 'seed0') for name in ('one', 'two')]
-        for split in 'val', 'test':
-            assert one[0]['last'][split] == pytest.approx(two[0]['last'][split], rel=1e-9)
-        for name, weight in one[2].items():
-            assert np.allclose(weight, two[2][name], rtol=1e-7, atol=1e-9), name
+@pytest.mark.parametrize('masked', ['0', '0.3'])
+def test_two_processes_are_one(data, tmp_path, masked):
+    """Each has half of the blocks; only the first one writes and prints."""
+    argv = ['--dtype=float64', '--max_iters=10', f'--masked={masked}']
+    pretrain(data, tmp_path / 'one', *argv)
+    first, second = two_processes(tmp_path, '-m', 'lm.pretrain', *LANGUAGE, f'--data_dir={data}',
+                                  '--out_dir=two', *argv)
+    assert first.count('done') == 1 and second == ''
+    one, two = [outcome(tmp_path / name / 'seed0') for name in ('one', 'two')]
+    for split in 'val', 'test':
+        assert one[0]['last'][split] == pytest.approx(two[0]['last'][split], rel=1e-9)
+    for name, weight in one[2].items():
+        assert np.allclose(weight, two[2][name], rtol=1e-7, atol=1e-9), name
 
 
 def test_unlabelled_texts_are_learnt_from_and_val_and_test_are_not(tmp_path):

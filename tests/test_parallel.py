@@ -99,7 +99,7 @@ def test_two_processes_compute_the_gradient_of_one(tmp_path):
     """Also of a batch with one text per process, and with one text in all."""
     (tmp_path / 'two.py').write_text(TWO)
     # torchrun starts train.py in test_train.py
-    printed = two_processes(tmp_path, 'two.py', ['found.pt'])
+    printed = two_processes(tmp_path, 'two.py', 'found.pt')
     assert printed == ['process 0 prints\n', '']
     found = torch.load(tmp_path / 'found.pt', weights_only=True)
     for n in 7, 2, 1:

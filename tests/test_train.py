@@ -16,8 +16,8 @@ import pytest
 import torch
 from conftest import call
 from helpers import (
-    IN_TURN, ROOT, SMALL, TINY, WINDOWS, at_evaluation, fails, interrupt, make_data, outcome, same,
-    save, script, toy_reviews, train, train_config)
+    ROOT, SMALL, TINY, WINDOWS, at_evaluation, fails, interrupt, make_data, outcome, same, save,
+    script, toy_reviews, train, train_config)
 
 import model as model_script
 import train as train_script
@@ -213,50 +213,40 @@ SHARED = {  # what two processes share -> its further arguments
 
 
 @pytest.fixture(scope='module')
-def two_processes(data, tmp_path_factory):
-    """A folder with a data set and, of each of SHARED, a run of one process and one of two,
-    one/NAME and two/NAME; and what torchrun has printed.
-
-    Of 209 reviews, the last batch has one, so that one process has none."""
-    home = tmp_path_factory.mktemp('two')
-    shutil.copytree(data, home / 'data')
-    folder = home / 'data/toy'
-    meta = json.loads((folder / 'meta.json').read_text())
+def odd_data(data, tmp_path_factory):
+    """The data with 209 training texts: the last batch has one text, so that one of two processes
+    has none."""
+    folder = tmp_path_factory.mktemp('odd')
+    shutil.copytree(data, folder, dirs_exist_ok=True)
+    meta = json.loads((folder / 'toy/meta.json').read_text())
     for name in 'train_offsets', 'train_labels':
-        array = np.load(folder / f'{name}.npy')[:-1]
-        np.save(folder / f'{name}.npy', array)
+        array = np.load(folder / f'toy/{name}.npy')[:-1]
+        np.save(folder / f'toy/{name}.npy', array)
         meta['sha256'][f'{name}.npy'] = hashlib.sha256(array).hexdigest()
-    (folder / 'meta.json').write_text(json.dumps(meta))
-
-    commands = []
-    for name, argv in SHARED.items():
-        argv = ['--dtype=float64', '--token_dropout=0.3', *argv]
-        train(home / 'data', home / 'one' / name, *argv)
-        base = SMALL if '--trunk=windows' in argv else TINY
-        commands.append([*base, f'--data_dir={home / "data"}', f'--out_dir={home / "two" / name}',
-                         *argv, '--overwrite'])
-    shutil.copytree(home / 'one', home / 'two')  # finished runs in the way
-    (home / 'in_turn.py').write_text(IN_TURN)
-    done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-         'in_turn.py', str(ROOT / 'train.py'), json.dumps(commands)],
-        capture_output=True, text=True, cwd=home, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return home, done.stdout
+    (folder / 'toy/meta.json').write_text(json.dumps(meta))
+    return folder
 
 
 @pytest.mark.parametrize('name', SHARED)
-def test_two_processes_are_one(two_processes, name):
+def test_two_processes_are_one(odd_data, tmp_path, name):
     """torchrun with two gloo processes: the same batches, half of each to a process. Only the first
     process writes and prints."""
-    home, printed = two_processes
-    one = home / 'one' / name / 'seed0'
-    two = home / 'two' / name / 'seed0'
+    argv = ['--dtype=float64', '--token_dropout=0.3', *SHARED[name]]
+    train(odd_data, tmp_path / 'one', *argv)
+    shutil.copytree(tmp_path / 'one', tmp_path / 'two')  # a finished run in the way
+    base = SMALL if '--trunk=windows' in argv else TINY
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+         ROOT / 'train.py', *base, f'--data_dir={odd_data}', f'--out_dir={tmp_path / "two"}',
+         *argv, '--overwrite'], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    one = tmp_path / 'one/seed0'
+    two = tmp_path / 'two/seed0'
     same(outcome(one), outcome(two))
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
     assert config_of(one)['processes'] == 1
     assert config_of(two)['processes'] == 2
-    assert printed.count(f'{two}  epoch 2/2') == printed.count(f'{two}  done') == 1
+    assert done.stdout.count(f'{two}  epoch 2/2') == done.stdout.count(f'{two}  done') == 1
 
 
 def test_bag_on_and_off_are_one_training(data, tmp_path):
