@@ -263,14 +263,14 @@ def test_requests_that_wait_are_computed_together():
             return compute(texts)
         queue.compute = compute_and_note
         waiting = [asyncio.create_task(queue.answers(texts, set()))
-                   for texts in (['a'], ['b', 'c'], ['d'], ['e', 'f', 'g', 'h'], ['i'])]
+                   for texts in (['a', 'b'], ['c'], ['d'], ['e', 'f', 'g', 'h'], ['i'])]
         await asyncio.sleep(0)  # all wait before any is computed
         worker = asyncio.create_task(queue.work())
         found = await asyncio.gather(*waiting)
         worker.cancel()
         return found, taken
     found, taken = run_queue(ask_all)
-    assert found == [['A'], ['B', 'C'], ['D'], ['E', 'F', 'G', 'H'], ['I']]
+    assert found == [['A', 'B'], ['C'], ['D'], ['E', 'F', 'G', 'H'], ['I']]
     assert taken == [['a', 'b', 'c'], ['d', 'e', 'f', 'g', 'h'], ['i']]
 
 
