@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -652,15 +653,20 @@ def test_a_missing_package(exported, package):
     assert done.stderr == f'-c: {package} is missing; pip install -r requirements-serve.txt\n'
 
 
-def test_a_body_that_stops_half_way(home, exported):
-    process, port = start_server(home, exported['out/bce'], '--max_secs=0.3')
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+def test_a_body_that_stops_half_way_or_trickles(home, exported):
+    process, port = start_server(home, exported['out/bce'], '--max_secs=0.5')
     try:
-        connection.putrequest('POST', '/predict')
-        connection.putheader('Content-Length', '100')
-        connection.endheaders()
-        connection.send(b'{"text": "a')
-        assert connection.getresponse().status == 408
+        for trickles in False, True:
+            connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+            connection.putrequest('POST', '/predict')
+            connection.putheader('Content-Length', '1000')
+            connection.endheaders()
+            connection.send(b'{"text": "a')
+            started = time.monotonic()
+            while trickles and not select.select([connection.sock], [], [], 0.05)[0]:
+                assert time.monotonic() - started < 10
+                connection.send(b'a')
+            assert connection.getresponse().status == 408
         assert ask(port, {'text': 'a'})[0] == 200
     finally:
         process.send_signal(signal.SIGTERM)
