@@ -396,6 +396,10 @@ def test_the_masked_tokens_of_a_batch(data):
     assert share.min() > 0.2
     assert share.max() < 0.4
     assert not torch.equal(masked[0], masked[steps])
+    # steps draw independently: two in a row mask the same column with probability 0.3 squared
+    by_epoch = masked.view(-1, steps, 4, 20)
+    both = by_epoch[:, 1:] & by_epoch[:, :-1]
+    assert both.float().mean().item() == pytest.approx(0.09, abs=0.02)
     again = next(training_batches(config, split, 7, steps))
     assert torch.equal(again.masked(), masked[7])
     hidden = torch.arange(80.).view(4, 20, 1)
