@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -263,14 +264,14 @@ def test_requests_that_wait_are_computed_together():
             return compute(texts)
         queue.compute = compute_and_note
         waiting = [asyncio.create_task(queue.answers(texts, set()))
-                   for texts in (['a'], ['b', 'c'], ['d'], ['e', 'f', 'g', 'h'], ['i'])]
+                   for texts in (['a', 'b'], ['c'], ['d'], ['e', 'f', 'g', 'h'], ['i'])]
         await asyncio.sleep(0)  # all wait before any is computed
         worker = asyncio.create_task(queue.work())
         found = await asyncio.gather(*waiting)
         worker.cancel()
         return found, taken
     found, taken = run_queue(ask_all)
-    assert found == [['A'], ['B', 'C'], ['D'], ['E', 'F', 'G', 'H'], ['I']]
+    assert found == [['A', 'B'], ['C'], ['D'], ['E', 'F', 'G', 'H'], ['I']]
     assert taken == [['a', 'b', 'c'], ['d', 'e', 'f', 'g', 'h'], ['i']]
 
 
@@ -652,15 +653,20 @@ def test_a_missing_package(exported, package):
     assert done.stderr == f'-c: {package} is missing; pip install -r requirements-serve.txt\n'
 
 
-def test_a_body_that_stops_half_way(home, exported):
-    process, port = start_server(home, exported['out/bce'], '--max_secs=0.3')
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+def test_a_body_that_stops_half_way_or_trickles(home, exported):
+    process, port = start_server(home, exported['out/bce'], '--max_secs=0.5')
     try:
-        connection.putrequest('POST', '/predict')
-        connection.putheader('Content-Length', '100')
-        connection.endheaders()
-        connection.send(b'{"text": "a')
-        assert connection.getresponse().status == 408
+        for trickles in False, True:
+            connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+            connection.putrequest('POST', '/predict')
+            connection.putheader('Content-Length', '1000')
+            connection.endheaders()
+            connection.send(b'{"text": "a')
+            started = time.monotonic()
+            while trickles and not select.select([connection.sock], [], [], 0.05)[0]:
+                assert time.monotonic() - started < 10
+                connection.send(b'a')
+            assert connection.getresponse().status == 408
         assert ask(port, {'text': 'a'})[0] == 200
     finally:
         process.send_signal(signal.SIGTERM)

@@ -586,6 +586,17 @@ def test_measures_against_brute_force(n_class):
         assert values['AUROC'] == pytest.approx(100 * order)
 
 
+def test_the_temperature_is_fitted_on_val():
+    """The logits of val are 2.5 times too large, those of test half as large as they should be."""
+    rng = np.random.default_rng(5)
+    logits = {}
+    labels = {}
+    for split, sharpness in (('val', 2.5), ('test', 0.5)):
+        logits[split], labels[split] = logits_of(5000, 3, sharpness, rng)
+    values, *_ = stats.measure(make_head('ce', 1, 3), logits, labels, 'abc')
+    assert values['temperature'] == pytest.approx(2.5, rel=0.1)
+
+
 def test_measures_of_several_labels_and_of_square_logits():
     rng = np.random.default_rng(1)
     logits = {}

@@ -3,6 +3,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -139,6 +140,17 @@ def test_values_that_are_no_strings(tmp_path):
     path = write_json_lines(tmp_path / 'b.jsonl', [{'b': b} for b in (True, None, 'nan', ['x', 2])])
     path.write_text(path.read_text() + '{"b": NaN}\n')
     assert column_of(path, 'b') == ['True', None, 'nan', ['x', '2'], None]
+
+
+def test_missing_values_of_a_parquet_file(tmp_path):
+    """Arrow tells apart what is null and what is no number; to a data set, both are missing."""
+    import pyarrow.parquet
+    columns = {'text': ['nan', None, ''], 'x': [0.5, math.nan, None]}
+    path = tmp_path / 'n.parquet'
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    assert pyarrow.parquet.read_table(path)['x'].null_count == 1
+    assert column_of(path, 'text') == ['nan', None, '']
+    assert column_of(path, 'x') == ['0.5', None, None]
 
 
 def test_columns_that_nobody_asked_for_may_hold_anything(tmp_path):
