@@ -18,6 +18,8 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
+WINDOWS_AT_ONCE = 2048  # of WindowsMax: about 2 MB
+
 
 # Trunks
 
@@ -70,6 +72,15 @@ class Windows(Trunk):
         nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(window))
 
     def forward(self, tokens, counts):
+        if tokens.device.type == 'cpu' and not torch.compiler.is_exporting():
+            features = WindowsMax.apply(self.token_embedding.weight, self.bias, tokens, counts,
+                                        self.token_embedding.sparse)
+        else:
+            features = self.plain_features(tokens, counts)
+        return F.dropout(features, self.dropout, self.training)
+
+    def plain_features(self, tokens, counts):
+        """The definition of the features. On a CPU, `WindowsMax` computes them faster."""
         padding = (counts == 0)[..., None]
         # padding repeats the first token, so that it adds no embedding row to the gradient
         x = self.token_embedding(torch.where(counts > 0, tokens, tokens[:, :1]))
@@ -84,8 +95,70 @@ class Windows(Trunk):
                 vectors = F.pad(vectors, (0, 0, 0, offset))[:, offset:]
             h = h + vectors
         h = F.relu(h).masked_fill(padding, -math.inf)
-        features = h.amax(1).to(torch.promote_types(x.dtype, torch.float32))
-        return F.dropout(features, self.dropout, self.training)
+        return h.amax(1).to(torch.promote_types(x.dtype, torch.float32))
+
+
+class WindowsMax(torch.autograd.Function):
+    """The features of `Windows` on a CPU: the same function and gradient as `plain_features`.
+
+    embedding_bag adds up the vectors of a window without copying them first. The maximum sends the
+    gradient of a feature to one window, so backward touches window * n_embd numbers per text.
+    """
+
+    @staticmethod
+    def forward(ctx, table, bias, tokens, counts, sparse):
+        """table [n_tokens, window * n_embd], bias [n_embd], tokens and counts int64 [B, T] ->
+        features [B, n_embd]. sparse: whether the gradient of the table is sparse."""
+        (B, T), n_embd = tokens.shape, len(bias)
+        window = table.shape[1] // n_embd
+        # for each window the rows it adds up, of a table with a row per token and place in the
+        # window; those outside of the text weigh 0
+        real = counts > 0
+        tokens = torch.where(real, tokens, tokens[:, :1])  # padding adds no row to the gradient
+        place = torch.arange(window)
+        position = torch.arange(T)[:, None] + place - (window - 1) // 2  # [T, window]
+        inside = (position >= 0) & (position < real.sum(1)[:, None, None])  # [B, T, window]
+        position = position.clamp(0, T - 1)
+        rows = tokens[:, position] * window + place
+        # padding repeats the first window, which does not change the maximum
+        inside = torch.where(real[..., None], inside, inside[:, :1])
+        rows = torch.where(real[..., None], rows, rows[:, :1]).flatten(0, 1)
+        weights = inside.to(table.dtype).flatten(0, 1)
+
+        # a few texts at a time, so that their windows fit the cache
+        maxima = []
+        texts = max(1, WINDOWS_AT_ONCE // T) * T
+        for begin in range(0, B * T, texts):
+            some = slice(begin, begin + texts)
+            h = F.embedding_bag(rows[some], table.view(-1, n_embd), mode='sum',
+                                per_sample_weights=weights[some])
+            h = h.view(-1, T, n_embd)
+            maxima.append(h.max(1) if ctx.needs_input_grad[0] else (h.amax(1), tokens[:0]))
+        values, winners = map(torch.cat, zip(*maxima))
+        features = F.relu(values + bias)
+        ctx.save_for_backward(features, winners, rows.view(B, T, window), inside, tokens)
+        ctx.shape = table.shape
+        ctx.sparse = sparse
+        return features
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        features, winners, rows, inside, tokens = ctx.saved_tensors
+        gradient = torch.where(features > 0, gradient, 0)
+        window = rows.shape[2]
+        n_embd = gradient.shape[1]
+        # add the gradient to each row of the winning window
+        known, index = torch.unique(rows // window, return_inverse=True)
+        table = gradient.new_zeros(len(known), window, n_embd)
+        column = torch.arange(n_embd)
+        for place in range(window):
+            row = index[..., place].gather(1, winners) * window + place
+            g = gradient * inside[..., place].gather(1, winners)
+            table.view(-1).index_add_(0, (row * n_embd + column).flatten(), g.flatten())
+        table = torch.sparse_coo_tensor(known[None], table.flatten(1), ctx.shape,
+                                        check_invariants=False, is_coalesced=True)
+        return table if ctx.sparse else table.to_dense(), gradient.sum(0), None, None, None
 
 
 class Transformer(Trunk):
@@ -224,17 +297,19 @@ TRUNKS = {'windows': Windows, 'transformer': Transformer}
 # The classifier
 
 class NgramWeights(nn.Module):
-    """Logits that are a weighted sum over a text's n-grams: a linear model beside the trunk.
+    """Logits that are a weighted sum over a text's n-grams: a linear model beside the trunk, fitted
+    before the trunk is trained (nanoloss/linear.py).
 
-    strength [n_ngrams + 1]: how informative each n-gram is, computed before training; the strengths
-    of a text are scaled to norm 1. keys [n_ngrams]: the hashes of the n-grams (nanoloss/text.py).
+    strength [n_ngrams + 1]: how rare each n-gram is; the strengths of a text are scaled to norm 1.
+    keys [n_ngrams]: the hashes of the n-grams (nanoloss/text.py).
     """
 
     def __init__(self, n_ngrams, n_outputs):
         super().__init__()
-        # row 0 is padding; sparse: the gradient has rows for the n-grams of the batch only
-        self.sums = nn.EmbeddingBag(n_ngrams + 1, n_outputs, mode='sum', sparse=True, padding_idx=0)
-        nn.init.zeros_(self.sums.weight)
+        # row 0 is padding
+        self.sums = nn.EmbeddingBag(n_ngrams + 1, n_outputs, mode='sum', padding_idx=0)
+        self.sums.weight.requires_grad_(False).zero_()
+        self.register_buffer('bias', torch.zeros(n_outputs))
         self.register_buffer('strength', torch.zeros(n_ngrams + 1))
         self.register_buffer('keys', torch.zeros(n_ngrams, dtype=torch.int64))
 
@@ -243,18 +318,16 @@ class NgramWeights(nn.Module):
         strength = self.strength[ngrams]
         length = strength.norm(dim=1, keepdim=True)
         strength = strength / length.clamp(min=torch.finfo(length.dtype).tiny)
-        return self.sums(ngrams, per_sample_weights=strength.to(self.sums.weight.dtype))
+        sums = self.sums(ngrams, per_sample_weights=strength.to(self.sums.weight.dtype))
+        return sums + self.bias
 
 
 class Classifier(nn.Module):
-    """A trunk, a head and, optionally, a linear model of n-grams.
-
-    The loss of the trunk's logits trains the trunk, the loss of the sum trains the n-grams. If the
-    sum trained both, the n-grams would fit the training texts first and leave the trunk nothing to
-    learn.
+    """A trunk, a head and, optionally, a linear model of n-grams beside them.
 
     n_known: size of the vocabulary, listed in the buffer `tokens`; all other tokens share row 0
-        (0: all tokens of the tokenizer). n_ngrams: n-grams with weights (0: none).
+        (0: all tokens of the tokenizer). n_ngrams: n-grams with weights (0: none). The buffer `mix`
+        has the weights of the two parts' logits in their sum.
     """
 
     def __init__(self, trunk, head, n_known=0, n_ngrams=0):
@@ -266,16 +339,17 @@ class Classifier(nn.Module):
         self.ngrams = None
         if n_ngrams:
             self.ngrams = NgramWeights(n_ngrams, head.linear.out_features)
+            self.register_buffer('mix', torch.ones(2))
 
     def forward(self, tokens, counts, ngrams=None):
-        """tokens int64 [B, T], counts [B, T], n-grams int64 [B, M] (0: padding) -> a list of
-        logits [B, outputs], in float32 or float64: the trunk's and, with n-grams, the sum of both.
-        The training loss is the sum of their losses; the last one is the prediction."""
+        """tokens int64 [B, T], counts [B, T], n-grams int64 [B, M] (0: padding) -> logits
+        [B, outputs], in float32 or float64. Without n-grams, those of the trunk alone, which is how
+        it is trained."""
         features = self.trunk(tokens, counts)
         with torch.autocast(tokens.device.type, enabled=False):  # bf16 would round the answer
-            logits = [self.head(features)]
-            if self.ngrams is not None:
-                logits.append(logits[0].detach() + self.ngrams(ngrams))
+            logits = self.head(features)
+            if ngrams is not None:
+                logits = self.mix[0] * logits + self.mix[1] * self.ngrams(ngrams)
         return logits
 
 

@@ -10,8 +10,9 @@ Notable:
 - The same command again skips finished runs and resumes an unfinished one from its checkpoint,
   saved every minute. All random numbers come from the seed and the step or epoch, so a resumed run
   ends exactly as an uninterrupted one.
-- Without a config file, the model is windows and n-grams (model.py). `auto_settings` chooses the
-  settings that depend on the number and length of the texts.
+- Without a config file, the model is windows of tokens and, beside them, a linear model of n-grams,
+  which is fitted first (nanoloss/linear.py). The logits of the two are weighted on val.
+- `auto_settings` chooses the settings that depend on the number and length of the texts.
 - The texts of a batch have about the same length, so there is little padding. If the order of
   tokens does not matter, a text is a bag: each distinct token once, with its count (model.py).
 - On a CPU, a batch is computed in micro-batches that fit the caches, and the optimizer updates only
@@ -31,22 +32,22 @@ import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
 import torch
 
-from model import hard_labels, is_correct, make_classifier, model_settings
+from model import hard_labels, is_correct, make_classifier, make_head, model_settings
 from nanoloss import loop, parallel
 from nanoloss.data import (
-    batches, check_unchanged, class_share, describe_data, load_data, sample_texts)
+    SPLITS, batches, check_unchanged, class_share, describe_data, load_data, sample_texts)
+from nanoloss.derived import number_data
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
 from nanoloss.files import write_file, write_json
 from nanoloss.graphs import StepGraphs
+from nanoloss.linear import fit_mix, mixed
 from nanoloss.loop import Best, Meter, Progress
 from nanoloss.optim import (
-    SGD, AdamW, DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups,
-    put_rates_on, scheduled_rate)
+    AdamW, DeferredAdamW, DeferredEmbedding, RowRMSprop, begin_step, clip_grad_norm,
+    parameter_groups, put_rates_on, scheduled_rate)
 from nanoloss.runs import copy_trunk, load_trunk
 from nanoloss.settings import check_bounds, configure, fail, updated
-from nanoloss.text import NGRAM_SIZES
-from nanoloss.tokenizer import tokenizer
-from nanoloss.vocabulary import learn_vocabulary, lower_case, ngram_strength
+from nanoloss.text import NGRAM_KINDS
 
 # -----------------------------------------------------------------------------
 # run
@@ -68,22 +69,22 @@ block_size = 1500  # tokens of a text to use
 truncate = 'head'  # which tokens of a long text to keep: head, tail or both
 full_vocab = False  # embed all tokens of the tokenizer, not only those of the training texts
 spell = False  # spell unknown tokens byte by byte, as a language model does
-ngrams = 'auto'  # linear model beside the trunk: chars, tokens, none, or auto (see auto_settings)
+ngrams = 'auto'  # of the linear model: words, words+chars, none, or auto (see auto_settings)
 min_count = 0  # rarer tokens and n-grams are unknown (0: see auto_settings)
 bag = True  # give each distinct token of a text once, with its count, if order does not matter
 token_dropout = 0.2  # share of the tokens of a training text to drop, drawn anew each epoch
 # model; the keywords of the head and of the trunk (model.py) are settings too
-head = 'bce'  # output layer and loss: a name in HEADS, or FILE.py:CLASS
+head = 'ce'  # output layer and loss: a name in HEADS, or FILE.py:CLASS
 trunk = 'windows'  # a name in TRUNKS, or FILE.py:CLASS
 # optimizer
 epochs = 0  # 0: see auto_settings
 batch_size = 0  # texts per step (0: see auto_settings)
 learning_rate = 5e-3  # the highest; it decays to 0 by a cosine
-ngram_rate = 0.0  # rate of the n-grams' SGD, times sqrt(outputs) (0: see auto_settings)
+embedding_rate = 0.005  # of RMSprop for the token embedding; it decays alike (0: AdamW for it, too)
 warmup_iters = 50  # steps of linear warm-up
 weight_decay = 0.5  # of all matrices
 grad_clip = 1.0  # largest global norm of the gradient (0: no clipping)
-deferred = True  # update embedding rows only when a batch needs them: the same AdamW (CPU only)
+deferred = True  # AdamW updates embedding rows only when a batch needs them: no other result (CPU)
 # system
 device = 'auto'  # cuda, mps or cpu; auto: the first of these that is available
 dtype = 'auto'  # bfloat16, float16, float32 or float64; auto: the fastest that is safe
@@ -97,9 +98,10 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
     (['token_dropout'], 0, 1),
     (['seed'], 0, 2 ** 63),
     (['n_train', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
-      'learning_rate', 'ngram_rate', 'min_count', 'weight_decay', 'grad_clip', 'threads',
+      'learning_rate', 'embedding_rate', 'min_count', 'weight_decay', 'grad_clip', 'threads',
       'ckpt_secs'], 0, math.inf),
 ]
+EVALUATED = 'seen', 'val', 'test'  # splits of a finished run; seen: texts of train
 BETAS = 0.9, 0.99  # of AdamW; 0.99 forgets faster than the usual 0.999, for short runs
 # on a GPU, evaluate at least this many texts at once, in micro-batches of at most this many tokens
 EVAL_TEXTS = 256
@@ -113,8 +115,8 @@ def check_settings(config):
     check_bounds(config, BOUNDS)
     if config.truncate not in ('head', 'tail', 'both'):
         fail(f"truncate is 'head', 'tail' or 'both', not {config.truncate!r}")
-    if config.ngrams not in ('auto', 'none', *NGRAM_SIZES):
-        fail(f'ngrams is auto, none, {" or ".join(NGRAM_SIZES)}, not {config.ngrams!r}')
+    if config.ngrams not in ('auto', 'none', *NGRAM_KINDS):
+        fail(f'ngrams is auto, none, {" or ".join(NGRAM_KINDS)}, not {config.ngrams!r}')
     if config.tensorboard:
         loop.require_tensorboard()
 
@@ -124,50 +126,45 @@ def auto_settings(config, train_split):
 
     batch_size  a power of two from 8 to 64, near a sixty-fourth of the texts
     epochs      1,500 steps, but from 4 to 40 epochs
-    ngrams      chars if texts have fewer than 100 tokens on average, else tokens: character
-                n-grams help in short texts, and are too many in long ones
-    min_count   2 for such short texts, else 3, because long texts have many rare n-grams
-    ngram_rate  50 with chars, 150 with tokens
+    ngrams      words+chars, or words if train has more than 2 million tokens: so many characters
+                would take minutes, and add little
+    min_count   2 if texts have fewer than 100 tokens on average, else 3, because long texts have
+                many rare n-grams
     """
     n_texts = len(train_split.labels)
-    short = train_split.lengths().mean() < 100
+    n_tokens = train_split.lengths().sum()
     chosen = updated(config)
     if config.batch_size == 0:
         chosen.batch_size = 2 ** min(6, max(3, round(math.log2(n_texts / 64))))
     if config.epochs == 0:
         chosen.epochs = min(40, max(4, round(1500 * chosen.batch_size / n_texts)))
     if config.ngrams == 'auto':
-        chosen.ngrams = 'chars' if short else 'tokens'
+        chosen.ngrams = 'words+chars' if n_tokens < 2e6 else 'words'
     if config.min_count == 0:
-        chosen.min_count = 2 if short else 3
-    if config.ngram_rate == 0:
-        chosen.ngram_rate = 50.0 if chosen.ngrams == 'chars' else 150.0
+        chosen.min_count = 2 if n_tokens < 100 * n_texts else 3
     return chosen
 
 
 # Data, model and optimizers
 
-def number_data(config, data, meta, trunk_weights):
-    """Lower-case the texts and number their tokens and n-grams -> the data, the `Vocabulary` of the
-    training texts, and the strength of each of its n-grams (None without n-grams)."""
-    encoding = tokenizer(meta['tokenizer']['name'])
-    if config.lower:
-        data = {name: lower_case(split, encoding) for name, split in data.items()}
-    with_tokens = config.spell or not config.full_vocab
-    vocabulary = learn_vocabulary(data['train'], encoding, with_tokens, config.ngrams,
-                                  config.min_count, config.block_size, config.truncate,
-                                  config.spell)
-    if config.spell and trunk_weights is not None:  # the trunk knows these tokens only
-        vocabulary = vocabulary._replace(tokens=trunk_weights['tokens'].numpy())
-    data = {name: vocabulary.encode(split, encoding) for name, split in data.items()}
-    strength = None
-    if len(vocabulary.ngrams):
-        strength = ngram_strength(data['train'], len(vocabulary.ngrams), len(meta['classes']))
-    return data, vocabulary, strength
+def untrained_head(config):
+    """A head for its loss alone."""
+    try:
+        return make_head(**{**vars(config), 'n_features': 1})
+    except ValueError as error:
+        fail(error)
 
 
-def make_model(config, trunk_weights, vocabulary, strength):
-    """A Classifier on the device, with new weights or with a trained trunk."""
+def texts_to_evaluate(config, data):
+    """The first texts of train, as many as val has, with labels instead of probabilities."""
+    split = data['train'].take(slice(len(data['val'].labels)))
+    labels = torch.from_numpy(np.array(split.labels))
+    return split._replace(labels=hard_labels(labels, config.multi_label).numpy())
+
+
+def make_model(config, trunk_weights, vocabulary, linear):
+    """A Classifier on the device, with new weights or with a trained trunk, and the linear model of
+    n-grams, if there is one."""
     try:
         model = make_classifier(vars(config))
         if len(vocabulary.tokens):
@@ -176,36 +173,34 @@ def make_model(config, trunk_weights, vocabulary, strength):
             copy_trunk(model, trunk_weights)
     except ValueError as error:
         fail(f'{config.init_from} does not fit: {error}' if trunk_weights else error)
-    if len(vocabulary.ngrams):
+    if linear is not None:
         model.ngrams.keys.copy_(torch.from_numpy(vocabulary.ngrams.view(np.int64)))
-        model.ngrams.strength.copy_(torch.from_numpy(strength))
+        model.ngrams.strength.copy_(torch.from_numpy(linear.strength))
+        model.ngrams.sums.weight.copy_(torch.from_numpy(linear.weight))
+        model.ngrams.bias.copy_(torch.from_numpy(linear.bias))
     return model.to(config.device, torch.float64 if config.dtype == 'float64' else None)
 
 
 def make_optimizers(config, model):
-    """AdamW for all weights; on a CPU, a deferred AdamW for the embedding. SGD for the n-grams,
-    because Adam would move a rare one as far as a common one.
+    """AdamW for all weights but the token embedding. The embedding has RMSprop with a step size per
+    row or, with --embedding_rate=0, AdamW, which is deferred on a CPU.
 
     An optimizer that is added here is stepped, clipped, saved and restored with the others.
     """
     others = []
     excluded = []  # the parameters that are not AdamW's
-    if config.deferred and hasattr(model.trunk, 'token_embedding'):
-        table = model.trunk.token_embedding.weight.detach()
-        embedding = DeferredEmbedding.from_pretrained(table, freeze=False, sparse=True)
+    embedding = getattr(model.trunk, 'token_embedding', None)
+    if embedding is not None and config.embedding_rate:
+        embedding.sparse = config.device == 'cpu'  # on a GPU, it would synchronize
+        lr_mult = config.embedding_rate / (config.learning_rate or math.inf)
+        others.append(RowRMSprop(embedding.weight, lr_mult))
+        excluded.append(embedding.weight)
+    elif embedding is not None and config.deferred:
+        embedding = DeferredEmbedding.from_pretrained(
+            embedding.weight.detach(), freeze=False, sparse=True)
         model.trunk.token_embedding = embedding
         others.append(DeferredAdamW(embedding, BETAS, config.weight_decay))
         excluded.append(embedding.weight)
-    on_cpu = config.device == 'cpu'
-    if model.ngrams is not None:
-        weights = model.ngrams.sums.weight
-        # a batch has few of the n-grams; on a GPU, a sparse gradient would synchronize
-        model.ngrams.sums.sparse = on_cpu
-        # with many classes, each is rare, so its output gets few positive gradients
-        rate = config.ngram_rate * math.sqrt(weights.shape[1])
-        group = {'params': [weights], 'lr_mult': rate / (config.learning_rate or math.inf)}
-        others.append(SGD([group], lr=0.0, fused=not on_cpu))
-        excluded.append(weights)
     groups = parameter_groups(model, config.weight_decay, excluded)
     return [AdamW(groups, betas=BETAS, fused=True), *others]
 
@@ -213,8 +208,11 @@ def make_optimizers(config, model):
 # Evaluation
 
 @torch.no_grad()
-def predict(config, model, split):
-    """The model's logits for a whole split, float32 or float64 [texts, outputs], on the CPU."""
+def predict(config, model, split, choose_mix=False):
+    """The model's logits for a whole split, float32 or float64 [texts, outputs], on the CPU.
+
+    choose_mix: first choose on this split how the trunk and the linear model are weighted.
+    """
     model.eval()
     rows = []
     found = []
@@ -225,14 +223,19 @@ def predict(config, model, split):
         rows.append(share.rows)
         with autocast(config.device, config.dtype):  # casts the weights once for all micro-batches
             for micro in share.micro_batches(min(config.max_tokens, EVAL_TOKENS)):
-                found.append(model(micro.tokens, micro.counts, micro.ngrams)[-1])
+                found.append(model(micro.tokens, micro.counts))
 
     # back to the order of the split; texts of other processes are 0 here, and the sum fills them
     found = torch.cat(found).cpu()
     logits = torch.zeros(len(split.labels), found.shape[1], dtype=found.dtype)
     logits[np.concatenate(rows)] = found
     model.train()
-    return parallel.sum_over_processes(logits)
+    logits = parallel.sum_over_processes(logits)
+    if split.linear is None:
+        return logits
+    if choose_mix:
+        model.mix.copy_(fit_mix(model.head, logits, split.linear, split.labels))
+    return mixed(model.mix.cpu(), logits, split.linear)
 
 
 def score(head, logits, labels, device):
@@ -273,14 +276,14 @@ def train_step(config, model, forward, optimizers, scaler, meter, batch):
     loss_of_batch = 0
     for micro, weight, last in parallel.micro_batches(batch, config.max_tokens):
         with autocast(config.device, config.dtype), parallel.averaging(forward, last):
-            outputs = forward(micro.tokens, micro.counts, micro.ngrams)
-        losses = [model.head.loss(logits, micro.labels) for logits in outputs]
-        scaler.scale(sum(losses) * weight).backward()
-        loss = losses[-1].detach()  # the last logits are the answer
+            logits = forward(micro.tokens, micro.counts)
+        loss = model.head.loss(logits, micro.labels)
+        scaler.scale(loss * weight).backward()
+        loss = loss.detach()
         loss_of_batch += loss * weight
         if weight:
             labels = hard_labels(micro.labels, config.multi_label)
-            correct = is_correct(model.head.probs(outputs[-1].detach()), labels).sum()
+            correct = is_correct(model.head.probs(logits.detach()), labels).sum()
             meter.add_micro_batch(loss, correct, len(labels))
 
     # clip the joint norm of all gradients, update the weights, clear the gradients
@@ -297,7 +300,7 @@ def train_step(config, model, forward, optimizers, scaler, meter, batch):
 def train(config, folder, data, meta, start):
     """Train the run of one seed in its folder, or resume it from its checkpoint.
 
-    start: the trained trunk, the vocabulary and the strengths that `make_model` takes.
+    start: the trained trunk, the vocabulary and the linear model that `make_model` takes.
     """
     # the state that a checkpoint holds
     torch.manual_seed(config.seed)
@@ -328,7 +331,7 @@ def train(config, folder, data, meta, start):
         step = progress.step
         lr = scheduled_rate(step, last_step, config.learning_rate, config.warmup_iters)
         begin_step(optimizers, lr, batch.tokens)
-        loop.seed_step(config.seed, step)
+        loop.seed_step(config.seed, step, config.device)
         loss = step_of(batch)
         if not loop.is_finite(loss, config.device, step):
             loop.fail_at_loss(loss.item(), folder, step, steps)
@@ -361,7 +364,8 @@ def evaluate_and_log(config, folder, model, val, progress, best, meter, lr, step
         loop.fail_at_loss(means['train_loss'], folder, step, steps)
     model.eval()  # also applies deferred updates, so it is not timed as evaluation
     started = time.perf_counter()
-    figures = score(model.head, predict(config, model, val), val.labels, config.device)
+    logits = predict(config, model, val, choose_mix=True)
+    figures = score(model.head, logits, val.labels, config.device)
     eval_seconds = time.perf_counter() - started
     val_tokens = int(val.lengths().clip(max=config.block_size).sum())
     row = {
@@ -396,11 +400,7 @@ def finish(config, folder, model, data, progress, best):
     """Write weights, predictions and the final metrics: of the last epoch, which is the headline,
     and of the best on val. result.json is written last and marks a run as complete."""
     from nanoloss.stats import fit_temperature  # importing scipy takes a second
-    splits = dict(data)
-    train_split = data['train'].take(slice(len(data['val'].labels)))  # the size of val
-    labels = torch.from_numpy(np.array(train_split.labels))
-    splits['train'] = train_split._replace(labels=hard_labels(labels, config.multi_label).numpy())
-    logits = {name: predict(config, model, split) for name, split in splits.items()}
+    logits = {name: predict(config, model, data[name]) for name in EVALUATED}
 
     # evaluate.py recounts the correct answers from these
     arrays = {}
@@ -417,10 +417,11 @@ def finish(config, folder, model, data, progress, best):
     for which, epoch in (('last', config.epochs), ('best', best.epoch)):
         if epoch != config.epochs:  # otherwise the best weights are those of the last epoch
             model.load_state_dict(best.weights)
-            logits = {name: predict(config, model, split) for name, split in splits.items()}
+            logits = {name: predict(config, model, data[name]) for name in EVALUATED}
         result[which] = {'epoch': epoch}
-        for name, split in splits.items():
-            result[which][name] = score(model.head, logits[name], split.labels, config.device)
+        for name in EVALUATED:
+            key = 'train' if name == 'seen' else name
+            result[which][key] = score(model.head, logits[name], data[name].labels, config.device)
         val_labels = torch.from_numpy(data['val'].labels.astype(np.int64))
         result[which]['temperature'] = fit_temperature(model.head.probs, logits['val'], val_labels)
     result['seconds'] = progress.seconds()
@@ -444,15 +445,15 @@ def main(config):
     if config.teacher:
         from nanoloss.ensemble import pseudo_label  # only a teacher needs it
         data['train'], facts['teacher_id'] = pseudo_label(config, data['train'], meta)
-    config = auto_settings(config, data['train'])
+    config = updated(auto_settings(config, data['train']), **facts)
 
     with loop.clean_exit(config.out_dir):
         trunk_weights = load_trunk(config, meta)
-        data, vocabulary, strength = number_data(config, data, meta, trunk_weights)
-        facts['known_tokens'] = len(vocabulary.tokens)
-        facts['known_ngrams'] = len(vocabulary.ngrams)
-        config = updated(config, **facts)
-        start = trunk_weights, vocabulary, strength
+        data['seen'] = texts_to_evaluate(config, data)
+        data, vocabulary, linear = number_data(config, data, untrained_head(config), trunk_weights)
+        config.known_tokens = len(vocabulary.tokens)
+        config.known_ngrams = len(vocabulary.ngrams)
+        start = trunk_weights, vocabulary, linear
         model = make_model(config, *start)
         config.bag = config.bag and not model.trunk.ordered
         introduce(config, model, data)
@@ -467,8 +468,8 @@ def introduce(config, model, data):
     print(f'{config.trunk} trunk, {config.head} head, {n_parameters:,} parameters, '
           f'{config.device}, {config.dtype}, {config.threads} threads')
     print(f'batch_size {config.batch_size}, epochs {config.epochs}, ngrams {config.ngrams}, '
-          f'min_count {config.min_count}, ngram_rate {config.ngram_rate:g}')
-    sizes = ', '.join(f'{len(split.labels):,} {name}' for name, split in data.items())
+          f'min_count {config.min_count}')
+    sizes = ', '.join(f'{len(data[name].labels):,} {name}' for name in SPLITS)
     cut = (data['train'].lengths() > config.block_size).mean()
     print(f'{config.dataset}: {sizes}; block_size {config.block_size} (truncate={config.truncate}) '
           f'cuts {cut:.1%} of the training texts')

@@ -9,4 +9,5 @@ token_dropout = 0.8
 epochs = 10
 batch_size = 256
 learning_rate = 4e-4
+embedding_rate = 0.0
 weight_decay = 0.1

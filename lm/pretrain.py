@@ -304,7 +304,7 @@ def train(config, folder, texts, n_bytes, vocabulary):
         step = progress.step
         lr = scheduled_rate(step, config.max_iters, config.learning_rate, config.warmup_iters)
         begin_step([optimizer], lr, batch.tokens)
-        loop.seed_step(config.seed, step)
+        loop.seed_step(config.seed, step, config.device)
         loss = step_of(batch)
         if not loop.is_finite(loss, config.device, step):
             loop.fail_at_loss(loss.item(), folder, step)

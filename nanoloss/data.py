@@ -28,13 +28,15 @@ class Split(NamedTuple):
     tokens: uint32 [N], may be memory-mapped. spans: int64 [texts, 2], begin and end of each text.
     labels: [texts]; with several labels per text, 0 and 1 [texts, classes]; probabilities, float32
     [texts, classes]; None if unknown. ngrams: int32 [M] and ngram_spans: int64 [texts, 2], if the
-    model uses n-grams (nanoloss/vocabulary.py). groups: [texts], if the source has groups.
+    model uses n-grams (nanoloss/vocabulary.py). linear: float32 [texts, outputs], the logits of the
+    linear model (nanoloss/linear.py). groups: [texts], if the source has groups.
     """
     tokens: np.ndarray
     spans: np.ndarray
     labels: np.ndarray
     ngrams: np.ndarray = None
     ngram_spans: np.ndarray = None
+    linear: torch.Tensor = None
     groups: np.ndarray = None
 
     def take(self, rows):
@@ -43,6 +45,7 @@ class Split(NamedTuple):
             spans=self.spans[rows],
             labels=None if self.labels is None else self.labels[rows],
             groups=None if self.groups is None else self.groups[rows],
+            linear=None if self.linear is None else self.linear[rows],
             ngram_spans=None if self.ngram_spans is None else self.ngram_spans[rows])
 
     def lengths(self):
@@ -152,7 +155,8 @@ def sample_texts(split, n_texts, seed):
 
 def check_unchanged(data, meta):
     """Fail if the tokens of a memory-mapped split are no longer those of meta.json."""
-    for name, split in data.items():
+    for name in SPLITS:
+        split = data[name]
         if not isinstance(split.tokens, np.memmap):  # copied to memory
             continue
         if hashlib.sha256(split.tokens).hexdigest() != meta['sha256'][f'{name}_tokens.npy']:

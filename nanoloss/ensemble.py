@@ -175,7 +175,7 @@ class Ensemble:
         probs = []
         for run in self.runs:
             with autocast('cpu', self.dtype):
-                logits = run.model(batch.tokens, batch.counts, batch.ngrams)[-1]
+                logits = run.model(batch.tokens, batch.counts, batch.ngrams)
             probs.append(run.model.head.probs(logits.double() / run.temperature))
         return torch.stack(probs).mean(0)
 

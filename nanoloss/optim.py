@@ -166,6 +166,54 @@ class DeferredAdamW:
             setattr(self, key, state[key])
 
 
+class RowRMSprop:
+    """RMSprop with one second moment per row, for an embedding. Rows without a gradient stay as
+    they are.
+
+    A row of the embedding of `Windows` gets a gradient only where it won a maximum. Adam would keep
+    moving it by its momentum, and a second moment per weight would amplify the rarest wins.
+
+    It has the interface of torch.optim: param_groups, step, zero_grad, state_dict.
+    """
+
+    def __init__(self, weight, lr_mult=1.0, alpha=0.99, eps=1e-8):
+        self.param_groups = [{'params': [weight], 'lr': 0.0, 'lr_mult': lr_mult}]
+        self.weight = weight
+        self.alpha = alpha
+        self.eps = eps
+        self.v = torch.zeros_like(weight[:, :1], requires_grad=False)
+
+    @torch.no_grad()
+    def step(self):
+        """Update the rows with a gradient, which may be sparse."""
+        gradient = self.weight.grad
+        lr = self.param_groups[0]['lr']
+        if gradient.is_sparse:
+            gradient = gradient.coalesce()
+            rows = gradient.indices()[0]
+            g = gradient.values()
+            v = self.next_moment(self.v[rows], g)
+            self.v[rows] = v
+            self.weight.index_add_(0, rows, g / (v.sqrt() + self.eps), alpha=-lr)
+        else:
+            self.v.copy_(self.next_moment(self.v, gradient))
+            self.weight.sub_(lr * gradient / (self.v.sqrt() + self.eps))
+
+    def next_moment(self, v, g):
+        """The second moments v [rows, 1] after gradients g [rows, n]; those of 0 do not count."""
+        square = g.square().mean(1, keepdim=True)
+        return torch.where(square > 0, v.lerp(square, 1 - self.alpha), v)
+
+    def zero_grad(self):
+        self.weight.grad = None
+
+    def state_dict(self):
+        return {'v': self.v}
+
+    def load_state_dict(self, state):
+        self.v.copy_(state['v'])
+
+
 def parameter_groups(model, weight_decay, exclude=()):
     """A model's parameters as groups for an optimizer, with `lr_mult`, a factor on the learning
     rate.
@@ -176,7 +224,7 @@ def parameter_groups(model, weight_decay, exclude=()):
     excluded = {id(parameter) for parameter in exclude}
     groups = {}
     for name, parameter in model.named_parameters():
-        if id(parameter) in excluded:
+        if id(parameter) in excluded or not parameter.requires_grad:
             continue
         # no decay for biases and for gains, which it would pull to 0
         decay = weight_decay if parameter.dim() > 1 else 0.0

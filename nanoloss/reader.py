@@ -9,7 +9,6 @@
 
 It needs numpy, tiktoken and onnxruntime, and the two files text.py and labels.py beside it.
 """
-import base64
 import hashlib
 import json
 import os
@@ -22,10 +21,10 @@ import numpy as np
 
 if __package__:  # in nanoloss
     from .labels import BaseClassifier, read_thresholds
-    from .text import find, ngrams_of, number, spell_unknown, tokenize, truncated
+    from .text import find, ngrams_of, number, read_table, spell_unknown, tokenize, truncated
 else:  # in an exported folder
     from labels import BaseClassifier, read_thresholds
-    from text import find, ngrams_of, number, spell_unknown, tokenize, truncated
+    from text import find, ngrams_of, number, read_table, spell_unknown, tokenize, truncated
 
 FORMAT_VERSION = 1  # of an exported folder
 MAX_TOKENS = 512  # per batch, padding included: they fit the caches, and few are padding
@@ -67,14 +66,9 @@ def read_folder(folder):
 
 
 def read_tokenizer(path, name, pattern, special_tokens):
-    """A table in tiktoken's file format (per line a token in base64 and its rank), and the rest of
-    the definition -> tiktoken.Encoding."""
+    """The file of a tokenizer's table, and the rest of its definition -> tiktoken.Encoding."""
     import tiktoken
-    ranks = {}
-    for line in path.read_bytes().splitlines():
-        token, rank = line.split()
-        ranks[base64.b64decode(token)] = int(rank)
-    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks,
+    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=read_table(path.read_bytes()),
                              special_tokens=special_tokens)
 
 

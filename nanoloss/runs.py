@@ -29,6 +29,7 @@ OLD_WINDOWS = {'window': 3, 'n_embd': 256, 'dropout': 0.5}
 # removed settings, with the values that the code now has as constants
 REMOVED = {'keep_frac': 1.0, 'oversample': False, 'bias': True, 'pool': 50, 'beta1': 0.9,
            'beta2': 0.99, 'min_lr': 0.0, 'decay_lr': True}
+ADDED = {'embedding_rate': 0.0}  # settings that older runs lack, with the values they had in effect
 # removed heads of one experiment, and the heads with the same probabilities
 OLD_HEADS = {'bce_matched': 'bce', 'ce_nudged': 'ce'}
 
@@ -87,10 +88,15 @@ def name_code(config, code):
 
 
 def upgrade_weights(weights):
-    """Rename weights of an older classifier or a language model -> a Classifier's state_dict."""
-    if any(name.startswith('trunk.') for name in weights):
-        return weights
+    """Rename weights of an older classifier or a language model, and add those that it lacks -> a
+    Classifier's state_dict."""
     upgraded = {}
+    if 'ngrams.sums.weight' in weights and 'mix' not in weights:  # the two parts were added
+        import torch  # here, because importing it takes a second, which some scripts save
+        n_outputs = weights['ngrams.sums.weight'].shape[1]
+        upgraded |= {'ngrams.bias': torch.zeros(n_outputs), 'mix': torch.ones(2)}
+    if any(name.startswith('trunk.') for name in weights):
+        return weights | upgraded
     for name, weight in weights.items():
         if not name.startswith(('head.', 'ngrams.')) and name != 'tokens':
             name = name.replace('embed.weight', 'token_embedding.weight')

@@ -3,15 +3,32 @@
 It needs only numpy and a tiktoken.Encoding, because an exported folder has a copy of this file. An
 empty text becomes a single token, the tokenizer's end of text.
 """
+import unicodedata
+from binascii import a2b_base64
+from functools import lru_cache
+
 import numpy as np
 
-NGRAM_SIZES = {  # kind of n-gram: its lengths
-    'chars': (2, 3, 4, 5),  # bytes: word endings, misspelt words, pairs of words
-    'tokens': (1, 2, 3),
-}
+NGRAM_KINDS = 'words', 'words+chars'  # see `ngrams_of`
+OLD_KINDS = {'chars': (2, 3, 4, 5), 'tokens': (1, 2, 3)}  # of bytes and of tokens, with their sizes
+WORD_SIZES = 1, 2  # words and pairs of words
+CHAR_SIZES = 2, 3, 4, 5  # word endings, misspelt words, pairs of short words
+# of a polynomial hash: an odd number, so it has an inverse modulo 2^64
+BASE = 0x9E3779B97F4A7C15
 
 
 # From texts to tokens
+
+def read_table(table):
+    """A tokenizer's table in tiktoken's file format, per line a token in base64 and its rank ->
+    {token: rank}."""
+    ranks = {}
+    for line in table.splitlines():
+        token, rank = line.split()
+        ranks[a2b_base64(token)] = int(rank)
+    return ranks
+
+
 
 def tokenize(texts, encoding, lower=False, num_threads=8):
     """A list of texts -> a list of tokens for each."""
@@ -85,21 +102,88 @@ def ngrams_of(texts, kind, encoding):
     """The distinct n-grams of each text: their keys, uint64 [N], ascending within a text, and the
     index of the text of each, int64 [N].
 
-    texts: a list of the tokens of each. kind: a name in NGRAM_SIZES.
+    texts: a list of the tokens of each, at most 65,536 texts.
+    kind: words, which are words and pairs of words, or words+chars, also 2 to 5 characters. Models
+        of older versions have chars, which are 2 to 5 bytes, or tokens, 1 to 3 of them.
     """
     values = [without_end_of_text(tokens, encoding) for tokens in texts]
-    if kind == 'chars':
-        characters = [encoding.decode_bytes(tokens.tolist()) for tokens in values]
-        values = [np.frombuffer(of_text, np.uint8) for of_text in characters]
-    lengths = np.array([len(of_text) for of_text in values])
-    keys, rows = ngram_keys(np.concatenate(values), lengths, NGRAM_SIZES[kind])
-    # sort equal n-grams of a text side by side, and keep the first
-    order = np.lexsort((keys, rows))
-    keys = keys[order]
-    rows = rows[order]
+    if kind != 'tokens':
+        values = [encoding.decode_bytes(tokens.tolist()) for tokens in values]
+    if kind in NGRAM_KINDS:
+        points, lengths = code_points(values)
+        keys, rows = word_keys(points, lengths)
+        if kind == 'words+chars':
+            of_chars, rows_of_chars = ngram_keys(points, lengths, CHAR_SIZES)
+            keys = np.concatenate([keys, of_chars])
+            rows = np.concatenate([rows, rows_of_chars])
+    else:
+        if kind == 'chars':
+            values = [np.frombuffer(of_text, np.uint8) for of_text in values]
+        lengths = np.array([len(of_text) for of_text in values])
+        keys, rows = ngram_keys(np.concatenate(values), lengths, OLD_KINDS[kind])
+    return distinct(keys, rows, len(texts))
+
+
+def distinct(keys, rows, n_texts):
+    """The distinct keys of each text, ascending, and the index of the text of each."""
+    keys = keys[rows.astype(np.uint16).argsort(kind='stable')]  # of 16 bits: a radix sort
+    n_keys = np.bincount(rows, minlength=n_texts)
+    ends = n_keys.cumsum()
+    for begin, end in zip(ends - n_keys, ends):
+        keys[begin:end].sort()
+    rows = np.repeat(np.arange(n_texts), n_keys)
     first = np.ones(len(keys), bool)
     first[1:] = (keys[1:] != keys[:-1]) | (rows[1:] != rows[:-1])
     return keys[first], rows[first]
+
+
+def code_points(texts):
+    """UTF-8 of texts -> their code points, int64 [N], and how many each text has, int64 [texts].
+
+    Each text begins and ends with a space, and has one space between two words, so no word spans
+    two texts.
+    """
+    strings = []
+    for text in texts:
+        words = text.decode('utf-8', 'replace').split()
+        strings.append(f' {" ".join(words)} ' if words else ' ')
+    points = np.frombuffer(''.join(strings).encode('utf-32-le'), np.uint32).astype(np.int64)
+    return points, np.array([len(string) for string in strings])
+
+
+@lru_cache(maxsize=2 ** 16)
+def is_word_character(point):
+    """Whether a code point is a letter, a digit, _ or a mark, such as a vowel sign of Hindi."""
+    character = chr(point)
+    return character.isalnum() or character == '_' or unicodedata.category(character)[0] == 'M'
+
+
+def word_keys(points, lengths):
+    """The keys of words and pairs of words, and the index of the text of each. A word is a run of
+    letters, digits, _ and marks, as long as possible. points, lengths: from `code_points`."""
+    table = np.zeros(points.max() + 1, bool)
+    table[points] = True
+    present = np.flatnonzero(table)
+    table[present] = [is_word_character(point) for point in present.tolist()]
+    in_word = table[points]
+    begins, ends = np.flatnonzero(np.diff(in_word, prepend=False, append=False)).reshape(-1, 2).T
+    # a word's hash is the sum of mix(character) BASE^i, i the place in the word: a difference of
+    # two running sums, divided by BASE^begin
+    sums = np.zeros(len(points) + 1, np.uint64)
+    np.cumsum(mix(points.view(np.uint64)) * powers(BASE, len(points)), out=sums[1:])
+    keys = mix((sums[ends] - sums[begins]) * powers(pow(BASE, -1, 2 ** 64), len(points))[begins])
+    rows = np.searchsorted(lengths.cumsum(), begins, 'right')
+    pairs = mix(keys[:-1] * np.uint64(3) + keys[1:])  # two equal words must not give 0
+    in_text = rows[1:] == rows[:-1]
+    keys = np.concatenate([keys, pairs[in_text]])
+    return keys, np.concatenate([rows, rows[:-1][in_text]])
+
+
+def powers(base, n):
+    """base^0 to base^(n - 1) modulo 2^64, uint64 [n]."""
+    factors = np.full(n, base, np.uint64)
+    factors[0] = 1
+    return np.multiply.accumulate(factors)
 
 
 def ngram_keys(values, lengths, sizes):

@@ -14,14 +14,14 @@ from nanoloss.tokenizer import decode
 
 CHUNK = 2000  # texts per chunk when listing n-grams
 LISTED = 2 ** 24  # n-grams to hold in memory before counting, 128 MB
-CELLS = 2 ** 22  # per chunk of the table of n-grams and classes, 32 MB
+MOST_TEXTS = 200_000  # to learn n-grams from; more would take gigabytes
 
 
 class Vocabulary(NamedTuple):
     """The known tokens and n-grams of a model, and the settings of its preprocessing.
 
     tokens int64 [n] and ngrams uint64 [m], keys of `ngram_keys`, both ascending; an empty one is
-        not used. ngram_kind: a name in NGRAM_SIZES, or none.
+        not used. ngram_kind: see `ngrams_of`, or none.
     block_size, truncate: which tokens of a text are used, see `truncated`.
     spell: whether unknown tokens are replaced by the tokens of their bytes.
     """
@@ -33,26 +33,32 @@ class Vocabulary(NamedTuple):
     spell: bool = False
 
     def encode(self, split, encoding):
-        """Convert a split from the tokenizer's tokens to the ids of this vocabulary, and add its
-        n-grams.
-
-        Known token i becomes i + 1; all others become 0, or are spelled. Known n-gram i becomes
-        i + 1, once per text; unknown n-grams are left out.
-        """
+        """Convert a split of the tokenizer's tokens to the input of a model: its ids of tokens and
+        n-grams."""
         if len(self.ngrams):
-            ids = []
-            lengths = []
-            for keys, rows, n_texts in self.chunks_of_keys(split, encoding):
-                places, known = find(keys, self.ngrams)
-                ids.append(places[known].astype(np.int32) + 1)
-                lengths.append(np.bincount(rows[known], minlength=n_texts))
-            offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
-            split = split._replace(ngrams=np.concatenate(ids), ngram_spans=spans_of(offsets))
+            split = self.add_ngrams(split, encoding)
+        return self.number(split, encoding)
+
+    def number(self, split, encoding):
+        """Number the tokens of a split. Known token i becomes i + 1; all others become 0, or are
+        spelled."""
         if len(self.tokens):  # otherwise all are known
             if self.spell:
                 split = spell_split(split, self.tokens, encoding)
             split = split._replace(tokens=number(split.tokens, self.tokens).astype(np.uint32))
         return split
+
+    def add_ngrams(self, split, encoding):
+        """Add the n-grams of a split of the tokenizer's tokens. Known n-gram i becomes i + 1, once
+        per text; unknown n-grams are left out."""
+        ids = []
+        lengths = []
+        for keys, rows, n_texts in self.chunks_of_keys(split, encoding):
+            places, known = find(keys, self.ngrams)
+            ids.append(places[known].astype(np.int32) + 1)
+            lengths.append(np.bincount(rows[known], minlength=n_texts))
+        offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
+        return split._replace(ngrams=np.concatenate(ids), ngram_spans=spans_of(offsets))
 
     def chunks_of_keys(self, split, encoding):
         """Yield, chunk by chunk, the n-grams of the texts as `ngrams_of` returns them, and the
@@ -89,9 +95,9 @@ def single_bytes(encoding):
 def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, truncate,
                      spell=False):
     """The `Vocabulary` of a training split: the tokens that occur at least min_count times in the
-    texts after truncation, and the n-grams that at least min_count of these texts contain.
+    texts after truncation, and the n-grams that at least min_count of `some_texts` contain.
 
-    tokens: whether to learn tokens. ngrams: their kind, a name in NGRAM_SIZES or 'none'.
+    tokens: whether to learn tokens. ngrams: their kind, see `ngrams_of`, or 'none'.
     block_size, truncate, spell: see `Vocabulary`.
     """
     vocabulary = Vocabulary(np.zeros(0, np.int64), np.zeros(0, np.uint64), ngrams, block_size,
@@ -110,10 +116,18 @@ def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, tru
         vocabulary = vocabulary._replace(tokens=values.astype(np.int64))
     if ngrams != 'none':
         # a text has each key once, so this counts texts
-        values, counts = count_keys(
-            keys for keys, _, _ in vocabulary.chunks_of_keys(split, encoding))
+        chunks = vocabulary.chunks_of_keys(some_texts(split), encoding)
+        values, counts = count_keys(keys for keys, _, _ in chunks)
         vocabulary = vocabulary._replace(ngrams=values[counts >= min_count])
     return vocabulary
+
+
+def some_texts(split):
+    """At most MOST_TEXTS texts of a split, at equal distances."""
+    n_texts = len(split.spans)
+    if n_texts <= MOST_TEXTS:
+        return split
+    return split.take(np.linspace(0, n_texts - 1, MOST_TEXTS).astype(np.int64))
 
 
 def count_keys(arrays):
@@ -143,38 +157,3 @@ def add_keys(values, counts, keys):
     values = values[order]
     first = np.append(True, values[1:] != values[:-1])
     return values[first], np.add.reduceat(counts[order], np.flatnonzero(first))
-
-
-def ngram_strength(split, n_ngrams, n_class):
-    """How informative each n-gram is about the classes, float32 [n_ngrams + 1]; row 0 is padding.
-
-    This is the root mean square over the classes of naive Bayes' log ratio: the probability of the
-    n-gram in a text with the label, over that in a text without it (Wang and Manning 2012, with
-    presence instead of counts). split: as `Vocabulary.encode` returns it.
-    """
-    from scipy.sparse import csr_matrix  # importing it takes half a second
-    labels = split.labels
-    n_texts = len(labels)
-    if labels.ndim == 1:
-        labels = csr_matrix((np.ones(n_texts), (np.arange(n_texts), labels)), (n_texts, n_class))
-    else:
-        labels = csr_matrix(labels, dtype=float)
-    offsets = np.append(0, split.ngram_spans[:, 1])
-    presence = csr_matrix((np.ones(len(split.ngrams)), split.ngrams, offsets),
-                          shape=(n_texts, n_ngrams + 1))
-    n_label = np.asarray(labels.sum(0))  # [1, n_class]
-    n_with = np.asarray(presence.sum(0)).T  # [n_ngrams + 1, 1]
-    n_both = (presence.T @ labels).tocsr()  # [n_ngrams + 1, n_class], mostly 0
-
-    # in chunks, because a dense table of n-grams and many classes would be too large
-    strength = np.zeros(n_ngrams + 1, np.float32)
-    n_rows = max(1, CELLS // n_class)
-    for begin in range(0, n_ngrams + 1, n_rows):
-        rows = slice(begin, begin + n_rows)
-        both = n_both[rows].toarray()
-        # share of the texts with and without the label that have the n-gram, smoothed off 0 and 1
-        p = (both + 1) / (n_label + 2)
-        q = (n_with[rows] - both + 1) / (n_texts - n_label + 2)
-        strength[rows] = np.sqrt((np.log(p / q) ** 2).mean(1))
-    strength[0] = 0  # padding adds nothing
-    return strength

@@ -3,6 +3,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,10 +27,9 @@ SMALL = ['--dataset=toy', '--lower=False', '--ngrams=none', '--token_dropout=0.8
          '--learning_rate=3e-3', '--weight_decay=0.1', '--warmup_iters=5', '--device=cpu',
          '--dtype=float32', '--threads=1']
 # a small transformer, the default of `train`
-TINY = [*SMALL, '--trunk=transformer', '--full_vocab', '--n_layer=1']
+TINY = [*SMALL, '--trunk=transformer', '--full_vocab', '--n_layer=1', '--embedding_rate=0']
 # a small model of windows and n-grams, for `train`
-WINDOWS = ['--trunk=windows', '--ngrams=tokens', '--ngram_rate=5', '--dropout=0.3',
-           '--token_dropout=0.2']
+WINDOWS = ['--trunk=windows', '--ngrams=words+chars', '--dropout=0.3', '--token_dropout=0.2']
 # a small language model
 LANGUAGE = ['--dataset=toy', '--n_layer=1', '--n_head=2', '--n_embd=16', '--block_size=12',
             '--batch_size=4', '--max_iters=30', '--warmup_iters=5', '--eval_interval=10',
@@ -83,6 +83,30 @@ def save(folder, splits, vocab_size=100, classes=('neg', 'pos'), version=1):
     (folder / 'meta.json').write_text(json.dumps(meta))
 
 
+def sliding(values, sizes):
+    """The set of n-grams of a sequence, as tuples."""
+    found = set()
+    for size in sizes:
+        found |= {tuple(values[i:i + size]) for i in range(len(values) - size + 1)}
+    return found
+
+
+def ngrams_by_hand(tokens, kind, encoding):
+    """The set of n-grams of a text without combining marks, from its tokens."""
+    tokens = [token for token in tokens if token != encoding.eot_token]
+    if kind == 'tokens':
+        return sliding(tokens, (1, 2, 3))
+    content = encoding.decode_bytes(tokens)
+    if kind == 'chars':
+        return sliding(content, (2, 3, 4, 5))
+    text = content.decode(errors='replace')
+    found = sliding(re.findall(r'\w+', text), (1, 2))
+    if kind == 'words+chars':
+        text = re.sub(r'\s+', ' ', f' {text} ')
+        found |= {''.join(characters) for characters in sliding(text, (2, 3, 4, 5))}
+    return found
+
+
 def toy_reviews(n, rng):
     """Class 1 has more of token 1 than of token 2, among noise -> token lists, labels."""
     labels = rng.integers(0, 2, n)
@@ -119,11 +143,11 @@ def at_evaluation(n, act):
     predict = module.predict
     calls = []
 
-    def predict_after_the_act(*args):
+    def predict_after_the_act(*args, **kwargs):
         calls.append(1)
         if len(calls) == n:
             act()
-        return predict(*args)
+        return predict(*args, **kwargs)
     module.predict = predict_after_the_act
     return module
 
@@ -165,7 +189,7 @@ def two_processes(cwd, *argv):
 
 # of all that a step can be: a function that trains, and its further arguments
 TRAININGS = [
-    (train, ['--dropout=0.2']),
+    (train, ['--dropout=0.2', '--head=bce']),
     (train, ['--head=ce', '--truncate=both', '--grad_clip=0.01']),
     (train, ['--head=squentropy', '--pos=learned']),
     (train, ['--causal']),

@@ -12,12 +12,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import AWKWARD, ROOT, ROUNDING, call, export, with_checksums
 from helpers import config_of, fails
 
 from nanoloss.classifier import TextClassifier
 from nanoloss.data import load_data
 from nanoloss.reader import Classifier as Exported
+from nanoloss.text import OLD_KINDS
+from nanoloss.vocabulary import learn_vocabulary, lower_case
 from tools import export as module
 
 TEXTS = [*AWKWARD, 'A WONDERFUL film', 'boring ' * 300, '最高 naïve ' * 80, '<|endoftext|>',
@@ -70,10 +73,10 @@ def test_the_folder_answers_as_predict_does(exported, Classifier, run):
 
 
 @pytest.mark.parametrize('settings', [
-    ['--ngrams=chars', '--window=2', '--head=squentropy'],
+    ['--ngrams=words+chars', '--window=2', '--head=squentropy'],
     ['--ngrams=none', '--trunk=transformer', '--n_layer=1', '--causal', '--spell',
      '--lower=False', '--truncate=tail', '--head=ce', '--min_count=40'],
-], ids=['chars', 'spelled'])
+], ids=['words+chars', 'spelled'])
 def test_other_ways_to_read_a_text(home, Classifier, settings, tmp_path):
     run = f'out/{settings[0].strip("-").replace("=", "_")}'
     call(home, 'train.py', '--dataset=sample', '--n_train=400', '--epochs=1', '--n_embd=16',
@@ -84,6 +87,50 @@ def test_other_ways_to_read_a_text(home, Classifier, settings, tmp_path):
         empty, spelled_out = exported.tokens(['', '<|endoftext|>'])
         model = exported.model
         assert len(model.numbered_ngrams(empty)) == 0 < len(model.numbered_ngrams(spelled_out))
+
+
+@pytest.mark.parametrize('kind', OLD_KINDS)
+def test_n_grams_of_older_versions(home, Classifier, kind, tmp_path):
+    """Of bytes and of tokens, in weights that lack a bias and a mix."""
+    run = tmp_path / 'seed0'
+    shutil.copytree(home / 'out/windows/seed0', run)
+    encoding = Classifier('out/windows').encoding
+    split = load_data(home / 'data/sample')[0]['train']
+    split = lower_case(split, encoding)
+    keys = learn_vocabulary(split, encoding, False, kind, 5, 60, 'head').ngrams
+    assert len(keys) > 300
+
+    config = json.loads((run / 'config.json').read_text())
+    config |= {'ngrams': kind, 'known_ngrams': len(keys), 'ngram_rate': 50.0}
+    del config['embedding_rate']
+    (run / 'config.json').write_text(json.dumps(config))
+    weights = torch.load(run / 'model.pt', weights_only=True)
+    del weights['ngrams.bias'], weights['mix']
+    torch.manual_seed(0)
+    weights['ngrams.keys'] = torch.from_numpy(keys.view(np.int64))
+    weights['ngrams.sums.weight'] = torch.randn(len(keys) + 1, 2)
+    weights['ngrams.strength'] = torch.rand(len(keys) + 1)
+    weights['ngrams.strength'][0] = 0  # padding
+    torch.save(weights, run / 'model.pt')
+
+    classifier = Classifier(run)
+    exported = Exported(export(home, run, tmp_path / 'model'))
+    same_answers(exported, classifier)
+    empty, spelled_out = exported.tokens(['', '<|endoftext|>'])
+    model = exported.model
+    assert len(model.numbered_ngrams(empty)) == 0
+    assert kind == 'tokens' or len(model.numbered_ngrams(spelled_out)) > 0
+    # the logits of the n-grams are added as they are
+    without = weights | {'ngrams.sums.weight': torch.zeros(len(keys) + 1, 2)}
+    torch.save(without, run / 'model.pt')
+    trunk = Classifier(run)
+    p, q = (np.log(each.probs(['a wonderful film'])[0]) for each in (classifier, trunk))
+    numbers = model.numbered_ngrams(exported.tokens(['a wonderful film'])[0])
+    strength = weights['ngrams.strength'][numbers].double()
+    added = strength / strength.norm() @ weights['ngrams.sums.weight'][numbers].double()
+    temperature = classifier.model.runs[0].temperature
+    wanted = (added[1] - added[0]).item() / temperature
+    assert (p[1] - p[0]) - (q[1] - q[0]) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_spelled_texts_are_cut_in_prediction_as_in_training(home, Classifier):
@@ -397,7 +444,7 @@ def described(**changes):
     ({'block_size': 0}, 'block_size is 0'),
     ({'block_size': '60'}, "block_size is '60'"),
     ({'truncate': 'middle'}, "truncate is 'middle'"),
-    ({'ngrams': 'words'}, 'KeyError'),
+    ({'ngrams': 'letters'}, 'cannot be used (ValueError'),
     ({'texts': {}}, 'KeyError'),
 ])
 def test_a_description_of_another_model_is_refused(exported, tmp_path, changes, message):

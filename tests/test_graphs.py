@@ -6,8 +6,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 from helpers import TRAININGS, close, make_data, train
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import train as train_script
+from model import Windows
 from nanoloss import loop
 from nanoloss.data import Batch
 from nanoloss.graphs import StepGraphs
@@ -55,8 +58,18 @@ class Graph(TorchDispatchMode):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Let a run use `Graph`s on the CPU -> a list of them."""
+    """Let a run use `Graph`s on the CPU, and the windows and their dense gradients of a GPU -> a
+    list of the graphs."""
     graphs = []
+    make_optimizers = train_script.make_optimizers
+
+    def plain_windows(trunk, tokens, counts):
+        return F.dropout(trunk.plain_features(tokens, counts), trunk.dropout, trunk.training)
+
+    def with_dense_gradients(config, model):
+        optimizers = make_optimizers(config, model)
+        model.trunk.token_embedding.sparse = False
+        return optimizers
 
     @contextmanager
     def recording(graph, pool):
@@ -68,6 +81,8 @@ def recorded(monkeypatch):
         graph.undo()
         torch.set_rng_state(random_state)
 
+    monkeypatch.setattr(Windows, 'forward', plain_windows)
+    monkeypatch.setattr(train_script, 'make_optimizers', with_dense_gradients)
     monkeypatch.setattr(torch.cuda, 'graph_pool_handle', lambda: 'pool')
     monkeypatch.setattr(torch.cuda, 'CUDAGraph', Graph)
     monkeypatch.setattr(torch.cuda, 'graph', recording)

@@ -52,7 +52,7 @@ def learn(head, settings, steps=40, clip=0.0, optimizer=torch.optim.AdamW, min_l
                 group['lr'] = lr * group['lr_mult']
             else:
                 group['lr'] = (lr - min_lr) * group['lr_mult'] + min_lr
-        loss = model.head.loss(model(tokens, torch.ones(8, 12))[-1], y)
+        loss = model.head.loss(model(tokens, torch.ones(8, 12)), y)
         optimizer.zero_grad()
         loss.backward()
         if clip:

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 import train
 from model import (
-    HEADS, TRUNKS, Block, CEHead, Head, Transformer, Windows, counted_attention, find_class,
-    hard_labels, is_correct, keywords, make_classifier, make_head, masked_attention, model_settings)
+    HEADS, TRUNKS, WINDOWS_AT_ONCE, Block, CEHead, Head, Transformer, Windows, WindowsMax,
+    counted_attention, find_class, hard_labels, is_correct, keywords, make_classifier, make_head,
+    masked_attention, model_settings)
 from nanoloss.runs import copy_trunk, finished_runs, upgrade_config, upgrade_weights
 from nanoloss.stats import (
     calibration_error, confidence_bins, fit_temperature, negative_log_likelihood)
@@ -56,7 +57,7 @@ BAGS = [list(Counter(text).items()) for text in TEXTS]
 def logits_and_gradients(model, tokens, counts, labels):
     """-> {'logits': ..., parameter name: its gradient}"""
     model.zero_grad()
-    logits = model(tokens, counts)[-1]
+    logits = model(tokens, counts)
     model.head.loss(logits, labels).backward()
     outcome = {'logits': logits.detach()}
     for name, parameter in model.named_parameters():
@@ -94,16 +95,16 @@ def test_padding_that_would_draw_all_attention():
         trunk.blocks[0].qkv.bias[:8] = 200 * side
     tokens = torch.tensor([[3, 1, 4]])
     counts = torch.tensor([[1, 2, 1]])
-    alone = model(tokens, counts)[-1]
-    padded = model(F.pad(tokens, (0, 5)), F.pad(counts, (0, 5)))[-1]
+    alone = model(tokens, counts)
+    padded = model(F.pad(tokens, (0, 5)), F.pad(counts, (0, 5)))
     torch.testing.assert_close(padded, alone)
 
 
 def test_one_text_alone_is_the_text_in_a_batch():
     model = classifier()
-    together = model(*pad(BAGS))[-1]
+    together = model(*pad(BAGS))
     for bag, logits in zip(BAGS, together):
-        alone = model(*pad([bag, bag]))[-1][0]
+        alone = model(*pad([bag, bag]))[0]
         torch.testing.assert_close(alone, logits, rtol=1e-12, atol=1e-12)
 
 
@@ -113,8 +114,8 @@ def test_one_text_alone_is_the_text_in_a_batch():
     ('windows', {'window': 2}, True), ('windows', {'window': 3}, True)])
 def test_a_trunk_says_whether_order_matters(trunk, settings, ordered):
     model = classifier(trunk, **settings)
-    forwards = model(*pad(SEQUENCES))[-1]
-    backwards = model(*pad([text[::-1] for text in SEQUENCES]))[-1]
+    forwards = model(*pad(SEQUENCES))
+    backwards = model(*pad([text[::-1] for text in SEQUENCES]))
     assert torch.allclose(forwards[0], backwards[0], atol=1e-12) is not ordered
     assert model.trunk.ordered is ordered
 
@@ -134,14 +135,14 @@ def test_the_head_gets_the_mean_of_the_hidden_states(pos, training):
     model = classifier(pos=pos, dropout=0.3, n_class=3, head='ce').train(training)
     tokens, counts = pad(BAGS)
     torch.manual_seed(1)
-    wanted, = model(tokens, counts)
+    wanted = model(tokens, counts)
     torch.manual_seed(1)
     features, _, hidden = features_and_states(model.trunk, tokens, counts)
     assert torch.equal(model.head(features), wanted)
     assert hidden.shape == (*tokens.shape, 16)
     assert features.shape == (4, model.trunk.n_features) == (4, 16) and wanted.shape == (4, 3)
     # dropout draws in training only
-    assert torch.equal(model(tokens, counts)[-1], wanted) is not training
+    assert torch.equal(model(tokens, counts), wanted) is not training
 
     # a text's mean, token by token
     for text, vectors, mean in zip(BAGS, hidden, features):
@@ -229,16 +230,60 @@ def test_windows_are_a_convolution_of_one_hot_tokens(window):
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
+def features_and_gradients(compute, trunk, error):
+    """The features, and the gradients of table and bias. error: the gradient of the features."""
+    trunk.zero_grad()
+    features = compute()
+    features.backward(error)
+    table = trunk.token_embedding.weight.grad
+    assert table.is_sparse is trunk.token_embedding.sparse
+    return features.detach(), table.to_dense(), trunk.bias.grad
+
+
+@pytest.mark.parametrize('sparse', [False, True])
+@pytest.mark.parametrize('n_texts, longest', [(9, 12), (70, 70), (3, WINDOWS_AT_ONCE + 5)],
+                         ids=['short', 'some at a time', 'one at a time'])
+@pytest.mark.parametrize('window', [1, 2, 3, 4, 5])
+def test_the_fast_windows_are_the_plain_ones(window, n_texts, longest, sparse):
+    """The first text has one token, the second one token again and again, the third two windows in
+    turn: of windows that are equal, one gets the gradient, or both get half. That is the same."""
+    trunk = classifier('windows', window=window).trunk
+    trunk.token_embedding.sparse = sparse
+    generator = torch.Generator().manual_seed(window)
+    texts = [[5], [9] * longest, ([4, 8, 15] * longest)[:longest]]
+    for _ in range(n_texts - 3):
+        length = int(torch.randint(1, longest + 1, (), generator=generator))
+        texts.append(torch.randint(0, 50, (length,), generator=generator).tolist())
+    tokens, counts = pad([[(token, 1) for token in text] for text in texts], longest + 3)
+    assert counts.numel() > WINDOWS_AT_ONCE or longest == 12
+    error = torch.randn(n_texts, 16, generator=generator, dtype=torch.float64)
+    fast = features_and_gradients(lambda: trunk(tokens, counts), trunk, error)
+    plain = features_and_gradients(lambda: trunk.plain_features(tokens, counts), trunk, error)
+    for found, wanted in zip(fast, plain, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(trunk(tokens, counts), plain[0], rtol=1e-12, atol=1e-12)
+
+
+def test_the_gradient_of_windows_is_that_of_finite_differences():
+    tokens, counts = pad(SEQUENCES)
+    for window in 1, 2, 3:
+        trunk = classifier('windows', window=window, n_embd=3, vocab_size=45).trunk
+        inputs = trunk.token_embedding.weight, trunk.bias
+        assert torch.autograd.gradcheck(
+            lambda table, bias: WindowsMax.apply(table, bias, tokens, counts, False), inputs)
+
+
 def test_padding_changes_nothing_of_windows():
     model = classifier('windows')
-    alone = torch.cat([model(*pad([text]))[-1] for text in SEQUENCES])
-    torch.testing.assert_close(model(*pad(SEQUENCES, width=33))[-1], alone, rtol=1e-12, atol=1e-12)
+    alone = torch.cat([model(*pad([text])) for text in SEQUENCES])
+    torch.testing.assert_close(model(*pad(SEQUENCES, width=33)), alone, rtol=1e-12, atol=1e-12)
 
 
 def test_windows_wider_than_a_text():
     model = classifier('windows', window=8)
     short = [[(7, 1)], [(3, 1), (4, 1)]]
-    torch.testing.assert_close(model(*pad(short))[-1], model(*pad(short, width=20))[-1],
+    torch.testing.assert_close(model(*pad(short)), model(*pad(short, width=20)),
                                rtol=1e-12, atol=1e-12)
 
 
@@ -247,7 +292,7 @@ def test_only_the_rows_of_the_texts_are_looked_up(trunk):
     """The row of the padding would get an update, if only by the optimizer's momentum."""
     model = classifier(trunk)
     model.trunk.token_embedding.sparse = True
-    model(*pad([SEQUENCES[0], SEQUENCES[1]]))[-1].sum().backward()
+    model(*pad([SEQUENCES[0], SEQUENCES[1]])).sum().backward()
     rows = model.trunk.token_embedding.weight.grad.coalesce().indices()[0]
     assert rows.tolist() == sorted({*TEXTS[0], *TEXTS[1]})
 
@@ -260,40 +305,52 @@ NGRAMS = torch.tensor([[1, 3, 6], [2, 0, 0], [0, 0, 0], [5, 0, 0]])  # of SEQUEN
 def test_n_grams_add_a_linear_model_of_unit_length():
     model = classifier('windows', known_ngrams=6, n_class=3, head='ce')
     weights = model.ngrams.sums.weight.detach()
+    bias = torch.tensor([0.5, -1, 2]).double()
+    model.ngrams.bias.copy_(bias)
     model.ngrams.strength.copy_(torch.tensor([0.0, 1, 2, 3, 0.5, 0, 4]))
     tokens, counts = pad(SEQUENCES)
     without = model.head(model.trunk(tokens, counts))
-    trunk, together = model(tokens, counts, NGRAMS)
-    assert torch.equal(trunk, without)
+    assert torch.equal(model(tokens, counts), without)
+    together = model(tokens, counts, NGRAMS)
     added = together - without
     by_hand = (1 * weights[1] + 3 * weights[3] + 4 * weights[6]) / math.sqrt(1 + 9 + 16)
-    torch.testing.assert_close(added[0], by_hand, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(added[1], weights[2], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(added[0], by_hand + bias, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(added[1], weights[2] + bias, rtol=1e-12, atol=1e-12)
     # a text without known n-grams, and one whose n-gram has a strength of 0
-    torch.testing.assert_close(added[2:], torch.zeros(2, 3).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(added[2:], bias.expand(2, 3), rtol=0, atol=1e-12)
+
+    # the sum of both, weighted
+    model.mix.copy_(torch.tensor([0.5, 3]))
+    weighted = model(tokens, counts, NGRAMS)
+    torch.testing.assert_close(weighted, 0.5 * without + 3 * added, rtol=1e-12, atol=1e-12)
+    assert torch.equal(model(tokens, counts), without)
 
 
-def test_the_trunk_learns_as_if_there_were_no_n_grams():
+@pytest.mark.parametrize('given', [False, True])
+def test_the_trunk_learns_as_if_there_were_no_n_grams(given):
+    """And the n-grams do not learn from it, even if they are given."""
     settings = {'n_class': 3, 'head': 'ce'}
     model = classifier('windows', **settings, known_ngrams=6)
     model.ngrams.strength.copy_(torch.arange(7.0))
     tokens, counts = pad(SEQUENCES)
     labels = torch.tensor([0, 1, 2, 1])
-    trunk, together = model(tokens, counts, NGRAMS)
-    sum(model.head.loss(logits, labels) for logits in (trunk, together)).backward()
+    logits = model(tokens, counts, NGRAMS) if given else model(tokens, counts)
+    model.head.loss(logits, labels).backward()
 
     plain = small('windows', **settings).double()
     plain.load_state_dict({name: weight for name, weight in model.state_dict().items()
-                           if not name.startswith('ngrams.')})
-    plain.head.loss(plain(tokens, counts)[-1], labels).backward()
+                           if name != 'mix' and not name.startswith('ngrams.')})
+    trunk = plain(tokens, counts)
+    added = (logits - trunk).detach()
+    assert added.any() == given
+    plain.head.loss(trunk + added, labels).backward()
     for name, parameter in plain.named_parameters():
-        assert torch.equal(model.get_parameter(name).grad, parameter.grad), name
-
-    # and the n-grams learn from the cross-entropy of both: error of the probabilities, times input
-    error = (together.softmax(1) - F.one_hot(labels, 3)).detach() / len(labels)
-    gradient = model.ngrams.sums.weight.grad.to_dense()
-    torch.testing.assert_close(gradient[2], error[1])
-    torch.testing.assert_close(gradient[6], error[0] * 6 / math.sqrt(1 + 9 + 36))
+        torch.testing.assert_close(model.get_parameter(name).grad, parameter.grad, rtol=1e-12,
+                                   atol=1e-14)
+        assert given or torch.equal(model.get_parameter(name).grad, parameter.grad), name
+    learn = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learn == dict(plain.named_parameters()).keys()
+    assert model.ngrams.sums.weight.grad is None
 
 
 def test_n_grams_leave_the_trunk_and_the_head_as_they_start():
@@ -302,6 +359,8 @@ def test_n_grams_leave_the_trunk_and_the_head_as_they_start():
     torch.manual_seed(3)
     beside = small('windows', known_ngrams=9).state_dict()
     assert beside['ngrams.sums.weight'].eq(0).all()
+    assert beside['ngrams.bias'].eq(0).all()
+    assert beside['mix'].tolist() == [1, 1]
     for name, weight in plain.items():
         assert torch.equal(beside[name], weight)
 
@@ -482,9 +541,10 @@ def test_logits_are_float32_under_autocast(trunk):
     model = classifier(trunk, known_ngrams=6).float()
     model.ngrams.strength.fill_(1.0)
     with torch.autocast('cpu', torch.bfloat16):
-        outputs = model(*pad(SEQUENCES), NGRAMS)
-    assert len(outputs) == 2
-    for logits in outputs:
+        trunk = model(*pad(SEQUENCES))
+        together = model(*pad(SEQUENCES), NGRAMS)
+    assert not torch.equal(trunk, together)
+    for logits in trunk, together:
         assert logits.dtype == torch.float32
         assert not torch.equal(logits, logits.bfloat16().float())  # and not only by name
 
@@ -756,7 +816,7 @@ def test_a_forward_of_its_own_is_used_or_refused(monkeypatch):
     tokens, counts = pad(SEQUENCES)
     plain = classifier(head='ce')
     scaled = classifier(head='scaled')
-    torch.testing.assert_close(scaled(tokens, counts)[-1], 2 * plain(tokens, counts)[-1])
+    torch.testing.assert_close(scaled(tokens, counts), 2 * plain(tokens, counts))
     with pytest.raises(ValueError, match='scaled is for one label a text, this data has several'):
         make_head('scaled', 4, 2, multi_label=True)
 
@@ -901,7 +961,7 @@ def test_a_class_of_one_s_own(own):
         assert model_settings(names) == {'width': 4, 'margin': 1.5}
         model = small(**names, n_class=3, width=6, margin=2.0)
         tokens, counts = pad(BAGS)
-        logits, = model(tokens, counts)
+        logits = model(tokens, counts)
         # by hand: the mean of the rows of the first text, and one logit per class
         features = model.trunk.table.weight[torch.tensor(TEXTS[0])].mean(0)
         torch.testing.assert_close(logits[0], model.head.linear(features))
@@ -1071,11 +1131,12 @@ def test_a_trunk_is_taken_without_the_n_grams(n_known):
     """They were chosen for other data: a model keeps its own, as many or more, or none."""
     source = classifier('windows', known_ngrams=6)
     source.ngrams.keys.copy_(torch.arange(6))
+    source.mix.copy_(torch.tensor([2, 3]))
     model = small('windows', known_ngrams=n_known).double()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     copy_trunk(model, source.state_dict())
     for name, weight in model.state_dict().items():
-        own = name.startswith(('head.', 'ngrams.'))
+        own = name == 'mix' or name.startswith(('head.', 'ngrams.'))
         assert torch.equal(weight, before[name] if own else source.state_dict()[name]), name
         assert own or not torch.equal(weight, before[name]), name
 
@@ -1121,16 +1182,40 @@ OLD_NAMES_OF_WINDOWS = {
 def test_weights_of_an_older_version(trunk, settings, old_names):
     state = classifier(trunk, **settings).state_dict()
     old = {name: state[new] for name, new in old_names.items()}
-    upgraded = upgrade_weights(old)
-    assert upgraded.keys() == state.keys()
-    assert all(upgraded[name] is state[name] for name in state)
+    known = old_names.values()
+
+    def check(upgraded):
+        assert upgraded.keys() == state.keys()
+        assert all(upgraded[name] is state[name] for name in known)
+        # older versions added the logits of the two parts, without a bias
+        assert all(torch.equal(upgraded[name].double(), state[name]) for name in state)
+        assert upgraded.keys() - known == ({'ngrams.bias', 'mix'} if trunk == 'windows' else set())
+
+    check(upgrade_weights(old))
+    check(upgrade_weights({name: state[name] for name in known}))  # without a bias, but a trunk
     assert upgrade_weights(state) == state
 
     # the first versions had another name for the embedding
     old['embed.weight'] = old.pop('token_embedding.weight')
-    upgraded = upgrade_weights(old)
-    assert upgraded.keys() == state.keys()
-    assert all(upgraded[name] is state[name] for name in state)
+    check(upgrade_weights(old))
+
+
+@pytest.mark.parametrize('prefixed', [False, True])
+def test_the_logits_of_an_older_version_are_the_sum_of_the_parts(prefixed):
+    settings = {'known_tokens': 60, 'known_ngrams': 6, 'n_class': 3, 'head': 'ce'}
+    state = classifier('windows', **settings).state_dict()
+    state['ngrams.strength'] = torch.arange(7.0).double()
+    old = {new if prefixed else name: state[new] for name, new in OLD_NAMES_OF_WINDOWS.items()}
+    model = small('windows', **settings).double()
+    model.load_state_dict(upgrade_weights(old))
+    tokens, counts = pad(SEQUENCES)
+    features = model.trunk(tokens, counts)
+    logits = features @ state['head.linear.weight'].T + state['head.linear.bias']
+    for row, ngrams in enumerate(NGRAMS.tolist()):
+        length = math.sqrt(sum(n ** 2 for n in ngrams))  # n-gram n has the strength n
+        for n in filter(None, ngrams):
+            logits[row] += n / length * state['ngrams.sums.weight'][n]
+    torch.testing.assert_close(model(tokens, counts, NGRAMS), logits, rtol=1e-12, atol=1e-12)
 
 
 DATA = '2ae768e182cb11567b5ba37cbcac8221b090c2cbf8e7e99c3b4bea8365ca9eb6'

@@ -12,8 +12,8 @@ from torch import nn
 
 from model import CEHead, Classifier, Transformer, make_head
 from nanoloss.optim import (
-    SGD, AdamW, DeferredAdamW, DeferredEmbedding, begin_step, clip_grad_norm, parameter_groups,
-    scheduled_rate)
+    SGD, AdamW, DeferredAdamW, DeferredEmbedding, RowRMSprop, begin_step, clip_grad_norm,
+    parameter_groups, scheduled_rate)
 
 BETAS = 0.9, 0.99
 DECAY = 0.3
@@ -297,6 +297,118 @@ def test_a_lookup_gives_the_rows_of_the_table():
         assert torch.equal(embedding(tokens), start[tokens])
 
 
+# RMSprop with one second moment per row
+
+def rms_gradients(n_steps, n_rows=12, n_embd=5):
+    """Gradients of a table, of which each step has some rows, and row 9 none but once."""
+    generator = torch.Generator().manual_seed(5)
+    for step in range(n_steps):
+        gradient = torch.randn(n_rows, n_embd, generator=generator, dtype=torch.float64)
+        gradient[torch.rand(n_rows, generator=generator) < 0.5] = 0
+        gradient[9] = float(step == 3)
+        gradient[10] = 0
+        yield gradient
+
+
+def as_sparse(gradient, uncoalesced):
+    """The rows of a gradient that are not 0; uncoalesced: each twice, as from two micro-batches."""
+    rows = gradient.any(1).nonzero()[:, 0]
+    values = gradient[rows]
+    if uncoalesced:
+        rows = torch.cat([rows, rows.flip(0)])
+        values = torch.cat([0.25 * values, 0.75 * values.flip(0)])
+    return torch.sparse_coo_tensor(rows[None], values, gradient.shape)
+
+
+@pytest.mark.parametrize('kind', ['dense', 'sparse', 'sparse, in parts'])
+def test_row_rmsprop_by_hand(kind):
+    """Row by row, also after a save on the way, with a rate of its own."""
+    torch.manual_seed(1)
+    start = torch.randn(12, 5, dtype=torch.float64)
+    weight = nn.Parameter(start.clone())
+    optimizer = RowRMSprop(weight, lr_mult=2.0)
+    table = start.tolist()
+    moments = [0.0] * 12
+    for step, gradient in enumerate(rms_gradients(20)):
+        lr = 0.1 / (1 + step)
+        for row, of_row in enumerate(gradient.tolist()):
+            if any(of_row):
+                square = sum(g * g for g in of_row) / 5
+                moments[row] = 0.99 * moments[row] + 0.01 * square
+                for column, g in enumerate(of_row):
+                    table[row][column] -= 2 * lr * g / (math.sqrt(moments[row]) + 1e-8)
+
+        if step == 9:
+            state = saved_and_loaded(optimizer.state_dict())
+            optimizer = RowRMSprop(weight, lr_mult=2.0)
+            optimizer.load_state_dict(state)
+        weight.grad = gradient
+        if kind != 'dense':
+            weight.grad = as_sparse(gradient, 'parts' in kind)
+        begin_step([optimizer], lr, torch.tensor([[1]]))
+        before = weight.detach().clone()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert weight.grad is None
+        still = ~gradient.any(1)
+        assert torch.equal(weight[still], before[still]) and still[10]
+        assert (weight[~still] != before[~still]).any(1).all()
+        assert optimizer.v.shape == (12, 1)
+        assert optimizer.v[:, 0].tolist() == pytest.approx(moments, rel=1e-9)
+    torch.testing.assert_close(weight.detach(), torch.tensor(table, dtype=torch.float64))
+    assert torch.equal(weight[10], start[10])
+
+
+def test_row_rmsprop_is_torch_s_for_one_column():
+    """There a row is a weight, and torch's RMSprop differs in nothing."""
+    tables = []
+    for ours in True, False:
+        weight = nn.Parameter(torch.ones(4, 1, dtype=torch.float64))
+        optimizer = RowRMSprop(weight) if ours else torch.optim.RMSprop([weight])
+        for step in range(10):
+            weight.grad = torch.tensor([[1.0], [-2], [step + 1], [0.1]]).double()
+            optimizer.param_groups[0]['lr'] = 0.01
+            optimizer.step()
+        tables.append(weight.detach())
+    torch.testing.assert_close(*tables, rtol=1e-12, atol=0)
+
+
+def test_rows_of_zeros_in_a_sparse_gradient_are_no_rows():
+    """A token of a batch that wins no maximum, or the padding: a dense gradient cannot tell it from
+    a token of another batch."""
+    tables = []
+    for sparse in True, False:
+        weight = nn.Parameter(torch.ones(4, 2))
+        optimizer = RowRMSprop(weight)
+        optimizer.param_groups[0]['lr'] = 0.1
+        for gradient in torch.tensor([[1.0, -1]]), torch.zeros(1, 2), torch.tensor([[1.0, 1]]):
+            gradient = torch.sparse_coo_tensor(torch.tensor([[2]]), gradient, (4, 2))
+            weight.grad = gradient if sparse else gradient.to_dense()
+            optimizer.step()
+        tables.append(weight.detach())
+    torch.testing.assert_close(*tables)
+
+
+def test_row_rmsprop_is_clipped_and_scaled_with_the_others():
+    """Its sparse gradient is one of those whose joint norm is clipped; a GradScaler skips a step
+    with an overflow."""
+    weights = [nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
+    optimizers = [AdamW([weights[0]], lr=0.1), RowRMSprop(weights[1])]
+    weights[0].grad = torch.full((3, 2), 2.0)
+    weights[1].grad = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.ones(2, 2), (3, 2))
+    assert clip_grad_norm(optimizers, 1.0).item() == pytest.approx(math.sqrt(6 * 4 + 2 * 4))
+    joint = weights[0].grad.square().sum() + weights[1].grad.to_dense().square().sum()
+    assert joint.item() == pytest.approx(1, rel=1e-4)
+
+    scaler = torch.amp.GradScaler('cpu', 4.0)
+    scaler.scale(torch.zeros(1))  # to start it
+    weights[1].grad = torch.full((3, 2), math.inf)
+    optimizers[1].param_groups[0]['lr'] = 0.1
+    scaler.unscale_(optimizers[1])
+    scaler.step(optimizers[1])
+    assert weights[1].tolist() == [[1, 1]] * 3 and not optimizers[1].v.any()
+
+
 # What all optimizers share
 
 class TunedHead(CEHead):
@@ -372,7 +484,7 @@ def test_a_frozen_head_stays():
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.5), betas=BETAS)
     tokens = torch.randint(0, 60, (4, 5))
     begin_step([optimizer], 0.1, tokens)
-    loss = model.head.loss(model(tokens, torch.ones(4, 5))[-1], torch.tensor([0, 1, 1, 0]))
+    loss = model.head.loss(model(tokens, torch.ones(4, 5)), torch.tensor([0, 1, 1, 0]))
     loss.backward()
     optimizer.step()
     for name, weight in model.state_dict().items():
@@ -406,7 +518,7 @@ def gradients_of_two_optimizers():
         tokens = torch.randint(0, 20, (6, 7), generator=generator)
         y = torch.randint(0, 2, (6,), generator=generator)
         for each in model, twin:
-            loss = each.head.loss(each(tokens, torch.ones(6, 7))[-1], y)
+            loss = each.head.loss(each(tokens, torch.ones(6, 7)), y)
             (100 * loss).backward()
     return model, twin, [adamw, deferred]
 

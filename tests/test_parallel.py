@@ -61,15 +61,19 @@ def test_a_single_process_shares_nothing():
     assert not torch.distributed.is_initialized()
 
 
-def test_dropout_is_drawn_anew_by_each_process_at_each_step(monkeypatch):
+@pytest.mark.parametrize('device', ['cpu', 'mps', 'cuda'])
+def test_dropout_is_drawn_anew_by_each_process_at_each_step(monkeypatch, device):
+    """The CPU's numbers, for all devices."""
     monkeypatch.setattr(parallel, 'WORLD', 2)
     numbers = []
     for seed in range(3):
         for rank in range(2):
             monkeypatch.setattr(parallel, 'RANK', rank)
             for step in range(1, 5):
-                loop.seed_step(seed, step)
+                loop.seed_step(seed, step, device)
                 numbers.append(torch.rand(1, dtype=torch.float64).item())
+                loop.seed_step(seed, step, 'cpu')
+                assert torch.rand(1, dtype=torch.float64).item() == numbers[-1]
     assert len(set(numbers)) == 3 * 2 * 4
 
 

@@ -3,9 +3,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from helpers import ngrams_by_hand
 
 from nanoloss.text import (
-    NGRAM_SIZES, find, ngram_keys, ngrams_of, number, spell_unknown, tokenize, truncated)
+    NGRAM_KINDS, OLD_KINDS, find, ngram_keys, ngrams_of, number, spell_unknown, tokenize, truncated)
 from nanoloss.tokenizer import tokenizer
 
 TEXTS = ['Good film, GOOD fun', '', 'naïve 最高 👍', 'a', '<|endoftext|>', 'ÉTÉ fun 👍 ' * 3]
@@ -57,20 +58,79 @@ def test_unknown_tokens_are_spelled(encoding):
     assert n_tokens.tolist() == lengths
 
 
-@pytest.mark.parametrize('kind', ['chars', 'tokens'])
+@pytest.mark.parametrize('kind', [*NGRAM_KINDS, *OLD_KINDS])
 def test_n_grams_of_texts_together_are_those_of_each_alone(encoding, kind):
     """Each once, ascending, and as many as there are different ones."""
     tokens = [np.array(of_text) for of_text in tokenize(TEXTS, encoding)]
     keys, rows = ngrams_of(tokens, kind, encoding)
-    for row, (text, of_text) in enumerate(zip(TEXTS, tokens)):
+    for row, of_text in enumerate(tokens):
         alone, zeros = ngrams_of([of_text], kind, encoding)
         assert keys[rows == row].tolist() == alone.tolist() == sorted(set(alone.tolist()))
         assert not zeros.any()
-        values = list(text.encode()) if kind == 'chars' else encoding.encode_ordinary(text)
-        wanted = set()
-        for size in NGRAM_SIZES[kind]:
-            wanted |= {tuple(values[i:i + size]) for i in range(len(values) - size + 1)}
-        assert len(alone) == len(wanted)
+        assert len(alone) == len(ngrams_by_hand(of_text.tolist(), kind, encoding))
+
+
+# of Hindi, in LANGUAGES
+MARKS = '\u093e\u093f\u0940\u0941\u0947\u0948\u094b\u094c\u0902\u094d'
+LANGUAGES = {
+    'English': ['The film\tis  good; the FILM was good.', "It isn't good", 'x_1 and x_2, 3rd',
+                'a a a', 'isgood the', 'good\n', '...'],
+    'Chinese': ['这部电影很好。', '很好的电影', '电影，很好！ 电影', '好'],
+    'Russian': ['Хороший фильм, очень хороший', 'фильм — плохой', 'очень\u00a0плохой фильм'],
+    'Hindi': ['यह फिल्म बहुत अच्छी है', 'फिल्म अच्छी नहीं', 'फल', 'फ ल', 'नहीं है'],
+    'emoji': ['good 👍👍 film', '👍', 'film👍good', '🇫🇷 film'],
+    'an empty text': ['', 'a film', ' \n ', 'film', ''],
+}
+
+
+@pytest.mark.parametrize('kind', NGRAM_KINDS)
+@pytest.mark.parametrize('language', [*LANGUAGES, 'all'])
+def test_n_grams_are_scikit_learn_s(encoding, language, kind):
+    """As many in each text, and shared by the same texts. Marks belong to words, unlike there."""
+    text_module = pytest.importorskip('sklearn.feature_extraction.text')
+    texts = LANGUAGES.get(language) or sum(LANGUAGES.values(), [])
+    words = text_module.CountVectorizer(
+        lowercase=False, token_pattern=rf'(?u)[\w{MARKS}]+', ngram_range=(1, 2))
+    chars = text_module.CountVectorizer(lowercase=False, analyzer='char', ngram_range=(2, 5))
+    spaced = [f' {" ".join(text.split())} ' for text in texts]
+    found_there = [words.fit_transform(texts).toarray() > 0]
+    if kind == 'words+chars':
+        found_there.append(chars.fit_transform(spaced).toarray() > 0)
+    found_there = np.concatenate(found_there, 1)
+
+    tokens = [np.array(of_text) for of_text in tokenize(texts, encoding)]
+    keys, rows = ngrams_of(tokens, kind, encoding)
+    found = np.zeros((len(texts), len(np.unique(keys))), bool)
+    found[rows, np.unique(keys, return_inverse=True)[1]] = True
+    assert found.sum(1).tolist() == found_there.sum(1).tolist()
+    assert Counter(map(tuple, found.T.tolist())) == Counter(map(tuple, found_there.T.tolist()))
+
+
+def test_a_character_that_was_cut_is_no_word(encoding):
+    """The tokens of a long text are cut off, perhaps within a character; then it is U+FFFD."""
+    tokens = encoding.encode_ordinary('ab 🦩')
+    assert not encoding.decode_bytes(tokens[:-1]).decode(errors='ignore').endswith('🦩')
+    keys, _ = ngrams_of([np.array(tokens[:-1])], 'words', encoding)
+    alone, _ = ngrams_of([np.array(encoding.encode_ordinary('ab'))], 'words', encoding)
+    assert keys.tolist() == alone.tolist() and len(alone) == 1
+
+
+def test_one_space_between_words_is_as_many_as_you_like(encoding):
+    texts = ['a  good\n\tfilm', ' a good film ', 'a\u3000good film']
+    tokens = [np.array(of_text) for of_text in tokenize(texts, encoding)]
+    keys, rows = ngrams_of(tokens, 'words+chars', encoding)
+    first, second, third = (keys[rows == row].tolist() for row in range(3))
+    assert first == second == third
+
+
+def test_keys_of_words_do_not_depend_on_their_place(encoding):
+    """One after another in a text of a thousand words, of which each letter has its own factor."""
+    words = [f'w{i * i}' for i in range(1000)]
+    tokens = [np.array(of_text) for of_text in tokenize([' '.join(words), *words], encoding)]
+    keys, rows = ngrams_of(tokens, 'words', encoding)
+    assert len(keys) == 1000 + 999 + 1000
+    assert len(np.unique(keys)) == 1999
+    assert set(keys[rows > 0].tolist()) < set(keys[rows == 0].tolist())
 
 
 def test_keys_differ_where_n_grams_differ():

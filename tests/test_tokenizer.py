@@ -1,8 +1,10 @@
 """nanoloss/tokenizer.py: against tiktoken's own definition and against bpe-openai's tokenizer."""
 import base64
 import csv
+import gzip
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,20 +76,32 @@ def test_tokens_are_those_of_another_tokenizer(enc, texts):
         assert enc.decode(tokens) == text
 
 
-def test_a_table_that_is_not_the_official_one(monkeypatch, capsys):
+def two_ranks_swapped(content):
+    lines = gzip.decompress(content).splitlines(keepends=True)
+    (first, rank), (second, next_rank) = lines[5].split(), lines[6].split()
+    lines[5:7] = b'%s %s\n' % (second, rank), b'%s %s\n' % (first, next_rank)
+    return gzip.compress(b''.join(lines), 1)
+
+
+@pytest.mark.parametrize('change', [
+    two_ranks_swapped, lambda content: content[:-9], lambda content: content[:1000] + b'!' * 9,
+    lambda content: b'no gzip', lambda content: None],
+    ids=['swapped', 'cut', 'damaged', 'text', 'gone'])
+def test_a_table_that_is_not_the_official_one(monkeypatch, capsys, tmp_path, change):
     import bpe_openai
-    real = bpe_openai.get_encoding('cl100k_base')
-
-    class TwoRanksSwapped:
-        def decode_single_token_bytes(self, rank):
-            return real.decode_single_token_bytes({5: 6, 6: 5}.get(rank, rank))
-
-    monkeypatch.setattr(bpe_openai, 'get_encoding', lambda name: TwoRanksSwapped())
+    real = Path(bpe_openai.__file__).parent / 'data/cl100k_base.tiktoken.gz'
+    content = change(real.read_bytes())
+    (tmp_path / 'data').mkdir()
+    if content is not None:
+        (tmp_path / 'data' / real.name).write_bytes(content)
+    wheel = SimpleNamespace(origin=str(tmp_path / '__init__.py'))
+    monkeypatch.setattr(module, 'find_spec', lambda name: wheel)
     monkeypatch.setattr(module, 'cl100k_from_wheel', module.cl100k_from_wheel.__wrapped__)
     with pytest.raises(SystemExit) as end:
         tokenizer()
     assert end.value.code == 2
-    assert 'pip install bpe-openai' in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert 'pip install bpe-openai' in error and error.count('\n') == 1
 
 
 def test_without_the_wheel_and_other_names_go_to_tiktoken(monkeypatch):

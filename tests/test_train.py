@@ -22,12 +22,15 @@ from helpers import (
 import model as model_script
 import train as train_script
 from model import Classifier, make_classifier, make_head, model_settings
+from nanoloss import data as data_script
 from nanoloss import loop, optim
 from nanoloss.classifier import TextClassifier
 from nanoloss.data import Split, load_data
 from nanoloss.ensemble import pseudo_label
+from nanoloss.linear import fit_mix
 from nanoloss.runs import RunFolder, read_run
 from nanoloss.settings import configure
+from nanoloss.text import NGRAM_KINDS
 from nanoloss.tokenizer import tokenizer
 
 
@@ -185,7 +188,7 @@ def test_deferred_steps_are_those_of_dense_adamw(data, tmp_path, monkeypatch, tr
     eps, in which they differ, out of the way."""
     monkeypatch.setattr(optim, 'AdamW', partial(optim.AdamW, eps=1e-30))
     argv = [*trunk, '--dtype=float64', '--token_dropout=0.5', '--weight_decay=1',
-            '--eval_interval=5']
+            '--eval_interval=5', '--embedding_rate=0']
     module = script()
     deferred_adamw = module.DeferredAdamW
     made = []
@@ -283,7 +286,7 @@ def test_windows_and_n_grams_each_learn(tmp_path, trunk):
     assert config['bag'] is (config['window'] == 1)  # only order forbids bags
 
 
-@pytest.mark.parametrize('kind', ['chars', 'tokens'])
+@pytest.mark.parametrize('kind', NGRAM_KINDS)
 def test_texts_without_n_grams_are_the_trunk_s_alone(tmp_path, kind):
     """Training and prediction of batches in which some texts, or all, have no n-grams."""
     encoding = tokenizer()
@@ -302,19 +305,22 @@ def test_texts_without_n_grams_are_the_trunk_s_alone(tmp_path, kind):
     assert model.ngrams.sums.weight.abs().max() > 0.01
     for texts in [''], ['', ' good good good', '']:
         batch = next(classifier.model.make_batches(classifier.tokens(texts)))
-        trunk, both = model(batch.tokens, batch.counts, batch.ngrams)
+        trunk = model(batch.tokens, batch.counts)
+        both = model(batch.tokens, batch.counts, batch.ngrams)
+        added = both - model.mix[0] * trunk - model.mix[1] * model.ngrams.bias
         has_none = torch.tensor([texts[row] == '' for row in batch.rows])
-        assert torch.equal(trunk[has_none], both[has_none])
-        assert not (trunk == both)[~has_none].any()
+        assert added[has_none].abs().max() < 1e-6
+        assert (added[~has_none].abs() > 1e-3).all()
     preds = np.load(tmp_path / 'out/seed0/preds.npz')['test_logits']
-    assert preds[::6] == pytest.approx(both[has_none][0].item(), abs=1e-3)
+    for row in preds[::6]:
+        assert row == pytest.approx(both[has_none][0].tolist(), abs=1e-3)
 
 
 def test_answers_that_tie_in_float16_count_as_evaluate_counts_them(data, tmp_path):
     """The counts of result.json are those of the logits in preds.npz, which are float16."""
     module = script()
     tie = torch.tensor([[1, 1.0001]])
-    module.predict = lambda config, model, split: tie.repeat(len(split.labels), 1)
+    module.predict = lambda config, model, split, **_: tie.repeat(len(split.labels), 1)
     train(data, tmp_path, '--head=ce', '--epochs=1', module=module)
     result, log, _, preds = outcome(tmp_path / 'seed0')
     for split in 'val', 'test':
@@ -327,57 +333,91 @@ def test_answers_that_tie_in_float16_count_as_evaluate_counts_them(data, tmp_pat
     assert run.result['last'] == result['last']
 
 
-def test_the_strengths_of_n_grams_come_from_the_training_texts(data):
-    config = train_config(data, 'out', *WINDOWS, '--min_count=2')
-    strengths = []
-    for change in None, 'train', 'val':
-        splits, meta = load_data(data / 'toy')
-        if change:
-            labels = np.roll(splits[change].labels, 1)
-            splits[change] = splits[change]._replace(labels=labels)
-        strengths.append(train_script.number_data(config, splits, meta, None)[2])
-    assert not np.array_equal(strengths[0], strengths[1])
-    assert np.array_equal(strengths[0], strengths[2])
-
-
-@pytest.mark.parametrize('head, n_class, n_outputs', [('bce', 2, 1), ('ce', 2, 2), ('ce', 3, 3)])
-def test_the_rate_of_n_grams_grows_with_the_root_of_the_outputs(tmp_path, head, n_class, n_outputs):
-    rng = np.random.default_rng(0)
-    splits = {name: (rng.integers(3, 30, (n, 8)).tolist(), np.arange(n) % n_class)
-              for name, n in {'train': 48, 'val': 6, 'test': 6}.items()}
-    save(tmp_path / 'toy', splits, classes='abc'[:n_class])
+def derived(data, folder, *argv, change=None):
+    """What train.py derives from the toy data before it trains, without a cache: the splits, the
+    vocabulary and the linear model. change: a split whose labels are moved by one text."""
     module = script()
-    make_optimizers = module.make_optimizers
-    made = []
+    found = []
 
-    def kept_optimizers(*args):
-        made.extend(make_optimizers(*args))
-        return made
-    module.make_optimizers = kept_optimizers
-    train(tmp_path, tmp_path / 'out', *WINDOWS, f'--head={head}', '--ngram_rate=5', '--epochs=1',
-          '--min_count=1', module=module)
-    rates = [3e-3 * optimizer.param_groups[0]['lr_mult'] for optimizer in made  # 3e-3: the highest
-             if isinstance(optimizer, torch.optim.SGD)]
-    assert rates == pytest.approx([5 * math.sqrt(n_outputs)])
+    def number_data(config, splits, head, trunk_weights):
+        config.teacher = 'none'  # so there is no cache
+        if change:
+            splits[change] = splits[change]._replace(labels=np.roll(splits[change].labels, 1))
+        found.extend(train_script.number_data(config, splits, head, trunk_weights))
+        raise SystemExit
+    module.number_data = number_data
+    with pytest.raises(SystemExit):
+        train(data, folder, *argv, module=module)
+    return found
+
+
+def test_the_linear_model_comes_from_the_training_texts(data, tmp_path):
+    argv = [*WINDOWS, '--min_count=2']
+    plain, of_train, of_val = (derived(data, tmp_path, *argv, change=change)[2]
+                               for change in (None, 'train', 'val'))
+    for a, b, c in zip(plain, of_train, of_val, strict=True):
+        assert not np.array_equal(a, b)
+        assert np.array_equal(a, c)
+
+
+@pytest.mark.parametrize('head', ['ce', 'bce'])
+def test_the_linear_model_is_fitted_once_and_mixed_in(data, tmp_path, head):
+    """All seeds have the weights of one fit, which training leaves alone. The answers are weighted
+    sums, with the weights that `fit_mix` chooses on val."""
+    argv = [*WINDOWS, f'--head={head}', '--n_runs=2', '--learning_rate=1e-2', '--dtype=float32']
+    splits, vocabulary, fitted = derived(data, tmp_path / 'none', *argv)
+    train(data, tmp_path, *argv)
+    mixes = []
+    for seed in 'seed0', 'seed1':
+        for file in 'model.pt', 'best.pt':
+            weights = torch.load(tmp_path / seed / file, weights_only=True)
+            assert np.array_equal(weights['ngrams.sums.weight'], fitted.weight)
+            assert np.array_equal(weights['ngrams.bias'], fitted.bias)
+            assert np.array_equal(weights['ngrams.strength'], fitted.strength)
+            assert np.array_equal(weights['ngrams.keys'].numpy().view(np.uint64), vocabulary.ngrams)
+
+        config = config_of(tmp_path / seed)
+        assert config['known_ngrams'] == len(vocabulary.ngrams) > 100
+        model = make_classifier(config)
+        model.load_state_dict(torch.load(tmp_path / seed / 'model.pt', weights_only=True))
+        mixes.append(model.mix.tolist())
+        model.eval()
+        preds = np.load(tmp_path / seed / 'preds.npz')
+        for name in 'val', 'test':
+            split = splits[name]
+            trunk = torch.zeros(split.linear.shape)
+            with torch.no_grad():
+                for batch in data_script.batches(split, SimpleNamespace(**config), 8):
+                    trunk[batch.rows] = model(batch.tokens, batch.counts)
+            if name == 'val':
+                wanted = fit_mix(model.head, trunk, split.linear, split.labels)
+                assert model.mix.tolist() == pytest.approx(wanted.tolist(), rel=1e-3)
+            together = model.mix[0] * trunk + model.mix[1] * split.linear
+            np.testing.assert_allclose(preds[f'{name}_logits'], together, rtol=2e-3, atol=2e-3)
+    assert mixes[0] != mixes[1] and min(sum(mixes, [])) > 0
 
 
 @pytest.mark.parametrize('n, length, wanted', [
-    (10, 5, (8, 40, 'chars', 2, 50)),  # 2 steps an epoch
-    (2400, 43, (32, 20, 'chars', 2, 50)),
-    (10_000, 12, (64, 10, 'chars', 2, 50)),
-    (25_000, 297, (64, 4, 'tokens', 3, 150)),
-    (400_000, 100, (64, 4, 'tokens', 3, 150)),
+    (10, 5, (8, 40, 'words+chars', 2)),  # 2 steps an epoch
+    (10, 100, (8, 40, 'words+chars', 3)),
+    (2400, 43, (32, 20, 'words+chars', 2)),
+    (10_000, 12, (64, 10, 'words+chars', 2)),
+    (20_000, 99, (64, 5, 'words+chars', 2)),
+    (20_000, 100, (64, 5, 'words', 3)),
+    (25_000, 297, (64, 4, 'words', 3)),
+    (400_000, 100, (64, 4, 'words', 3)),
+    (400_000, 20, (64, 4, 'words', 2)),
 ])
 def test_automatic_settings_follow_the_texts(n, length, wanted):
     spans = np.stack([np.arange(n), np.arange(n) + length], 1)
     split = Split(None, spans, np.zeros(n))
-    names = 'batch_size', 'epochs', 'ngrams', 'min_count', 'ngram_rate'
+    names = 'batch_size', 'epochs', 'ngrams', 'min_count'
     config = configure(vars(train_script), more=model_settings, argv=['--head=ce'])
     found = train_script.auto_settings(config, split)
     assert tuple(getattr(found, name) for name in names) == wanted
     assert config.batch_size == 0 and found.head == 'ce'  # a new config, the rest as it was
     # what is set, stays
-    chosen = 16, 3, 'none', 5, 7.0
+    chosen = 16, 3, 'none', 5
     argv = [f'--{name}={value}' for name, value in zip(names, chosen)]
     config = configure(vars(train_script), more=model_settings, argv=argv)
     assert train_script.auto_settings(config, split) == config
@@ -433,7 +473,7 @@ def test_out_dir_is_the_config_files_name(data, tmp_path, paths, folder):
     call(tmp_path, 'train.py', *TINY, f'--data_dir={data}', '--epochs=1', *paths)
     config = config_of(tmp_path / folder / 'seed0')
     assert config['out_dir'] == folder
-    assert config['head'] == 'bce'
+    assert config['head'] == 'ce'
     assert (tmp_path / folder / 'seed0/result.json').exists()
     outputs = {path.name for path in tmp_path.iterdir()} - {'deep', 'one.py', 'own.py'}
     assert outputs == {folder.split('/')[0]}
@@ -601,7 +641,8 @@ def test_several_labels_a_review(tmp_path):
         return texts, labels
     sizes = {'train': 400, 'val': 60, 'test': 80}
     save(tmp_path / 'toy', {split: reviews(n) for split, n in sizes.items()})
-    train(tmp_path, tmp_path / 'bce', '--epochs=8', '--learning_rate=1e-2', '--token_dropout=0.2')
+    train(tmp_path, tmp_path / 'bce', '--head=bce', '--epochs=8', '--learning_rate=1e-2',
+          '--token_dropout=0.2')
     result, log, _, preds = outcome(tmp_path / 'bce/seed0')
     z = np.array(preds['test_logits'])
     y = np.array(preds['test_labels'])
@@ -683,33 +724,37 @@ def test_a_loss_that_no_step_has_looked_at(data, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / 'seed0/ckpt.pt').exists()
 
 
-def test_n_grams_step_alike_with_dense_gradients():
+def test_the_embedding_steps_alike_with_dense_gradients():
     """As on a GPU, which would have to be waited for to gather sparse ones."""
     weights = []
     for device in 'cpu', 'cuda':
-        config = SimpleNamespace(
-            device=device, deferred=False, ngram_rate=5.0, learning_rate=5e-3, weight_decay=0.5)
+        config = SimpleNamespace(device=device, deferred=False, learning_rate=5e-3,
+                                 embedding_rate=0.02, weight_decay=0.5)
         torch.manual_seed(0)
         model = make_classifier({
-            'trunk': 'windows', 'window': 1, 'n_embd': 4, 'dropout': 0.5, 'block_size': 20,
+            'trunk': 'windows', 'window': 2, 'n_embd': 4, 'dropout': 0.5, 'block_size': 20,
             'vocab_size': 9, 'known_tokens': 0, 'known_ngrams': 20, 'head': 'ce', 'n_class': 3,
             'class_weight': '', 'label_smoothing': 0.0}).double()
-        model.ngrams.strength[1:] = torch.rand(20)
+        before = model.trunk.token_embedding.weight.detach().clone()
         optimizers = train_script.make_optimizers(config, model)
-        tokens = torch.tensor([[1, 2], [3, 0]])
-        ngrams = torch.tensor([[7, 3, 20], [3, 0, 0]])
-        for _ in range(3):
-            optim.begin_step(optimizers, 0.1, tokens)
-            logits = model(tokens, tokens.sign(), ngrams)[-1]
+        trained = [id(weight) for optimizer in optimizers for group in optimizer.param_groups
+                   for weight in group['params'] if weight.requires_grad]
+        wanted = {id(weight) for weight in model.parameters() if weight.requires_grad}
+        assert set(trained) == wanted and len(trained) == len(wanted)
+        for tokens in torch.tensor([[[1, 2], [3, 0]], [[2, 1], [5, 5]], [[1, 2], [3, 0]]]):
+            optim.begin_step(optimizers, 0.005, tokens)
+            assert [group['lr'] for group in optimizers[1].param_groups] == [pytest.approx(0.02)]
+            torch.manual_seed(0)
+            logits = model(tokens, torch.ones(2, 2))
             model.head.loss(logits, torch.tensor([2, 0])).backward()
-            assert model.ngrams.sums.weight.grad.is_sparse == (device == 'cpu')
+            assert model.trunk.token_embedding.weight.grad.is_sparse == (device == 'cpu')
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-        weights.append(model.ngrams.sums.weight)
+        weights.append(model.trunk.token_embedding.weight.detach())
+        assert torch.equal(weights[-1][[4, 6, 7, 8]], before[[4, 6, 7, 8]])
+        assert (weights[-1] != before).any(1).tolist() == [True] * 4 + [False, True] + [False] * 3
     torch.testing.assert_close(*weights, rtol=1e-12, atol=1e-12)
-    assert weights[0][[3, 7, 20]].all()
-    assert weights[0].count_nonzero() == 9
 
 
 # Mistakes
@@ -726,7 +771,11 @@ MISTAKES = {
     'no such device': (['--device=tpu'], "device 'tpu' is not"),
     'no such dtype': (['--dtype=int8'], 'dtype is'),
     'negative epochs': (['--epochs=-1'], 'epochs must be at least 0, not -1'),
-    'no such n-grams': (['--ngrams=words'], "ngrams is auto, none, chars or tokens, not 'words'"),
+    'no such n-grams': (['--ngrams=word'],
+                        "ngrams is auto, none, words or words+chars, not 'word'"),
+    'n-grams of older versions': (['--ngrams=chars'], "words or words+chars, not 'chars'"),
+    'negative rate of the embedding': (['--embedding_rate=-1'],
+                                       'embedding_rate must be at least 0, not -1.0'),
     'windows and positions': (['--trunk=windows', '--pos=learned'], "no setting 'pos'"),
     'a window of nothing': (['--trunk=windows', '--window=0'], 'window must be at least 1, not 0'),
     'negative rate': (['--learning_rate=-1'], 'learning_rate must be at least 0, not -1.0'),

@@ -1,15 +1,15 @@
 """nanoloss/vocabulary.py, by brute force over texts (3 s)."""
-import math
 from collections import Counter
 
 import numpy as np
 import pytest
+from helpers import ngrams_by_hand
 
 from nanoloss import vocabulary
 from nanoloss.data import Split, spans_of
-from nanoloss.text import NGRAM_SIZES, truncated
+from nanoloss.text import NGRAM_KINDS, OLD_KINDS, truncated
 from nanoloss.tokenizer import tokenizer
-from nanoloss.vocabulary import learn_vocabulary, lower_case, ngram_strength
+from nanoloss.vocabulary import learn_vocabulary, lower_case, some_texts
 
 TEXTS = ['Good film, GOOD fun', 'a bad Film', 'Bad, bad. BAD', 'naïve 最高 fun', 'a', 'ÉTÉ fun 👍']
 LABELS = np.array([1, 0, 0, 1, 0, 1], np.uint8)
@@ -32,14 +32,6 @@ def reviews_of(split):
 
 def ngrams_of(split):
     return [split.ngrams[begin:end].tolist() for begin, end in split.ngram_spans]
-
-
-def grams(values, kind):
-    """The set of n-grams of a sequence, as tuples."""
-    found = set()
-    for size in NGRAM_SIZES[kind]:
-        found |= {tuple(values[i:i + size]) for i in range(len(values) - size + 1)}
-    return found
 
 
 def test_lower_case_is_that_of_the_text(encoding):
@@ -87,7 +79,7 @@ def test_words_that_come_once_are_known_where_there_are_no_others(encoding):
 
 @pytest.mark.parametrize('min_count', [1, 2])
 @pytest.mark.parametrize('truncate', ['head', 'both'])
-@pytest.mark.parametrize('kind', ['chars', 'tokens'])
+@pytest.mark.parametrize('kind', [*NGRAM_KINDS, *OLD_KINDS])
 def test_n_grams_are_those_of_min_count_texts_each_once(encoding, kind, truncate, min_count,
                                                         monkeypatch):
     monkeypatch.setattr('nanoloss.vocabulary.CHUNK', 4)
@@ -97,8 +89,7 @@ def test_n_grams_are_those_of_min_count_texts_each_once(encoding, kind, truncate
     sets = []
     for review in reviews_of(split):
         used = truncated(np.array(review), 5, truncate).tolist()
-        values = list(encoding.decode_bytes(used)) if kind == 'chars' else used
-        sets.append(grams(values, kind))
+        sets.append(ngrams_by_hand(used, kind, encoding))
     counts = Counter(gram for found in sets for gram in found)
     known = {gram for gram, count in counts.items() if count >= min_count}
     assert len(vocabulary.ngrams) == len(known) > 3
@@ -119,16 +110,13 @@ def test_n_grams_are_those_of_min_count_texts_each_once(encoding, kind, truncate
     assert ngrams_of(vocabulary.encode(strange, encoding)) == [[], encoded[0]]
 
 
-@pytest.mark.parametrize('kind', ['chars', 'tokens'])
+@pytest.mark.parametrize('kind', [*NGRAM_KINDS, *OLD_KINDS])
 def test_an_empty_text_has_no_n_grams(encoding, kind):
     """But a text has those that it spells out, be they the name of the end of text."""
     texts = ['', '<|endoftext|>', 'the end of a text', '']
     split = as_split(texts, encoding, None)
     vocabulary = learn_vocabulary(split, encoding, False, kind, 1, 100, 'head')
-    sets = []
-    for text in texts:
-        values = list(text.encode()) if kind == 'chars' else encoding.encode_ordinary(text)
-        sets.append(grams(values, kind))
+    sets = [ngrams_by_hand(encoding.encode_ordinary(text), kind, encoding) for text in texts]
     assert [len(found) for found in ngrams_of(vocabulary.encode(split, encoding))] == [
         len(wanted) for wanted in sets]
     assert len(vocabulary.ngrams) == len(set().union(*sets))
@@ -153,27 +141,14 @@ def test_keys_are_counted_alike_however_many_are_held(monkeypatch, listed):
     assert len(values) == len(counts) == 0
 
 
-@pytest.mark.parametrize('several', [False, True])
-def test_strength_is_the_root_mean_square_of_log_ratios(several):
-    rng = np.random.default_rng(1)
-    present = rng.random((40, 6)) < 0.3
-    labels = rng.integers(0, 3, 40)
-    targets = np.eye(3)[labels]
-    if several:
-        targets = (rng.random((40, 3)) < 0.4).astype(np.uint8)
-        labels = targets
-    ids = [np.flatnonzero(row) + 1 for row in present]
-    spans = spans_of(np.cumsum([0, *map(len, ids)]))
-    split = Split(None, np.zeros((40, 2), int), labels, np.concatenate(ids).astype(np.int32), spans)
-    strength = ngram_strength(split, 6, 3)
-    assert strength[0] == 0  # padding: a text's length must not depend on its company
-    for gram in range(6):
-        squares = 0.0
-        for target in targets.T == 1:
-            p = (present[target, gram].sum() + 1) / (target.sum() + 2)
-            q = (present[~target, gram].sum() + 1) / ((~target).sum() + 2)
-            squares += math.log(p / q) ** 2
-        assert strength[gram + 1] == pytest.approx(math.sqrt(squares / 3), rel=1e-5)
+@pytest.mark.parametrize('n', [5, 7, 8, 1000])
+def test_n_grams_are_learned_from_some_texts_at_equal_distances(n, monkeypatch):
+    monkeypatch.setattr(vocabulary, 'MOST_TEXTS', 7)
+    split = Split(np.arange(n), np.stack([np.arange(n), np.arange(n) + 1], 1), np.arange(n))
+    rows = some_texts(split).labels
+    assert rows[0] == 0 and rows[-1] == n - 1 and len(rows) == min(7, n)
+    distances = np.diff(rows)
+    assert distances.min() > 0 and np.ptp(distances) <= 1
 
 
 def test_tokens_are_those_of_the_reviews_that_are_taken():

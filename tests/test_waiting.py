@@ -139,7 +139,7 @@ def test_memory_for_prepare(tmp_path):
     (tmp_path / 'my.csv').write_text('text,label\n' + rows)
     environment = {**os.environ, 'OPENBLAS_NUM_THREADS': '1'}
     codes = []
-    for megabytes in 700, 400, 300, 200:
+    for megabytes in 700, 400, 200, 140:
         limit = partial(resource.setrlimit, resource.RLIMIT_AS, (megabytes * 2 ** 20,) * 2)
         done = subprocess.run([sys.executable, ROOT / 'prepare.py', '--source=my.csv'],
                               cwd=tmp_path, env=environment, capture_output=True, text=True,

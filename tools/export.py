@@ -62,12 +62,13 @@ class SumOfNgrams(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(ngrams.sums.weight.detach())
         self.strength = nn.Parameter(ngrams.strength.detach())
+        self.bias = nn.Parameter(ngrams.bias.detach())
 
     def forward(self, ngrams):
         strength = self.strength[ngrams]
         length = strength.norm(dim=1, keepdim=True)
         strength = strength / length.clamp(min=torch.finfo(length.dtype).tiny)
-        return (strength[:, None] @ self.weight[ngrams])[:, 0]
+        return (strength[:, None] @ self.weight[ngrams])[:, 0] + self.bias
 
 
 class MeanProbs(nn.Module):
@@ -86,7 +87,7 @@ class MeanProbs(nn.Module):
         [B, classes]."""
         probs = []
         for model, temperature in zip(self.models, self.temperatures):
-            logits = model(tokens, counts, ngrams)[-1]
+            logits = model(tokens, counts, ngrams)
             probs.append(model.head.probs(logits / temperature))
         return torch.stack(probs).mean(0)
 
