@@ -3,6 +3,7 @@
     python -m tools.bench                                    20 minutes on 2 cores -> out/bench
     python -m tools.bench --only=default --repeats=1         rows that match a regular expression
     python -m tools.bench --device=cuda --n_train=24998      on a GPU
+    python -m tools.bench --only=default --against=HEAD~1    beside another commit
 
 The rows are the default model on two data sets, one of long and one of short texts, and the paper's
 transformer (config/bce.py) without each of its optimizations. Without --only, it also measures how
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
@@ -41,6 +42,7 @@ short = 'sst2'  # another one, of short texts (skipped if there is none of this 
 data_dir = 'data'  # the folder of data sets
 out_dir = 'out/bench'  # the table, the figures and the measurements go here
 only = ''  # a regular expression: rows to measure ('': all, and the growth of the cost)
+against = ''  # a commit: measure each row with its code, too ('': this code only)
 repeats = 3  # measurements per row
 n_train = 5120  # training texts to measure on
 n_val = 1000  # val texts to measure on
@@ -81,6 +83,7 @@ class Row:
     sorted: bool = True  # whether the texts of a batch have about the same length
     spins: int = 0  # turns that an idle OpenMP thread spins (0: as nanoloss sets it)
     devices: tuple = CPU  # to measure it on
+    code: Path = ROOT  # the checkout whose train.py to measure
 
     def flops(self, split, config):
         """FLOPs per token in training; None for the default model, with few matrix products."""
@@ -126,7 +129,7 @@ def read_settings(config):
         device = choose_device(config.device)
     except ValueError as error:
         fail(error)
-    if config.only or device != 'cpu':
+    if config.only or config.against or device != 'cpu':
         sizes = []
     return updated(config, device=device, threads=config.threads or os.cpu_count() or 1), sizes
 
@@ -145,6 +148,18 @@ def choose_rows(config):
     if not rows:
         fail(f'--only={config.only} matches no row for --device={config.device}')
     return rows
+
+
+def with_commit(rows, commit, folder):
+    """Each row, followed by the same row with the code of a commit, checked out in a folder."""
+    command = ['git', 'worktree', 'add', '-q', '--detach', folder, commit]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        fail(f'--against={commit}: {done.stderr.strip()}')
+    both = []
+    for row in rows:
+        both += [row, replace(row, name=f'{row.name}, at {commit}', code=folder)]
+    return both
 
 
 # Measuring
@@ -166,7 +181,7 @@ def start_training(config, row, folder, environment, *arguments, stderr=None):
     command = [sys.executable, *launch, *script, *shape, f'--device={config.device}',
                f'--data_dir={folder}', f'--threads={threads}', *row.arguments, f'--out_dir={out}',
                *arguments]
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL,
+    process = subprocess.Popen(command, env=environment, cwd=row.code, stdout=subprocess.DEVNULL,
                                stderr=stderr)
     return Path(out), process
 
@@ -304,6 +319,8 @@ def main(config):
         data, meta = save_texts(config, config.dataset, 'long', folder)
         if any(row.data == 'short' for row in rows):
             save_texts(config, config.short, 'short', folder)
+        if config.against:
+            rows = with_commit(rows, config.against, folder / 'code')
         for _ in range(config.repeats):
             log.add('peak', in_new_process(measure_peak, config.device, config.threads))
             for row in rows:
@@ -315,6 +332,8 @@ def main(config):
         for n in sizes:
             growth[n] = measure_growth(config, n, grown, meta, folder)
             log.add(f'{n} texts', growth[n])
+    if config.against:  # the folder of its checkout is gone
+        subprocess.run(['git', 'worktree', 'prune'], cwd=ROOT)
     train = data['train'].take(slice(config.n_train))
     flops = {row.name: row.flops(train, config) for row in rows}
     report(config, log.measured(), growth, flops, out)
