@@ -10,6 +10,7 @@ import sys
 import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from nanoloss.figures import COLORS, STYLE
 from nanoloss.runs import finished_runs
@@ -46,7 +47,9 @@ def main():
             ax.annotate(name, (max(seconds), height), (7, 0), textcoords='offset points',
                         va='center', color=color)
         ax.set(xscale='log', xlabel='seconds, logarithmic', ylabel='accuracy, %')
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter('{x:g}')
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlim(right=6 * ax.get_xlim()[1])  # room for the names
         ax.set_title('Accuracy by seconds of training')
         figure.savefig(sys.argv[1], dpi=110)
