@@ -155,9 +155,8 @@ def sample_texts(split, n_texts, seed):
 
 def check_unchanged(data, meta):
     """Fail if the tokens of a memory-mapped split are no longer those of meta.json."""
-    for name in SPLITS:
-        split = data[name]
-        if not isinstance(split.tokens, np.memmap):  # copied to memory
+    for name, split in data.items():
+        if name not in SPLITS or not isinstance(split.tokens, np.memmap):  # copied to memory
             continue
         if hashlib.sha256(split.tokens).hexdigest() != meta['sha256'][f'{name}_tokens.npy']:
             fail(f'{split.tokens.filename} has changed; put the old file back and give the same '

@@ -219,9 +219,9 @@ def stop_in_the_first_epoch(argv):
     module = script()
     predict = module.predict
 
-    def stop_and_predict(*args):
+    def stop_and_predict(*args, **keywords):
         loop.stop_signal = 15
-        return predict(*args)
+        return predict(*args, **keywords)
     module.predict = stop_and_predict
     try:
         with pytest.raises(SystemExit) as stop:

@@ -317,7 +317,7 @@ def as_sparse(gradient, uncoalesced):
     if uncoalesced:
         rows = torch.cat([rows, rows.flip(0)])
         values = torch.cat([0.25 * values, 0.75 * values.flip(0)])
-    return torch.sparse_coo_tensor(rows[None], values, gradient.shape)
+    return torch.sparse_coo_tensor(rows[None], values, gradient.shape, check_invariants=True)
 
 
 @pytest.mark.parametrize('kind', ['dense', 'sparse', 'sparse, in parts'])

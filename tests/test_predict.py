@@ -312,14 +312,19 @@ def test_explain_as_json(home, Classifier):
     assert [attribution for _, attribution in row['worth']] == pytest.approx(expected, abs=1e-3)
 
 
-def test_explain_in_colour(home, monkeypatch, capsys):
-    """On a terminal."""
+def test_explain_in_colour(home, monkeypatch, capsys, Classifier):
+    """On a terminal, the tokens that matter are coloured."""
+    text = 'a wonderful \033[2J film'
+    _, _, pieces = Classifier('out/bce').explain(text)
+    most = max(abs(attribution) for _, attribution in pieces)
+    wanted = [predict.printable(piece) for piece, attribution in pieces
+              if abs(attribution) >= most / 20]
     monkeypatch.chdir(home)
     monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
-    main('out/bce', '--explain', 'a wonderful \033[2J film')
+    main('out/bce', '--explain', text)
     printed = capsys.readouterr().out
     assert '\033[2J' not in printed
-    assert re.search(r'\033\[30;48;5;\d+m wonderful\033\[0m', printed)
+    assert re.findall(r'\033\[30;48;5;\d+m(.*?)\033\[0m', printed) == wanted
 
 
 def test_a_reader_that_has_seen_enough(home):
