@@ -14,7 +14,7 @@ from nanoloss.tokenizer import decode
 
 CHUNK = 2000  # texts per chunk when listing n-grams
 LISTED = 2 ** 24  # n-grams to hold in memory before counting, 128 MB
-MOST_TEXTS = 200_000  # to learn n-grams from; more would take gigabytes
+MOST_TEXTS = 100_000  # to learn n-grams from; more would take gigabytes
 
 
 class Vocabulary(NamedTuple):
