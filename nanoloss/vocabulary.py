@@ -12,7 +12,7 @@ from nanoloss.data import spans_of
 from nanoloss.text import find, ngrams_of, number, spell_unknown, tokenize, truncated
 from nanoloss.tokenizer import decode
 
-CHUNK = 2000  # texts per chunk when listing n-grams
+CHUNK = 2000  # texts per chunk when tokenizing or listing n-grams
 LISTED = 2 ** 24  # n-grams to hold in memory before counting, 128 MB
 MOST_TEXTS = 100_000  # to learn n-grams from; more would take gigabytes
 
@@ -73,11 +73,15 @@ class Vocabulary(NamedTuple):
 
 def lower_case(split, encoding):
     """Lower-case the texts of a split, and tokenize them again."""
-    texts = [decode(split.tokens[begin:end], encoding) for begin, end in split.spans]
-    rows = tokenize(texts, encoding, lower=True)
-    offsets = np.cumsum([0, *map(len, rows)])
-    tokens = np.concatenate([np.array(row, np.uint32) for row in rows])
-    return split._replace(tokens=tokens, spans=spans_of(offsets))
+    tokens = []
+    lengths = [0]
+    for start in range(0, len(split.spans), CHUNK):  # lists of tokens take much memory
+        spans = split.spans[start:start + CHUNK]
+        texts = [decode(split.tokens[begin:end], encoding) for begin, end in spans]
+        rows = tokenize(texts, encoding, lower=True)
+        tokens.append(np.concatenate([np.array(row, np.uint32) for row in rows]))
+        lengths += map(len, rows)
+    return split._replace(tokens=np.concatenate(tokens), spans=spans_of(np.cumsum(lengths)))
 
 
 def spell_split(split, known, encoding):
