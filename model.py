@@ -109,7 +109,8 @@ class WindowsMax(torch.autograd.Function):
     def forward(ctx, table, bias, tokens, counts, sparse):
         """table [n_tokens, window * n_embd], bias [n_embd], tokens and counts int64 [B, T] ->
         features [B, n_embd]. sparse: whether the gradient of the table is sparse."""
-        (B, T), n_embd = tokens.shape, len(bias)
+        B, T = tokens.shape
+        n_embd = len(bias)
         window = table.shape[1] // n_embd
         # for each window the rows it adds up, of a table with a row per token and place in the
         # window; those outside of the text weigh 0

@@ -166,19 +166,17 @@ def fit_mix(head, trunk, linear, labels):
     They are positive, and stay near 1 if there are only a few labels to choose them by.
     trunk, linear: float [N, outputs] on the CPU. labels: an array, as the head takes them.
     """
+    from nanoloss.stats import probs_of_labels  # importing scipy takes a second
     device = head.linear.weight.device
-    trunk, linear = trunk.to(device), linear.to(device)
+    trunk = trunk.to(device)
+    linear = linear.to(device)
     labels = torch.from_numpy(labels.astype(np.int64)).to(device)
     log_mix = torch.zeros(2, device=device, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_mix], max_iter=50, line_search_fn='strong_wolfe')
 
     def objective():
         optimizer.zero_grad()
-        probs = head.probs(mixed(log_mix.exp(), trunk, linear))
-        if labels.dim() == 1:
-            probs = probs.gather(1, labels[:, None])
-        else:
-            probs = torch.where(labels.bool(), probs, 1 - probs)
+        probs = probs_of_labels(head.probs(mixed(log_mix.exp(), trunk, linear)), labels)
         value = -probs.clamp(min=1e-6).log().mean() + log_mix.square().sum() / len(labels)
         value.backward()
         return value

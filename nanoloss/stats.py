@@ -531,6 +531,14 @@ def calibration_floor(bins):
     return 100 * distances.sum() / n.sum()
 
 
+def probs_of_labels(probs, labels):
+    """The probability of each text's label, [N, 1] or, if texts have several labels, of each
+    decision, [N, classes]. probs [N, classes]; labels: as `fit_temperature` takes them."""
+    if labels.dim() == 1:
+        return probs.gather(1, labels[:, None])
+    return torch.where(labels.bool(), probs, 1 - probs)
+
+
 def fit_temperature(probs, logits, labels):
     """The temperature, e^-7 to e^7: logits divided by it make the labels likeliest (Guo 2017).
 
@@ -539,11 +547,7 @@ def fit_temperature(probs, logits, labels):
     labels: int64 tensor [N] or, if texts have several labels, 0 and 1 [N, classes]
     """
     def loss(temperature):
-        p = probs(logits.double() / temperature)
-        if labels.dim() == 1:
-            p = p.gather(1, labels[:, None])
-        else:
-            p = torch.where(labels.bool(), p, 1 - p)
+        p = probs_of_labels(probs(logits.double() / temperature), labels)
         return -p.clamp(min=torch.finfo(p.dtype).tiny).log().mean().item()
 
     return best_temperature(loss)

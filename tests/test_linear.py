@@ -178,10 +178,11 @@ def check_optimum(head, labels, fitted, matrix, theirs):
     assert np.abs(wanted).max() > 1
 
 
-def test_bce_of_two_classes_is_fitted_as_scikit_learn_does(encoding):
-    split = random_split(200, 2, encoding)
-    head = make_head('bce', 1, 2)
-    _, fitted, matrix = fit(head, split, 2, encoding)
+@pytest.mark.parametrize('name, n_class', [('bce', 2), ('ce', 4)])
+def test_logits_are_fitted_as_scikit_learn_does(encoding, name, n_class):
+    split = random_split(200, n_class, encoding)
+    head = make_head(name, 1, n_class)
+    _, fitted, matrix = fit(head, split, n_class, encoding)
     best = logistic_regression(20, matrix, split.labels)
     check_optimum(head, split.labels, fitted, matrix, (best.coef_.T, best.intercept_))
 
@@ -196,14 +197,6 @@ def test_ce_of_two_classes_has_half_the_weights_in_each(encoding):
     check_optimum(head, split.labels, fitted, matrix,
                   (best.coef_.T * half, best.intercept_ * half[0]))
     np.testing.assert_allclose(fitted.weight.sum(1), 0, atol=1e-4)
-
-
-def test_ce_of_four_classes_is_fitted_as_scikit_learn_does(encoding):
-    split = random_split(200, 4, encoding)
-    head = make_head('ce', 1, 4)
-    _, fitted, matrix = fit(head, split, 4, encoding)
-    best = logistic_regression(20, matrix, split.labels)
-    check_optimum(head, split.labels, fitted, matrix, (best.coef_.T, best.intercept_))
 
 
 def test_bce_of_several_classes_is_one_fit_each(encoding):

@@ -7,8 +7,7 @@ Each choice is one command from its start to its end, in a process with one thre
 every constant that is tried, choose on val, predict val and test. Measurements are appended to
 measurements.jsonl, and those that are there are not repeated.
 
-pip install fasttext-community transformers; without a package, its rows are skipped. BERT is
-trained from random weights, on data sets of short texts only: IMDB would take hours.
+pip install fasttext-community; without it, its rows are skipped.
 """
 import json
 import os
@@ -23,7 +22,6 @@ from pathlib import Path
 import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from nanoloss.data import load_data
 from nanoloss.devices import hardware_name
@@ -36,23 +34,20 @@ datasets = 'sst2,banking77,ag_news_8k,imdb'  # data sets made by prepare.py
 data_dir = 'data'  # the folder of data sets
 out_dir = 'results/bench/choices'  # the table, the figure and the measurements go here
 only = ''  # a regular expression: choices to measure ('': all)
-train_here = ''  # fastText or BERT: train it in this process, print the accuracies and stop
+train_here = False  # train fastText in this process, print the accuracies and stop
 # -----------------------------------------------------------------------------
 ROOT = Path(__file__).parents[2]
-CHOICES = {  # a name, and the command of a choice, or the package that is trained here
+CHOICES = {  # a name, and the command of a choice; of fastText, the package to train here
     'TF-IDF + LR': ['-m', 'tools.baseline', '--kinds=tfidf_lr'],
     'NB-SVM': ['-m', 'tools.baseline', '--kinds=nbsvm'],
     'words and characters + SVM': ['-m', 'tools.baseline', '--kinds=tfidf_chars_svm'],
     'fastText': 'fasttext',
-    'BERT from scratch': 'transformers',
     'nanoloss': ['train.py', '--threads=1'],
 }
 FASTTEXT_RATES = 0.1, 0.5
-BERT_EPOCHS = 10
-BERT_TEXTS = 10_000  # data sets with more training texts are left out
 
 
-# Choices that are trained here
+# fastText
 
 def read_texts(split, encoding):
     return [decode(split.tokens[begin:end], encoding) for begin, end in split.spans]
@@ -81,46 +76,6 @@ def train_fasttext(data, encoding):
     return best
 
 
-def train_bert(data, meta):
-    """transformers' BERT of the paper's size, from random weights, at the epoch that is best on
-    val -> accuracy on val and on test."""
-    from transformers import BertConfig, BertForSequenceClassification
-    torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(
-        vocab_size=meta['vocab_size'], hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=512, max_position_embeddings=512, num_labels=len(meta['classes'])))
-    optimizer = torch.optim.AdamW(model.parameters(), 4e-4, fused=True)
-    rng = np.random.default_rng(0)
-
-    def logits_of(split, rows):
-        texts = [torch.from_numpy(split.tokens[begin:end][:512].astype(np.int64))
-                 for begin, end in split.spans[rows]]
-        ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
-        mask = torch.arange(ids.shape[1]) < torch.tensor([len(text) for text in texts])[:, None]
-        return model(ids, attention_mask=mask).logits
-
-    def accuracy(split):
-        model.eval()
-        with torch.no_grad():
-            batches = np.array_split(np.arange(len(split.labels)), len(split.labels) // 256 + 1)
-            found = torch.cat([logits_of(split, rows).argmax(1) for rows in batches])
-        model.train()
-        return float(np.mean(found.numpy() == split.labels))
-
-    best = 0, 0
-    train = data['train']
-    for _ in range(BERT_EPOCHS):
-        order = rng.permutation(len(train.labels))
-        for rows in np.array_split(order, len(order) // 64 + 1):
-            labels = torch.from_numpy(train.labels[rows].astype(np.int64))
-            F.cross_entropy(logits_of(train, rows), labels).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-        best = max(best, (accuracy(data['val']), accuracy(data['test'])))
-    return best
-
-
 # Measuring
 
 def measure(config, name, dataset):
@@ -128,7 +83,7 @@ def measure(config, name, dataset):
     command = CHOICES[name]
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(command, str):
-            command = ['-m', 'results.bench.choices', f'--train_here={name}',
+            command = ['-m', 'results.bench.choices', '--train_here',
                        f'--datasets={dataset}', f'--data_dir={config.data_dir}']
         else:
             command = [*command, f'--dataset={dataset}', f'--data_dir={config.data_dir}',
@@ -153,17 +108,12 @@ def measure(config, name, dataset):
             'seconds': after.elapsed - before.elapsed, 'when': time.strftime('%Y-%m-%d')}
 
 
-def is_possible(config, name, dataset):
-    """Whether a choice can be measured here on this data set."""
+def is_possible(name):
+    """Whether the package of a choice is installed."""
     package = CHOICES[name]
-    if not isinstance(package, str):
-        return True
-    if not find_spec(package):
+    if isinstance(package, str) and not find_spec(package):
         print(f'skipped: {name}, {package} is not installed')
         return False
-    if name.startswith('BERT'):
-        data, _ = load_data(Path(config.data_dir) / dataset)
-        return len(data['train'].labels) <= BERT_TEXTS
     return True
 
 
@@ -210,10 +160,7 @@ def main(config):
     names = config.datasets.split(',')
     if config.train_here:
         data, meta = load_data(Path(config.data_dir) / names[0])
-        if config.train_here == 'fastText':
-            accuracies = train_fasttext(data, tokenizer(meta['tokenizer']['name']))
-        else:
-            accuracies = train_bert(data, meta)
+        accuracies = train_fasttext(data, tokenizer(meta['tokenizer']['name']))
         print(json.dumps([float(accuracy) for accuracy in accuracies]))
         return
 
@@ -227,7 +174,7 @@ def main(config):
     for name in names:
         for choice in CHOICES:
             wanted = re.search(config.only, choice) and (name, choice) not in rows
-            if wanted and is_possible(config, choice, name):
+            if wanted and is_possible(choice):
                 rows[name, choice] = measure(config, choice, name)
                 print(json.dumps(rows[name, choice]), flush=True)
                 write_json_lines(path, list(rows.values()))
