@@ -18,7 +18,7 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
-WINDOWS_AT_ONCE = 2048  # of WindowsMax: about 2 MB
+WINDOWS_AT_ONCE = 2048  # windows per chunk in WindowsMax: about 2 MB of hidden states
 
 
 # Trunks
@@ -112,8 +112,8 @@ class WindowsMax(torch.autograd.Function):
         B, T = tokens.shape
         n_embd = len(bias)
         window = table.shape[1] // n_embd
-        # for each window the rows it adds up, of a table with a row per token and place in the
-        # window; those outside of the text weigh 0
+        # the rows that each window adds up, in a table with a row per token and place in a window;
+        # rows of places outside the text have weight 0
         real = counts > 0
         tokens = torch.where(real, tokens, tokens[:, :1])  # padding adds no row to the gradient
         place = torch.arange(window)
@@ -128,11 +128,11 @@ class WindowsMax(torch.autograd.Function):
 
         # a few texts at a time, so that their windows fit the cache
         maxima = []
-        texts = max(1, WINDOWS_AT_ONCE // T) * T
-        for begin in range(0, B * T, texts):
-            some = slice(begin, begin + texts)
-            h = F.embedding_bag(rows[some], table.view(-1, n_embd), mode='sum',
-                                per_sample_weights=weights[some])
+        n_windows = max(1, WINDOWS_AT_ONCE // T) * T
+        for begin in range(0, B * T, n_windows):
+            chunk = slice(begin, begin + n_windows)
+            h = F.embedding_bag(rows[chunk], table.view(-1, n_embd), mode='sum',
+                                per_sample_weights=weights[chunk])
             h = h.view(-1, T, n_embd)
             maxima.append(h.max(1) if ctx.needs_input_grad[0] else (h.amax(1), tokens[:0]))
         values, winners = map(torch.cat, zip(*maxima))
@@ -301,7 +301,8 @@ class NgramWeights(nn.Module):
     """Logits that are a weighted sum over a text's n-grams: a linear model beside the trunk, fitted
     before the trunk is trained (nanoloss/linear.py).
 
-    strength [n_ngrams + 1]: how rare each n-gram is; the strengths of a text are scaled to norm 1.
+    strength [n_ngrams + 1]: how informative each n-gram is; the strengths of a text are scaled to
+    norm 1.
     keys [n_ngrams]: the hashes of the n-grams (nanoloss/text.py).
     """
 
@@ -344,8 +345,8 @@ class Classifier(nn.Module):
 
     def forward(self, tokens, counts, ngrams=None):
         """tokens int64 [B, T], counts [B, T], n-grams int64 [B, M] (0: padding) -> logits
-        [B, outputs], in float32 or float64. Without n-grams, those of the trunk alone, which is how
-        it is trained."""
+        [B, outputs], in float32 or float64. If ngrams is None, the logits of the trunk alone, as in
+        training."""
         features = self.trunk(tokens, counts)
         with torch.autocast(tokens.device.type, enabled=False):  # bf16 would round the answer
             logits = self.head(features)

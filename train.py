@@ -51,7 +51,7 @@ from nanoloss.text import NGRAM_KINDS
 
 # -----------------------------------------------------------------------------
 # run
-out_dir = ''  # one folder per run goes here: seed0, seed1, ...; '': out/NAME of the config file
+out_dir = ''  # the folder of the runs seed0, seed1 ...; '': out/NAME of the config file or data set
 dataset = 'imdb'  # a data set made by prepare.py
 data_dir = 'data'  # the folder of data sets
 seed = 0  # of the first run
@@ -80,11 +80,11 @@ trunk = 'windows'  # a name in TRUNKS, or FILE.py:CLASS
 epochs = 0  # 0: see auto_settings
 batch_size = 0  # texts per step (0: see auto_settings)
 learning_rate = 5e-3  # the highest; it decays to 0 by a cosine
-embedding_rate = 0.005  # of RMSprop for the token embedding; it decays alike (0: AdamW for it, too)
+embedding_rate = 0.005  # of RMSprop for the token embedding, same schedule (0: AdamW)
 warmup_iters = 50  # steps of linear warm-up
-weight_decay = 0.5  # of all matrices
+weight_decay = 0.5  # AdamW's, for matrices; an embedding with RMSprop has none
 grad_clip = 1.0  # largest global norm of the gradient (0: no clipping)
-deferred = True  # AdamW updates embedding rows only when a batch needs them: no other result (CPU)
+deferred = True  # on CPUs, AdamW updates embedding rows when a batch needs them; same results
 # system
 device = 'auto'  # cuda, mps or cpu; auto: the first of these that is available
 dtype = 'auto'  # bfloat16, float16, float32 or float64; auto: the fastest that is safe
@@ -101,7 +101,7 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
       'learning_rate', 'embedding_rate', 'min_count', 'weight_decay', 'grad_clip', 'threads',
       'ckpt_secs'], 0, math.inf),
 ]
-EVALUATED = 'seen', 'val', 'test'  # splits of a finished run; seen: texts of train
+EVALUATED = 'seen', 'val', 'test'  # evaluated when a run ends; seen: the first texts of train
 BETAS = 0.9, 0.99  # of AdamW; 0.99 forgets faster than the usual 0.999, for short runs
 # on a GPU, evaluate at least this many texts at once, in micro-batches of at most this many tokens
 EVAL_TEXTS = 256
@@ -155,7 +155,7 @@ def untrained_head(config):
         fail(error)
 
 
-def texts_to_evaluate(config, data):
+def seen_texts(config, data):
     """The first texts of train, as many as val has, with labels instead of probabilities."""
     split = data['train'].take(slice(len(data['val'].labels)))
     labels = torch.from_numpy(np.array(split.labels))
@@ -185,7 +185,8 @@ def make_optimizers(config, model):
     """AdamW for all weights but the token embedding. The embedding has RMSprop with a step size per
     row or, with --embedding_rate=0, AdamW, which is deferred on a CPU.
 
-    An optimizer that is added here is stepped, clipped, saved and restored with the others.
+    An optimizer that is added here is stepped, saved and restored with the others, and its
+    gradients are clipped with theirs.
     """
     others = []
     excluded = []  # the parameters that are not AdamW's
@@ -449,7 +450,7 @@ def main(config):
 
     with loop.clean_exit(config.out_dir):
         trunk_weights = load_trunk(config, meta)
-        data['seen'] = texts_to_evaluate(config, data)
+        data['seen'] = seen_texts(config, data)
         data, vocabulary, linear = number_data(config, data, untrained_head(config), trunk_weights)
         config.known_tokens = len(vocabulary.tokens)
         config.known_ngrams = len(vocabulary.ngrams)

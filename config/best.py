@@ -1,3 +1,3 @@
-# The most accurate classifier of IMDB from its labels alone: the default model, one epoch longer.
+# A classifier of IMDB from its labels alone: the default model, one epoch longer.
 dataset = 'imdb'
 epochs = 5

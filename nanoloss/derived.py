@@ -17,7 +17,7 @@ from nanoloss.linear import LinearPart, fit_linear, linear_logits
 from nanoloss.tokenizer import tokenizer
 from nanoloss.vocabulary import Vocabulary, learn_vocabulary, lower_case
 
-# what it depends on, besides the head: settings and facts, and modules
+# the result depends on the head, on these settings and facts, and on the code of these modules
 INPUTS = 'data', 'lower', 'block_size', 'truncate', 'full_vocab', 'spell', 'ngrams', 'min_count'
 MODULES = linear, text, vocabulary
 KEPT = 4  # files per data set; the oldest are deleted
@@ -29,7 +29,8 @@ def number_data(config, data, head, trunk_weights):
 
     data: the splits of `load_data`, and seen: the first texts of train, to be evaluated.
     """
-    # what comes from other files is not cached, nor are tokens that stay as they are
+    # the key of the cache covers no teacher, no trained trunk, no head of a user's file and no
+    # sample of train; without anything to derive, no cache is needed
     from_elsewhere = config.teacher or trunk_weights is not None or ':' in config.head
     derives = config.lower or config.spell or not config.full_vocab or config.ngrams != 'none'
     if from_elsewhere or config.n_train or not derives:

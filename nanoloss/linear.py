@@ -29,10 +29,10 @@ class LinearPart(NamedTuple):
 def ngram_strength(split, n_ngrams, n_class):
     """How informative each n-gram is, float32 [n_ngrams + 1]; row 0 is padding.
 
-    This is the inverse document frequency, as in scikit-learn, times the square root of what the
-    n-gram tells about the classes: the root mean square over them of naive Bayes' log ratio.
-    That is the probability of the n-gram in a text with the label, over that in a text without it
-    (Wang and Manning 2012, with presence instead of counts).
+    This is the inverse document frequency, as in scikit-learn, times the square root of r. r is the
+    root mean square, over the classes, of naive Bayes' log ratio log(p / q): p and q are the
+    probabilities of the n-gram in a text with and without the label (Wang and Manning 2012, with
+    presence instead of counts).
 
     split: as `Vocabulary.add_ngrams` returns it.
     """
@@ -117,8 +117,8 @@ def fit_linear(head, split, n_class, vocabulary, encoding):
 
     Minimizes the mean loss plus |weight|^2 / (2 C texts) with L-BFGS, as scikit-learn's
     LogisticRegression does. A weight of a frequent n-gram has a larger second derivative than one
-    of a rare n-gram. So the variables are the weights times its root (Jacobi preconditioning), and
-    20 steps are enough, where 100 would be needed without.
+    of a rare n-gram. So each variable is a weight times the root of its second derivative (Jacobi
+    preconditioning). Then 20 steps are enough instead of 100.
     """
     split = vocabulary.add_ngrams(some_texts(split), encoding)
     strength = ngram_strength(split, len(vocabulary.ngrams), n_class)
@@ -161,9 +161,9 @@ def linear_logits(linear, split, vocabulary, encoding):
 
 
 def fit_mix(head, trunk, linear, labels):
-    """The weights of two logits, [2], with which the probabilities of their sum are most likely.
+    """The weights of two logits, [2], that maximize the likelihood of the labels under their sum.
 
-    They are positive, and stay near 1 if there are only a few labels to choose them by.
+    They are positive. A penalty keeps them near 1 if there are few labels.
     trunk, linear: float [N, outputs] on the CPU. labels: an array, as the head takes them.
     """
     from nanoloss.stats import probs_of_labels  # importing scipy takes a second

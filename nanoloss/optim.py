@@ -1,5 +1,5 @@
-"""Optimizers: those of torch.optim, a deferred AdamW for embeddings, the learning rate schedule and
-gradient clipping."""
+"""Optimizers: AdamW of torch.optim, a deferred AdamW and a row-wise RMSprop for embeddings, the
+learning rate schedule and gradient clipping."""
 import math
 from inspect import unwrap
 
@@ -20,7 +20,6 @@ def without_compiler(optimizer):
 
 
 AdamW = without_compiler(torch.optim.AdamW)
-SGD = without_compiler(torch.optim.SGD)
 
 
 class DeferredEmbedding(nn.Embedding):
@@ -171,7 +170,7 @@ class RowRMSprop:
     they are.
 
     A row of the embedding of `Windows` gets a gradient only where it won a maximum. Adam would keep
-    moving it by its momentum, and a second moment per weight would amplify the rarest wins.
+    moving it by momentum, and a second moment per weight would enlarge rare updates.
 
     It has the interface of torch.optim: param_groups, step, zero_grad, state_dict.
     """
@@ -200,7 +199,8 @@ class RowRMSprop:
             self.weight.sub_(lr * gradient / (self.v.sqrt() + self.eps))
 
     def next_moment(self, v, g):
-        """The second moments v [rows, 1] after gradients g [rows, n]; those of 0 do not count."""
+        """The second moments v [rows, 1] after gradients g [rows, n]; a gradient of 0 keeps the
+        moment."""
         square = g.square().mean(1, keepdim=True)
         return torch.where(square > 0, v.lerp(square, 1 - self.alpha), v)
 

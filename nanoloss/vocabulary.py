@@ -1,8 +1,8 @@
 """The vocabulary of a model: its known tokens and n-grams, learned from the training texts.
 
-The default model has embeddings only for the tokens and n-grams of the training texts, so its size
-depends on the texts, not on the tokenizer. A language model must be able to predict every next
-token, so it spells unknown tokens byte by byte.
+The default model has embeddings only for tokens, and weights only for n-grams, that occur at least
+min_count times in train. So its size depends on the texts, not on the tokenizer. A language model
+must be able to predict every next token, so it spells unknown tokens byte by byte.
 """
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ MOST_TEXTS = 100_000  # to learn n-grams from; more would take gigabytes
 class Vocabulary(NamedTuple):
     """The known tokens and n-grams of a model, and the settings of its preprocessing.
 
-    tokens int64 [n] and ngrams uint64 [m], keys of `ngram_keys`, both ascending; an empty one is
-        not used. ngram_kind: see `ngrams_of`, or none.
+    tokens int64 [n] and ngrams uint64 [m], keys from `ngrams_of`, both ascending. An empty array
+        means all tokens, or no n-grams. ngram_kind: see `ngrams_of`, or none.
     block_size, truncate: which tokens of a text are used, see `truncated`.
     spell: whether unknown tokens are replaced by the tokens of their bytes.
     """

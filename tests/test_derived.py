@@ -56,7 +56,7 @@ def settled(data, *argv):
     meta['class_share'] = class_share(splits['train'].labels, 2)
     facts = loop.describe_machine('cpu') | describe_data(meta)
     config = updated(train_script.auto_settings(config, splits['train']), **facts)
-    splits['seen'] = train_script.texts_to_evaluate(config, splits)
+    splits['seen'] = train_script.seen_texts(config, splits)
     return config, splits, train_script.untrained_head(config)
 
 

@@ -6,8 +6,9 @@
     python -m tools.bench --only=default --against=HEAD~1    beside another commit
 
 The rows are the default model on two data sets, one of long and one of short texts, and the paper's
-transformer (config/bce.py) without each of its optimizations. Without --only, it also measures how
-the cost grows with the data. Comparisons with other libraries are in results/bench/.
+transformer (config/bce.py) without each of its optimizations. On a CPU, without --only and
+--against, it also measures how the cost grows with the data. Comparisons with other libraries are
+in results/bench/.
 
 Notable:
 - Each row runs in its own process, on the same texts. The rows take turns, so that a drift of the

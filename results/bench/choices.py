@@ -1,7 +1,7 @@
 """What a user can choose from to classify texts: accuracy on test and seconds of one core.
 
     python -m results.bench.choices                          -> results/bench/choices
-    python -m results.bench.choices --datasets=sst2 --only='fastText|default'
+    python -m results.bench.choices --datasets=sst2 --only='fastText|nanoloss'
 
 Each choice is one command from its start to its end, in a process with one thread: read, fit with
 every constant that is tried, choose on val, predict val and test. Measurements are appended to
@@ -59,7 +59,7 @@ def train_fasttext(data, encoding):
     texts = {}
     for name, split in data.items():
         texts[name] = [' '.join(text.lower().split()) for text in read_texts(split, encoding)]
-    best = 0, 0
+    best = [0, 0]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'train.txt'
         rows = zip(data['train'].labels, texts['train'])
@@ -72,7 +72,7 @@ def train_fasttext(data, encoding):
                 labels = [found[0] for found in model.predict(texts[name])[0]]
                 wanted = [f'__label__{label}' for label in data[name].labels]
                 accuracies.append(np.mean(np.array(labels) == wanted))
-            best = max(best, tuple(accuracies))
+            best = max(best, accuracies, key=lambda pair: pair[0])  # of equals, the first
     return best
 
 
