@@ -32,10 +32,11 @@ import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
 import torch
 
-from model import hard_labels, is_correct, make_classifier, make_head, model_settings
+from model import make_classifier, make_head, model_settings
 from nanoloss import loop, parallel
 from nanoloss.data import (
-    SPLITS, batches, check_unchanged, class_share, describe_data, load_data, sample_texts)
+    SPLITS, batches, check_unchanged, class_share, describe_data, hard_labels, is_correct,
+    load_data, sample_texts)
 from nanoloss.derived import number_data
 from nanoloss.devices import autocast, peak_memory_mb, reset_peak_memory, synchronize
 from nanoloss.files import write_file, write_json

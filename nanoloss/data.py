@@ -199,6 +199,20 @@ def class_share(labels, n_class):
     return (np.bincount(labels, minlength=n_class) / len(labels)).tolist()
 
 
+def hard_labels(labels, multi_label):
+    """Probabilities as labels [B, n_class] -> the labels they imply; other labels stay."""
+    if not labels.is_floating_point():
+        return labels
+    return (labels > 0.5).long() if multi_label else labels.argmax(1)
+
+
+def is_correct(probs, labels):
+    """Which texts are classified correctly, bool [B]; with several labels per text, all of them."""
+    if labels.dim() == 1:
+        return probs.argmax(1) == labels.long()  # torch cannot compare uint16
+    return ((probs > 0.5) == labels.bool()).all(1)
+
+
 def fingerprint(meta):
     """The checksum of all arrays of a data set. meta: from `load_data`."""
     checksums = json.dumps(meta['sha256'], sort_keys=True)

@@ -77,6 +77,7 @@ TESTS = {  # the tests most likely to notice a bug in a file, the likeliest firs
     'nanoloss/thresholds.py': 'thresholds evaluate',
     'nanoloss/tokenizer.py': 'tokenizer prepare',
     'nanoloss/vocabulary.py': 'vocabulary train language',
+    'nanoloss/windows.py': 'model',
 }
 
 

@@ -13,12 +13,13 @@ from torch.nn import functional as F
 
 import train
 from model import (
-    HEADS, TRUNKS, WINDOWS_AT_ONCE, Block, CEHead, Head, Transformer, Windows, WindowsMax,
-    counted_attention, find_class, hard_labels, is_correct, keywords, make_classifier, make_head,
-    masked_attention, model_settings)
+    HEADS, TRUNKS, Block, CEHead, Head, Transformer, Windows, counted_attention, find_class,
+    keywords, make_classifier, make_head, masked_attention, model_settings)
+from nanoloss.data import hard_labels, is_correct
 from nanoloss.runs import copy_trunk, finished_runs, upgrade_config, upgrade_weights
 from nanoloss.stats import (
     calibration_error, confidence_bins, fit_temperature, negative_log_likelihood)
+from nanoloss.windows import WINDOWS_AT_ONCE, WindowsMax
 
 
 def small(trunk='transformer', head='bce', **settings):

@@ -36,9 +36,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
-from model import is_correct, make_head
+from model import make_head
 from nanoloss import loop
-from nanoloss.data import SPLITS, class_share, describe_data, load_data, sample_texts
+from nanoloss.data import (
+    SPLITS, class_share, describe_data, is_correct, load_data, sample_texts)
 from nanoloss.devices import hardware_name
 from nanoloss.files import current_commit, write_file, write_json, write_json_lines
 from nanoloss.settings import check_bounds, configure, fail, updated
