@@ -33,7 +33,7 @@ for set in "$folder"/*/; do
     python -m tools.baseline --dataset="$name"
     python train.py --dataset="$name" --n_runs=5
     python evaluate.py "out/$name" "out/$name"/{tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm} \
-        --out_dir="out/$name"
+        "out/$name"/fasttex[t] --out_dir="out/$name"
 done
 
 if [ "$archive" ]; then

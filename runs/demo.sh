@@ -12,4 +12,7 @@ python train.py --dataset=sample --n_runs=3 --out_dir=out/sample/default
 python train.py --dataset=sample --n_runs=3 --ngrams=none --out_dir=out/sample/windows
 python train.py config/sample_bce.py --n_runs=5
 python train.py config/sample_ce.py --n_runs=5
-python evaluate.py out/sample/{default,windows,bce,ce,tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm}
+# fasttex[t]: only if the package is installed
+shopt -s nullglob
+python evaluate.py out/sample/{default,windows,bce,ce,tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm} \
+    out/sample/fasttex[t]

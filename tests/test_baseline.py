@@ -442,6 +442,51 @@ def test_fewer_texts_are_those_that_train_py_samples(sample, tmp_path, capsys):
     assert of_test['seeds'] == pytest.approx([mean - half, mean + half], abs=0.01)
 
 
+# fastText
+
+@pytest.mark.parametrize('several', [False, True])
+def test_fasttext_is_the_library(several, tmp_path, encoding):
+    """The probabilities are those of the library with its own label prefix, for texts that do not
+    contain it; texts that do, and empty texts, do not become labels."""
+    fasttext = pytest.importorskip('fasttext', reason='fasttext-community is not installed')
+    rng = np.random.default_rng(0)
+    words = ['red', 'Green', 'blue', 'one', 'two', 'three']
+    texts = {name: [' '.join(rng.choice(words, 6)) for _ in range(90)] for name in SPLITS}
+    labels = {}
+    for name in SPLITS:
+        has = np.array([[word in text for word in ('red', 'one', 'two')] for text in texts[name]])
+        labels[name] = has.astype(int) if several else has[:, :2].sum(1)
+    write(tmp_path / 'words', texts, labels, 'abc', encoding)
+    baseline(tmp_path, 'words', tmp_path / 'out', '--kinds=fasttext')
+    result, preds = read(tmp_path / 'out', 'fasttext')
+
+    path = tmp_path / 'train.txt'
+    with open(path, 'w') as file:
+        for text, label in zip(texts['train'], labels['train']):
+            numbers = np.flatnonzero(label) if several else [label]
+            print(*(f'__label__{k}' for k in numbers), text.lower(), file=file)
+    model = fasttext.train_supervised(
+        str(path), lr=result['chosen']['lr'], epoch=25, wordNgrams=2, minn=2, maxn=5,
+        loss='ova' if several else 'softmax', thread=1, verbose=0)
+    for text, logits in zip(texts['test'], preds['test_logits'].astype(float)):
+        names, probs = model.predict(text.lower(), k=-1)
+        found = 1 / (1 + np.exp(-logits)) if several else np.exp(logits)
+        for name, prob in zip(names, probs):
+            assert found[int(name[-1])] == pytest.approx(prob, abs=3e-3)
+
+
+def test_a_label_in_a_text_is_no_label_of_fasttext(tmp_path, encoding):
+    pytest.importorskip('fasttext', reason='fasttext-community is not installed')
+    texts = {name: ['good __label__1 \x1f1', 'bad __label__0 \x1f0', '', '!'] * 20
+             for name in SPLITS}
+    labels = {name: np.array([0, 1, 0, 0] * 20) for name in SPLITS}
+    write(tmp_path / 'words', texts, labels, 'ab', encoding)
+    baseline(tmp_path, 'words', tmp_path / 'out', '--kinds=fasttext')
+    result, preds = read(tmp_path / 'out', 'fasttext')
+    assert preds['test_logits'].shape == (80, 2)
+    assert result['last']['test']['accuracy'] == 1
+
+
 @pytest.mark.parametrize('argv, words', [
     (['--n_train=151'], 'n_train is 151, but there are 150 training texts'),
     (['--n_train=-1'], 'n_train must be at least 0'),

@@ -1,15 +1,17 @@
 """data -> out/<data set>/<kind>/seed<k>/: linear classifiers on bags of words, as finished runs.
 
-    python -m tools.baseline --dataset=imdb      four kinds -> out/imdb/<kind>
+    python -m tools.baseline --dataset=imdb      all kinds -> out/imdb/<kind>
     python evaluate.py out/imdb/nbsvm out/bce out/ce --out_dir=out      compared with networks
 
-They show whether a network beats a linear model. All kinds use words and pairs of words; the SVMs
+They show whether a network beats a bag of words. All kinds use words and pairs of words; the SVMs
 are one-vs-rest:
 - tfidf_lr: TF-IDF, logistic regression
 - tfidf_svm: TF-IDF, linear SVM
 - nbsvm: naive Bayes weights, linear SVM (Wang and Manning 2012)
 - tfidf_chars_svm: TF-IDF of words, concatenated with TF-IDF of n-grams of 2 to 5 characters within
   words, linear SVM; it also suits scripts without spaces between words
+- fasttext: the mean of embeddings of words, pairs of words and n-grams of 2 to 5 characters within
+  words (Joulin 2016), 25 epochs; it needs the package fasttext-community
 
 Notable:
 - Texts are decoded from the tokens of the data set, so the split is that of the networks.
@@ -19,8 +21,10 @@ Notable:
 """
 import math
 import sys
+import tempfile
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,27 +56,34 @@ data_dir = 'data'  # the folder of data sets
 out_dir = ''  # one folder per kind goes here ('': out/ and the name of the data set)
 n_train = 0  # training texts to use, the same as train.py samples with this seed (0: all)
 seed = 0  # of that sample; nothing else is random
-kinds = 'tfidf_lr,tfidf_svm,nbsvm,tfidf_chars_svm'  # the kinds to fit
+kinds = 'all'  # the kinds to fit, as tfidf_lr,nbsvm; all: those whose package is installed
 c_values = ''  # inverse regularization strengths to choose from, as 0.1,1,10 ('': GRIDS below)
 overwrite = False  # delete the previous contents of a run's folder
 # -----------------------------------------------------------------------------
-GRIDS = {  # of C, for each kind
+GRIDS = {  # of C for each kind; of the learning rate for fasttext
     'tfidf_lr': [1, 3, 10, 30, 100, 300, 1000],
     'tfidf_svm': [0.03, 0.1, 0.3, 1, 3, 10],
     'nbsvm': [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3],
     'tfidf_chars_svm': [0.03, 0.1, 0.3, 1, 3],  # 10 is no better on val, and takes half of the time
+    'fasttext': [0.1, 0.5],
 }
 BETAS = [1, 0.25]  # of nbsvm: the SVM alone, and the paper's interpolation with naive Bayes
+LABEL = '\x1f'  # begins a label in fastText's file; it is white space, so no word has it
 
 
 # Settings
 
 def read_kinds(config):
     """The setting kinds -> a list of names."""
+    has_fasttext = find_spec('fasttext') is not None
+    if config.kinds == 'all':
+        return [name for name in GRIDS if name != 'fasttext' or has_fasttext]
     names = [name.strip() for name in config.kinds.split(',')]
     for name in names:
         if name not in GRIDS:
             fail(f'kinds: there is no {name!r}; there are {", ".join(GRIDS)}')
+        if name == 'fasttext' and not has_fasttext:
+            fail('kinds: fasttext needs: pip install fasttext-community')
     return names
 
 
@@ -92,6 +103,8 @@ def read_c_values(config):
 
 def candidates(config, kind):
     """The constants to choose from, [{name: value}], the strongest regularization first."""
+    if kind == 'fasttext':
+        return [{'lr': lr} for lr in GRIDS[kind]]
     grid = read_c_values(config) or GRIDS[kind]
     if kind == 'nbsvm':
         return [{'C': C, 'beta': beta} for C in grid for beta in BETAS]
@@ -143,7 +156,9 @@ def weigh(counts):
 
 def make_features(kind, texts, counts):
     """Texts and the counts of their words -> the features of a kind, {split: sparse [texts,
-    features]}."""
+    features]}. fastText makes its own from the words of a line, {split: list of lines}."""
+    if kind == 'fasttext':
+        return {name: [' '.join(text.lower().split()) for text in texts[name]] for name in SPLITS}
     if kind == 'nbsvm':  # whether a text has a word
         return {name: (split > 0).astype(float) for name, split in counts.items()}
     features = weigh(counts)
@@ -214,12 +229,44 @@ def fit(kind, x, labels, n_class, constants):
     return np.stack(weights, 1), np.array(biases)
 
 
+# fastText
+
+def fit_fasttext(lines, labels, n_class, lr):
+    """Fit fastText to the lines of train -> its log-odds (of several labels) or log-probabilities,
+    {split: float [texts, classes]}. labels: those of train, as in `fit`."""
+    import fasttext
+    several = labels.ndim == 2
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'train.txt'
+        with open(path, 'w', encoding='utf-8') as file:
+            for line, label in zip(lines['train'], labels):
+                classes = np.flatnonzero(label) if several else [label]
+                names = [f'{LABEL}{k}' for k in classes]
+                print(*names, line, file=file)
+        # one thread, because with several the result differs from run to run
+        model = fasttext.train_supervised(
+            str(path), lr=lr, epoch=25, wordNgrams=2, minn=2, maxn=5, label=LABEL,
+            loss='ova' if several else 'softmax', thread=1, verbose=0)
+
+    logits = {}
+    for name, split in lines.items():
+        probs = np.zeros((len(split), n_class))
+        found = zip(*model.predict(split, k=-1))
+        for row, (names, values) in zip(probs, found):
+            row[[int(name.removeprefix(LABEL)) for name in names]] = values
+        probs = probs.clip(1e-6, 1 - 1e-6)
+        logits[name] = np.log(probs / (1 - probs)) if several else np.log(probs)
+    return logits
+
+
 # From outputs to the logits of a head
 
 def choose_head(kind, meta):
     """The name of the head in model.py that interprets its logits as this kind's outputs."""
     if meta['multi_label']:
         return 'bce'
+    if kind == 'fasttext':
+        return 'ce'
     if kind == 'tfidf_lr':
         return 'bce' if len(meta['classes']) == 2 else 'ce'
     # margins are not log-odds; the logits of the square head are not either, so evaluate.py judges
@@ -227,11 +274,18 @@ def choose_head(kind, meta):
     return 'square'
 
 
-def predict(kind, weights, biases, features, meta):
-    """-> {split: logits float16 [texts, outputs of the head]}, as preds.npz stores them."""
+def fit_and_predict(kind, features, labels, meta, constants):
+    """Fit to train -> {split: logits float16 [texts, outputs of the head]}, as preds.npz stores
+    them."""
+    n_class = len(meta['classes'])
+    if kind == 'fasttext':
+        outputs_of = fit_fasttext(features, labels, n_class, **constants)
+    else:
+        weights, biases = fit(kind, features['train'], labels, n_class, constants)
+        outputs_of = {name: x @ weights + biases for name, x in features.items()}
     logits = {}
-    for name, x in features.items():
-        outputs = torch.from_numpy(x @ weights + biases)
+    for name, outputs in outputs_of.items():
+        outputs = torch.from_numpy(outputs)
         if choose_head(kind, meta) == 'square' and outputs.shape[1] == 1:
             outputs = torch.cat([-outputs, outputs], 1)
         logits[name] = outputs.half()
@@ -255,9 +309,7 @@ def choose(config, kind, head, features, labels, meta):
     best = None
     tried = []
     for constants in candidates(config, kind):
-        weights, biases = fit(kind, features['train'], labels['train'], len(meta['classes']),
-                              constants)
-        logits = predict(kind, weights, biases, features, meta)
+        logits = fit_and_predict(kind, features, labels['train'], meta, constants)
         probs = head.probs(logits['val'].float())
         if meta['multi_label']:
             figure = f1_score(labels['val'], probs.numpy() > 0.5, average='micro',
@@ -296,7 +348,7 @@ def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
     labels = {name: np.array(data[name].labels) for name in SPLITS}
     features = make_features(kind, texts, counts)
     logits, best, tried = choose(config, kind, head, features, labels, meta)
-    if meta['multi_label'] and kind != 'tfidf_lr':
+    if meta['multi_label'] and kind not in ('tfidf_lr', 'fasttext'):
         scale_margins(head, logits, labels['val'])
 
     arrays = {}
@@ -329,7 +381,6 @@ def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
         'kind': kind,
         'chosen': best,
         'tried': tried,
-        'features': features['train'].shape[1],
         'last': figures,
         'best': figures,
         'seconds': seconds,

@@ -23,57 +23,24 @@ import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
 import torch
 
-from nanoloss.data import load_data
 from nanoloss.devices import hardware_name
 from nanoloss.files import write_file, write_json_lines
 from nanoloss.settings import configure, fail
-from nanoloss.tokenizer import decode, tokenizer
 
 # -----------------------------------------------------------------------------
 datasets = 'sst2,banking77,ag_news_8k,imdb'  # data sets made by prepare.py
 data_dir = 'data'  # the folder of data sets
 out_dir = 'results/bench/choices'  # the table, the figure and the measurements go here
 only = ''  # a regular expression: choices to measure ('': all)
-train_here = False  # train fastText in this process, print the accuracies and stop
 # -----------------------------------------------------------------------------
 ROOT = Path(__file__).parents[2]
-CHOICES = {  # a name, and the command of a choice; of fastText, the package to train here
+CHOICES = {  # a name, and its command
     'TF-IDF + LR': ['-m', 'tools.baseline', '--kinds=tfidf_lr'],
     'NB-SVM': ['-m', 'tools.baseline', '--kinds=nbsvm'],
     'words and characters + SVM': ['-m', 'tools.baseline', '--kinds=tfidf_chars_svm'],
-    'fastText': 'fasttext',
+    'fastText': ['-m', 'tools.baseline', '--kinds=fasttext'],
     'nanoloss': ['train.py', '--threads=1'],
 }
-FASTTEXT_RATES = 0.1, 0.5
-
-
-# fastText
-
-def read_texts(split, encoding):
-    return [decode(split.tokens[begin:end], encoding) for begin, end in split.spans]
-
-
-def train_fasttext(data, encoding):
-    """-> accuracy on val and on test, at the learning rate that is best on val."""
-    import fasttext
-    texts = {}
-    for name, split in data.items():
-        texts[name] = [' '.join(text.lower().split()) for text in read_texts(split, encoding)]
-    best = [0, 0]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'train.txt'
-        rows = zip(data['train'].labels, texts['train'])
-        path.write_text(''.join(f'__label__{label} {text}\n' for label, text in rows), 'utf-8')
-        for rate in FASTTEXT_RATES:
-            model = fasttext.train_supervised(str(path), lr=rate, epoch=25, wordNgrams=2, minn=2,
-                                              maxn=5, thread=1, verbose=0)
-            accuracies = []
-            for name in ('val', 'test'):
-                labels = [found[0] for found in model.predict(texts[name])[0]]
-                wanted = [f'__label__{label}' for label in data[name].labels]
-                accuracies.append(np.mean(np.array(labels) == wanted))
-            best = max(best, accuracies, key=lambda pair: pair[0])  # of equals, the first
-    return best
 
 
 # Measuring
@@ -82,39 +49,23 @@ def measure(config, name, dataset):
     """Run a choice -> its accuracies, and the seconds of one core and of the clock."""
     command = CHOICES[name]
     with tempfile.TemporaryDirectory() as folder:
-        if isinstance(command, str):
-            command = ['-m', 'results.bench.choices', '--train_here',
-                       f'--datasets={dataset}', f'--data_dir={config.data_dir}']
-        else:
-            command = [*command, f'--dataset={dataset}', f'--data_dir={config.data_dir}',
-                       f'--out_dir={folder}']
+        command = [*command, f'--dataset={dataset}', f'--data_dir={config.data_dir}',
+                   f'--out_dir={folder}']
         environment = os.environ | {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1',
                                     'RAYON_NUM_THREADS': '1'}
         before = os.times()
         done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment,
-                              stdout=subprocess.PIPE, text=True)
+                              stdout=subprocess.DEVNULL)
         after = os.times()
         if done.returncode:
             fail(f'{name} on {dataset} failed')
-        results = list(Path(folder).rglob('result.json'))
-        if results:
-            last = json.loads(results[0].read_text())['last']
-            val, test = last['val']['accuracy'], last['test']['accuracy']
-        else:
-            val, test = json.loads(done.stdout.splitlines()[-1])
+        result, = Path(folder).rglob('result.json')
+        last = json.loads(result.read_text())['last']
     seconds = (after.children_user + after.children_system - before.children_user
                - before.children_system)
-    return {'dataset': dataset, 'choice': name, 'val': val, 'test': test, 'core_seconds': seconds,
+    return {'dataset': dataset, 'choice': name, 'val': last['val']['accuracy'],
+            'test': last['test']['accuracy'], 'core_seconds': seconds,
             'seconds': after.elapsed - before.elapsed, 'when': time.strftime('%Y-%m-%d')}
-
-
-def is_possible(name):
-    """Whether the package of a choice is installed."""
-    package = CHOICES[name]
-    if isinstance(package, str) and not find_spec(package):
-        print(f'skipped: {name}, {package} is not installed')
-        return False
-    return True
 
 
 # The report
@@ -158,12 +109,6 @@ def draw(rows, names, path):
 
 def main(config):
     names = config.datasets.split(',')
-    if config.train_here:
-        data, meta = load_data(Path(config.data_dir) / names[0])
-        accuracies = train_fasttext(data, tokenizer(meta['tokenizer']['name']))
-        print(json.dumps([float(accuracy) for accuracy in accuracies]))
-        return
-
     out = Path(config.out_dir)
     out.mkdir(parents=True, exist_ok=True)
     path = out / 'measurements.jsonl'
@@ -173,8 +118,9 @@ def main(config):
     rows = {(row['dataset'], row['choice']): row for row in measured}
     for name in names:
         for choice in CHOICES:
-            wanted = re.search(config.only, choice) and (name, choice) not in rows
-            if wanted and is_possible(choice):
+            if choice == 'fastText' and not find_spec('fasttext'):
+                continue
+            if re.search(config.only, choice) and (name, choice) not in rows:
                 rows[name, choice] = measure(config, choice, name)
                 print(json.dumps(rows[name, choice]), flush=True)
                 write_json_lines(path, list(rows.values()))
