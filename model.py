@@ -236,8 +236,8 @@ class NgramWeights(nn.Module):
     """Logits that are a weighted sum over a text's n-grams: a linear model beside the trunk, fitted
     before the trunk is trained (nanoloss/linear.py).
 
-    strength [n_ngrams + 1]: how informative each n-gram is; the strengths of a text are scaled to
-    norm 1.
+    strength [n_ngrams + 1]: how informative each n-gram is; the strengths of the n-grams that a
+    text lists are scaled to norm 1.
     keys [n_ngrams]: the hashes of the n-grams (nanoloss/text.py).
     """
 

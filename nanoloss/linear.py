@@ -45,7 +45,9 @@ def ngram_strength(split, n_ngrams, n_class):
         labels = csr_matrix(labels, dtype=float)
     offsets = np.append(0, split.ngram_spans[:, 1])
     presence = csr_matrix((np.ones(len(split.ngrams)), split.ngrams, offsets),
-                          shape=(n_texts, n_ngrams + 1))
+                          shape=(n_texts, n_ngrams + 1), copy=True)
+    presence.sum_duplicates()  # in place; a text may list an n-gram more than once
+    presence.data[:] = 1
     n_label = np.asarray(labels.sum(0))  # [1, n_class]
     n_with = np.asarray(presence.sum(0)).T  # [n_ngrams + 1, 1]
     n_both = (presence.T @ labels).tocsr()  # [n_ngrams + 1, n_class], mostly 0
@@ -68,7 +70,8 @@ def ngram_strength(split, n_ngrams, n_class):
 
 def ngram_matrix(split, strength):
     """The n-grams of each text as a sparse matrix [texts, n_ngrams + 1], float32 in CSR format. A
-    row has the strengths of the text's n-grams, scaled to norm 1.
+    row has the strengths of the n-grams that the text lists, scaled to norm 1. An n-gram that is
+    listed twice has two entries, which add up.
 
     split: as `Vocabulary.add_ngrams` returns it.
     """

@@ -99,8 +99,11 @@ def spell_unknown(tokens, known, encoding):
 # From tokens to n-grams
 
 def ngrams_of(texts, kind, encoding):
-    """The distinct n-grams of each text: their keys, uint64 [N], ascending within a text, and the
-    index of the text of each, int64 [N].
+    """The n-grams of each text: their keys, uint64 [N], ascending within a text, and the index of
+    the text of each, int64 [N].
+
+    A text lists each n-gram once or, with words+chars, 1 + log2(its count) times, rounded down. The
+    same characters occur in many words, so their count says more than their presence.
 
     texts: a list of the tokens of each, at most 65,536 texts.
     kind: words, which are words and pairs of words, or words+chars, also 2 to 5 characters. Models
@@ -121,20 +124,36 @@ def ngrams_of(texts, kind, encoding):
             values = [np.frombuffer(of_text, np.uint8) for of_text in values]
         lengths = np.array([len(of_text) for of_text in values])
         keys, rows = ngram_keys(np.concatenate(values), lengths, OLD_KINDS[kind])
-    return distinct(keys, rows, len(texts))
+    return distinct(keys, rows, len(texts), counted=kind == 'words+chars')
 
 
-def distinct(keys, rows, n_texts):
-    """The distinct keys of each text, ascending, and the index of the text of each."""
+def distinct(keys, rows, n_texts, counted=False):
+    """The distinct keys of each text, ascending, and the index of the text of each.
+
+    counted: list a key that a text has at least 2, 4, 8 ... times 2, 3, 4 ... times, so that its
+    weight in a sum grows with the logarithm of its count.
+    """
     keys = keys[rows.astype(np.uint16).argsort(kind='stable')]  # of 16 bits: a radix sort
     n_keys = np.bincount(rows, minlength=n_texts)
     ends = n_keys.cumsum()
     for begin, end in zip(ends - n_keys, ends):
         keys[begin:end].sort()
     rows = np.repeat(np.arange(n_texts), n_keys)
+    first = first_of(keys, rows)
+    if not counted:
+        return keys[first], rows[first]
+    # how many equal keys the text has before this one: 0, 1, 3, 7 ... for the 1st, 2nd, 4th, 8th
+    begins = np.flatnonzero(first)
+    before = np.arange(len(keys)) - np.repeat(begins, np.diff(begins, append=len(keys)))
+    listed = before & before + 1 == 0
+    return keys[listed], rows[listed]
+
+
+def first_of(keys, rows):
+    """Which keys, ascending within a text, are not equal to the one before, bool [N]."""
     first = np.ones(len(keys), bool)
     first[1:] = (keys[1:] != keys[:-1]) | (rows[1:] != rows[:-1])
-    return keys[first], rows[first]
+    return first
 
 
 def code_points(texts):

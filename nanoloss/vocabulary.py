@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nanoloss.data import spans_of
-from nanoloss.text import find, ngrams_of, number, spell_unknown, tokenize, truncated
+from nanoloss.text import find, first_of, ngrams_of, number, spell_unknown, tokenize, truncated
 from nanoloss.tokenizer import decode
 
 CHUNK = 2000  # texts per chunk when tokenizing or listing n-grams
@@ -49,8 +49,8 @@ class Vocabulary(NamedTuple):
         return split
 
     def add_ngrams(self, split, encoding):
-        """Add the n-grams of a split of the tokenizer's tokens. Known n-gram i becomes i + 1, once
-        per text; unknown n-grams are left out."""
+        """Add the n-grams of a split of the tokenizer's tokens. Known n-gram i becomes i + 1, as
+        often as `ngrams_of` lists it; unknown n-grams are left out."""
         ids = []
         lengths = []
         for keys, rows, n_texts in self.chunks_of_keys(split, encoding):
@@ -119,9 +119,9 @@ def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, tru
             values = np.union1d(values[values != encoding.eot_token], single_bytes(encoding))
         vocabulary = vocabulary._replace(tokens=values.astype(np.int64))
     if ngrams != 'none':
-        # a text has each key once, so this counts texts
         chunks = vocabulary.chunks_of_keys(some_texts(split), encoding)
-        values, counts = count_keys(keys for keys, _, _ in chunks)
+        # each key once per text, so this counts texts
+        values, counts = count_keys(keys[first_of(keys, rows)] for keys, rows, _ in chunks)
         vocabulary = vocabulary._replace(ngrams=values[counts >= min_count])
     return vocabulary
 

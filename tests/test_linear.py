@@ -21,8 +21,8 @@ def encoding():
 
 
 def with_ngrams(present, labels=None):
-    """A split of texts with n-grams, from a table of which text has which."""
-    ids = [np.flatnonzero(row) + 1 for row in present]
+    """A split of texts with n-grams, from a table of how often each text lists each n-gram."""
+    ids = [np.repeat(np.arange(len(row)) + 1, row) for row in present.astype(int)]
     spans = spans_of(np.cumsum([0, *map(len, ids)]))
     return Split(None, np.zeros((len(ids), 2), int), labels, np.concatenate(ids).astype(np.int32),
                  spans)
@@ -48,9 +48,10 @@ def dense(split, strength):
     """The matrix of a split, text by text, float64."""
     matrix = np.zeros((len(split.ngram_spans), len(strength)))
     for row, (begin, end) in zip(matrix, split.ngram_spans):
-        for ngram in split.ngrams[begin:end]:
-            row[ngram] = strength[ngram]
-        length = math.sqrt((row ** 2).sum())
+        listed = split.ngrams[begin:end]
+        for ngram in listed:
+            row[ngram] += strength[ngram]
+        length = math.sqrt((strength[listed].astype(float) ** 2).sum())
         if length:
             row /= length
     return matrix
@@ -114,6 +115,25 @@ def test_rows_of_the_matrix_have_length_1():
     assert np.array_equal(found[:, 1:] > 0, present)
     np.testing.assert_allclose(found, dense(split, strength), rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), present.any(1), rtol=1e-6)
+
+
+def test_an_n_gram_that_is_listed_twice_weighs_twice():
+    rng = np.random.default_rng(4)
+    present = rng.random((50, 9)) < 0.3
+    listed = present * rng.integers(1, 4, present.shape)
+    labels = rng.integers(0, 3, 50)
+    split = with_ngrams(listed, labels)
+    ids = split.ngrams.copy()
+    strength = ngram_strength(split, 9, 3)
+    assert np.array_equal(strength, ngram_strength(with_ngrams(present, labels), 9, 3))
+    assert np.array_equal(split.ngrams, ids)
+    found = ngram_matrix(split, strength).to_dense().numpy()
+    np.testing.assert_allclose(found, dense(split, strength), rtol=1e-6)
+    once = ngram_matrix(with_ngrams(present), strength).to_dense().numpy()
+    for row, row_once, times in zip(found[:, 1:], once[:, 1:], listed):
+        there = times > 0
+        ratio = row[there] / row_once[there] / times[there]  # a factor, which scales the whole text
+        np.testing.assert_allclose(ratio, ratio[:1].repeat(len(ratio)), rtol=1e-5)
 
 
 def test_n_grams_that_tell_nothing_are_no_n_grams():

@@ -98,7 +98,8 @@ def test_n_grams_are_those_of_min_count_texts_each_once(encoding, kind, truncate
     encoded = ngrams_of(vocabulary.encode(split, encoding))
     meaning = {}
     for numbers, found in zip(encoded, sets):
-        assert len(numbers) == len(set(numbers)) == len(found & known)
+        assert len(set(numbers)) == len(found & known)
+        assert len(set(numbers)) == len(numbers) or kind == 'words+chars'
         for number in numbers:
             meaning[number] = meaning.get(number, known) & found
     for number, candidates in meaning.items():
@@ -117,7 +118,7 @@ def test_an_empty_text_has_no_n_grams(encoding, kind):
     split = as_split(texts, encoding, None)
     vocabulary = learn_vocabulary(split, encoding, False, kind, 1, 100, 'head')
     sets = [ngrams_by_hand(encoding.encode_ordinary(text), kind, encoding) for text in texts]
-    assert [len(found) for found in ngrams_of(vocabulary.encode(split, encoding))] == [
+    assert [len(set(found)) for found in ngrams_of(vocabulary.encode(split, encoding))] == [
         len(wanted) for wanted in sets]
     assert len(vocabulary.ngrams) == len(set().union(*sets))
     # and a training split of empty texts has none to know
