@@ -8,13 +8,16 @@ groups are compared with one of them (`ref`). Prints one table and a verdict; wr
 all tables, summary.json and figures.
 
 Notable:
-- The correct answers of the last epoch are recounted. A run that is unfinished, damaged or
-  contradicts its own result.json is named and left out.
+- Correct answers are recounted from the stored logits of the last epoch. A run that is unfinished,
+  damaged or contradicts its own result.json is named and left out.
 - Temperature scaling (Guo 2017): the temperature is fitted on val, and the probabilities are
   evaluated on test.
-- Two 95 % intervals: for other seeds on the same texts (Student's t), and for other seeds and other
-  texts. A difference is significant if its p for other seeds and other texts is at most .05; with
-  several groups, after Holm's correction. Groups with the same seeds are compared seed by seed.
+- The printed 95 % confidence interval is for the mean over all seeds and all texts of this kind;
+  texts of one cluster, such as a movie, are dependent. A baseline without seeds has it from a
+  single run. Near 100 % it is not symmetric. table.md also has the interval for other seeds on the
+  same texts (Student's t).
+- A difference is significant if its p for other seeds and other texts is at most .05; with several
+  groups, after Holm's correction. Groups with the same seeds are compared seed by seed.
 """
 import json
 from dataclasses import dataclass
@@ -43,10 +46,10 @@ from nanoloss.verdict import (
 # -----------------------------------------------------------------------------
 out_dir = ''   # folder for table.md, summary.json and figures; '' = the one that holds the groups
 ref = ''       # the group to compare all others with; '' = ce or, without it, the first
-target = 85.0  # accuracy on val in %; the table has the steps to reach it
-effect = 0.26  # difference in points, for the number of runs to find it; the paper's 86.1 - 85.84
-# published accuracies, shown with runs of the same data set, head and number of epochs; '' = none;
-# a relative path starts from the folder of this file
+target = 85.0  # accuracy on val in %; table.md has the steps needed to reach it
+effect = 0.26  # points; table.md has the runs needed to detect it; the paper's 86.1 - 85.84
+# file of published accuracies, shown beside runs of the same data set, head and number of epochs;
+# '' = none; a relative path starts from the folder of this file
 published = 'results/paper/published.json'
 code = ''  # the Python file of a head that is not in model.py; it will be executed
 # -----------------------------------------------------------------------------
@@ -102,7 +105,7 @@ class Group:
     color: str
     runs: list
     published: Published    # of the same data set, head and number of epochs, or None
-    clusters: dict          # by split: the document group of each text, [texts], or None
+    clusters: dict          # by split: the cluster of each text, [texts], or None
     measures: dict          # {name: [a value or None per run]}
     bins: np.ndarray        # [runs, 2, bins, 3], see `stats.measure`
     confidence: np.ndarray  # [runs, texts of test], after temperature scaling
@@ -167,8 +170,8 @@ def measure_runs(runs, target):
 
 
 def find_clusters(runs):
-    """The document group of each text -> {split: [texts] or None}. All runs have the same data, so
-    any run has them, except those of the first versions."""
+    """The cluster of each text, such as its movie -> {split: [texts] or None}. All runs have the
+    same data, so any run has them, except those of the first versions."""
     clusters = dict.fromkeys(SPLITS)
     for run in runs:
         for split in SPLITS:
@@ -194,7 +197,7 @@ def read_groups(paths, config):
     for split in SPLITS:
         notes += note_clusters(split, clusters[split])
         if clusters[split] is not None and len(np.unique(clusters[split])) == 1:
-            clusters[split] = None  # one group is no evidence about others
+            clusters[split] = None  # a single cluster says nothing about others
     groups = []
     for i, (path, runs) in enumerate(zip(paths, all_runs)):
         # paths distinguish folders of the same name
@@ -232,8 +235,8 @@ class Comparison:
     gap: dict           # accuracy of a minus that of b in points, see `interval`
     paired: bool        # whether both have the same seeds; then gap is of the pairs
     means: dict         # the permutation test of the means, see `permutation_test`
-    spread: dict        # the same of the max-min distances
-    sd: list            # of the runs of one group, in points, see `pooled_sd`
+    spread: dict        # the permutation test of the max-min distances
+    sd: list            # standard deviation of the runs of a group, in points, see `pooled_sd`
     effect: float       # in points
     seeds_needed: list  # runs per group to find the effect, at each of these standard deviations
 
@@ -335,7 +338,7 @@ def check_arguments(paths, config):
     if not paths or len(resolved) < len(paths):
         fail('name the groups of runs, each once: python evaluate.py out/bce out/ce')
     if len({path.parent for path in resolved}) > 1 and not config.out_dir:
-        fail('the groups lie in different folders; say with --out_dir=FOLDER where the table goes')
+        fail('the groups lie in different folders; choose one for the table with --out_dir=')
     if config.effect <= 0:
         fail(f'effect must be above 0, not {config.effect:g}')
 

@@ -1,5 +1,5 @@
 """The model. A trunk turns a text into features; a head turns features into logits, a loss and
-probabilities. All of the mathematics, nothing else.
+probabilities.
 
 Notable:
 - A batch is `tokens` [B, T] and `counts` [B, T]. A count of 0 is padding; it is the only mask.
@@ -7,8 +7,8 @@ Notable:
   same hidden state in every layer. So a text can be given as a bag, each distinct token once with
   its count. Attention adds log(count) to the key's score, mean pooling weighs by count, and the
   function and its gradients are exactly those of the full sequence.
-- A new loss is one class, one line in `HEADS` and one file in config/; so is a new trunk, in
-  `TRUNKS`.
+- A new loss is one class: select it with --head=FILE.py:CLASS, or add it to `HEADS`. So is a new
+  trunk, with --trunk=FILE.py:CLASS or in `TRUNKS`.
 """
 import math
 import runpy
@@ -53,7 +53,7 @@ class Windows(Trunk):
     This is a convolution over one-hot tokens (Johnson and Zhang 2015, arXiv 1412.1058). A row of
     the embedding concatenates the token's vectors for the positions in the window.
 
-    window: its size in tokens. dropout: of the features.
+    window: its size in tokens. dropout: the probability of dropping a feature.
     """
 
     def __init__(self, n_tokens, block_size, window=3, n_embd=256, dropout=0.5):
@@ -98,10 +98,12 @@ class Windows(Trunk):
 
 
 class Transformer(Trunk):
-    """The paper's transformer encoder, pre-norm, and the mean of its hidden states over the text.
+    """A transformer encoder, pre-norm, and the mean of its hidden states over the text (Apeinans,
+    Kodors and Zarembo 2024).
 
     pos: position encoding, none (as in the paper) or learned. causal: a token attends only to
-    itself and earlier tokens, as in a language model. dropout: of the embedding and each branch.
+    itself and earlier tokens, as in a language model. dropout: its probability, after the
+    embedding and in each branch.
     """
 
     def __init__(self, n_tokens, block_size, n_layer=2, n_head=2, n_embd=128, pos='none',
@@ -187,7 +189,7 @@ class Block(nn.Module):
 
 
 def counted_attention(q, k, v, counts):
-    """Attention in which a key that stands for c equal tokens weighs c exp(score).
+    """Attention in which a key that stands for c equal tokens has the weight c exp(score).
 
     q, k, v [B, n_head, T, size]; counts [B, T], 0 for padding.
 
@@ -195,7 +197,7 @@ def counted_attention(q, k, v, counts):
     log(c) to the score, but needs no [T, T] tensor in float32. In bf16, integers are exact up to
     256, so the denominator has two columns, c = low + 256 high.
     """
-    with torch.autocast(q.device.type, enabled=False):  # it would make softmax a float32 copy
+    with torch.autocast(q.device.type, enabled=False):  # it would copy the scores to float32
         c = counts[:, None, :, None]
         low_high = torch.cat([c % 256, c // 256], -1).to(v.dtype).expand(-1, q.shape[1], -1, 2)
         scores = (q * q.shape[-1] ** -0.5) @ k.mT  # [B, n_head, T, T]
@@ -219,7 +221,7 @@ def masked_attention(q, k, v, mask=None):
     # on a CPU, the backward of this is 1.6 times faster than the library's
     if causal:
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
-    with torch.autocast('cpu', enabled=False):  # it would make softmax a float32 copy
+    with torch.autocast('cpu', enabled=False):  # it would copy the scores to float32
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
         if mask is not None:
             hidden = torch.zeros(mask.shape, dtype=scores.dtype)
@@ -262,9 +264,10 @@ class NgramWeights(nn.Module):
 class Classifier(nn.Module):
     """A trunk, a head and, optionally, a linear model of n-grams beside them.
 
-    n_known: size of the vocabulary, listed in the buffer `tokens`; all other tokens share row 0
-        (0: all tokens of the tokenizer). n_ngrams: n-grams with weights (0: none). The buffer `mix`
-        has the weights of the two parts' logits in their sum.
+    n_known: number of known tokens, which the buffer `tokens` lists; all others share row 0 of the
+        embedding. If it is 0, every token of the tokenizer is known.
+    n_ngrams: number of known n-grams; 0: no linear model. The buffer `mix` [2] has the weights of
+        the trunk's and the n-grams' logits in their sum.
     """
 
     def __init__(self, trunk, head, n_known=0, n_ngrams=0):
@@ -280,8 +283,8 @@ class Classifier(nn.Module):
 
     def forward(self, tokens, counts, ngrams=None):
         """tokens int64 [B, T], counts [B, T], n-grams int64 [B, M] (0: padding) -> logits
-        [B, outputs], in float32 or float64. If ngrams is None, the logits of the trunk alone, as in
-        training."""
+        [B, outputs], in float32 or float64. Without n-grams, it returns the logits of the trunk,
+        which training uses: the trunk is trained alone."""
         features = self.trunk(tokens, counts)
         with torch.autocast(tokens.device.type, enabled=False):  # bf16 would round the answer
             logits = self.head(features)
@@ -339,11 +342,11 @@ def seeded_linear(n_in, n_out):
     """A linear layer with weights normal 0.02 from its own generator, and biases 0.
 
     Its own generator keeps the trunk and the batches the same for all heads. The weights are
-    multiples of 2^-26, which float32 subtracts exactly, so that a head with one output can start
-    from the difference of the rows of one with two.
+    multiples of 2^-26, which float32 subtracts exactly: results/losses/matched/heads.py starts a
+    head with one output from the difference of the two rows of another.
     """
     linear = nn.Linear(n_in, n_out)
-    # multiplied, so that it does not coincide with the seed of another generator
+    # scrambled, to differ from the seeds of other generators
     seed = (torch.initial_seed() + 1) * 6364136223846793005 % 2 ** 63
     nn.init.normal_(linear.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
     linear.weight.detach().mul_(2 ** 26).round_().div_(2 ** 26)
@@ -398,10 +401,10 @@ class CEHead(Head):
 class BCEHead(Head):
     """Binary cross-entropy.
 
-    Two classes: one logit, the log-odds of class 1. More classes: one logit per class against the
-    rest, and the sum of their losses; the probabilities are their softmax, which is overconfident
-    before temperature scaling and well calibrated after it. Several labels per text: a sigmoid and
-    a loss per label.
+    Two classes: one logit, the log-odds of class 1. More classes: one logit per class, trained to
+    separate it from the rest; the losses are summed. The probabilities are the softmax of the
+    logits, which is overconfident before temperature scaling and well calibrated after it. Several
+    labels per text: a sigmoid and a loss per label.
     """
     soft = True
 
@@ -445,7 +448,8 @@ class FocalHead(Head):
     def loss(self, logits, labels):
         log_p = -F.cross_entropy(logits, labels, reduction='none')
         rest = -log_p.expm1()  # 1 - p_y
-        rest = rest.clamp(min=torch.finfo(logits.dtype).tiny)  # at 0, gamma < 1 has no gradient
+        # for gamma < 1, the gradient at 0 is infinite
+        rest = rest.clamp(min=torch.finfo(logits.dtype).tiny)
         weighted = F.cross_entropy(logits, labels, self.weight, reduction='none')
         return (rest ** self.gamma * weighted).mean()
 
@@ -582,7 +586,7 @@ def make_head(head, n_features, n_class, multi_label=False, class_share=None, **
     if not each_label:
         return made
     if made.linear.out_features != 2 or type(made).forward is not Head.forward:
-        raise ValueError(f'head {head} is for one label a text, this data has several')
+        raise ValueError(f'head {head} supports one label per text, but this data has several')
     return EachLabel(n_features, n_class, made)
 
 

@@ -14,17 +14,21 @@
     python prepare.py --source=hub:fancyzhx/ag_news       a data set of the hub
 
 Notable:
-- A malformed file is an error, never a smaller data set. The table counts the rows that are left
-  out, by reason.
-- Rows have one canonical order, by the hash of label and text: IMDB is the same, bit for bit, from
-  the hub and from the archive.
-- Splits share no text, even if white space or tags differ. Train shares no group with val and
-  test, unless these come from separate files; then shared groups are counted.
-- IMDB is an exception: only exact copies are dropped. Val and test are both cut out of the official
-  test side, so they may share texts and movies.
+- A malformed file stops the program. No row is skipped silently: the table counts the rows that
+  are left out, by reason.
+- Rows have one canonical order, by the hash of label and text.
+- No text is in two splits; texts that differ only in white space or tags count as equal. Train
+  shares no group with val and test, unless the source brings its own val or test; then shared
+  groups are counted.
+- IMDB: train shares no movie and no text with val or test. Both of these are cut out of the
+  official test side, so they may share movies and texts with each other. Only exact copies count
+  as equal. Tokens and labels from the hub and from the archive are the same, bit for bit, but the
+  hub does not name the movies: there, the two reviews that share a movie are known by their hash,
+  and the data have no groups.
 - cl100k_base needs no download: its table comes from the bpe-openai wheel and is checked.
 """
 import hashlib
+import math
 import os
 import signal
 import sys
@@ -36,7 +40,7 @@ import numpy as np
 from nanoloss.escape import one_line
 from nanoloss.files import replacing_folder, write_json
 from nanoloss.rows import TextStore, in_batches, read_source, unlabelled_rows
-from nanoloss.settings import configure, fail
+from nanoloss.settings import check_bounds, configure, fail
 from nanoloss.sources import default_name, kind_of_source
 from nanoloss.split import (
     SPLITS, check_splits, draw_val_from_test, drop_shared_movies, drop_unknown_classes, in_split,
@@ -59,15 +63,15 @@ sep = ''  # separator of the cells in CSV files: ; or | or tab; '': a comma (.ts
 quoting = 'auto'  # quotes around CSV cells: auto, minimal (unchecked), none (quotes are text)
 hub_config = ''  # configuration of hub:OWNER/NAME; '': the only one
 revision = ''  # commit, tag or branch of hub:OWNER/NAME; '': the newest
-train_split = 'train'  # its name on the hub; a missing val or test is cut out of train
-val_split = 'validation'  # its name on the hub; '': val is cut out of train
-test_split = 'test'  # its name on the hub; '': test is cut out of train
+train_split = 'train'  # its name on the hub; a missing val or test is taken from it
+val_split = 'validation'  # its name on the hub; '': val is taken from train
+test_split = 'test'  # its name on the hub; '': test is taken from train
 strict = False  # treat an empty text, or a missing label or group, as an error
 drop_unknown = False  # drop texts of val and test with labels that train lacks; else an error
 unlabelled = ''  # texts without labels: imdb (the hub's), an aclImdb archive or folder, a file
-val_frac = 0.1  # fraction of the rows for val; IMDB has an official split
-test_frac = 0.1  # fraction of the rows for test
-dev = False  # make <name>_dev, to choose settings on: train alone, split in three by group
+val_frac = 0.1  # share of the rows for val; IMDB needs it with --dev only
+test_frac = 0.1  # share of the rows for test; IMDB needs it with --dev only
+dev = False  # make <name>_dev for choosing settings: train alone, split in three by group
 seed = 1337  # seed of the split
 tokenizer = 'cl100k_base'  # any encoding of tiktoken; all but this one are downloaded
 block_size = 512  # tokens; only used to count the texts that the paper's model truncates
@@ -79,9 +83,12 @@ FORMAT_VERSION = 1  # of data/<name>; train.py accepts no other
 
 def check_settings(config, kind):
     """Fail if settings contradict each other. kind: the kind of source, a name in SOURCES."""
+    check_bounds(config, [(['val_frac', 'test_frac'], 0, 1), (['block_size'], 1, math.inf)])
+    if config.val_frac + config.test_frac >= 1:
+        fail('val_frac and test_frac must leave texts for train')
     imdb = kind in ('imdb', 'archive')
     if not config.label and (imdb or kind in ('sample', 'folders') or config.label_sep):
-        fail('an empty --label needs a file of your own, without --label_sep')
+        fail('--label= works only with a file of your own and without --label_sep')
     has_files = config.val_source or config.test_source
     if kind == 'folders' and (config.group or config.label_sep or has_files):
         fail(f'{config.source} is a folder: its classes are the folders in it, and it has no '
@@ -102,8 +109,7 @@ def data_set_folder(config, kind):
     folder = Path(config.data_dir) / folder_name
     foreign = folder.exists() and not (folder / 'meta.json').exists()
     if foreign or folder.name == '..' or folder.parent != Path(config.data_dir):
-        fail(f'{folder}: not the name of a data set, which this would replace; '
-             'choose one with --name=')
+        fail(f'{folder} is not a data set and would be replaced; choose another --name=')
     return folder
 
 
@@ -117,15 +123,15 @@ def split(rows, config, imdb):
     if imdb:
         drop_shared_movies(rows)
         n_dropped = int((rows.sides == '').sum())
-        dropped['reviews of a movie that has more on the other side'] = n_dropped
+        dropped['reviews of movies that have more reviews on the other side'] = n_dropped
     else:
         val_share = 0 if 'val' in rows.sides else config.val_frac
         test_share = 0 if 'test' in rows.sides else config.test_frac
         split_train(rows, config, (val_share, test_share), join_equal=True)
     if config.dev:
         if rows.groups is None:
-            fail('--dev cuts by movie, and this source names none; give the archive, or a column '
-                 'with --group=')
+            fail('--dev splits by group, and this source has none; use --group=COLUMN or, for '
+                 'IMDB, the archive')
         rows.sides[rows.sides != 'train'] = ''
         split_train(rows, config, (config.val_frac, config.test_frac), join_equal=not imdb)
 
@@ -154,8 +160,8 @@ def write_npy_header(file, total):
 def tokenize(store, rows, enc, path):
     """Write the tokens of these rows of a `TextStore` to path, a .npy of uint32 [total].
 
-    An empty text is one end-of-text. Returns the offsets, uint64 [rows + 1], and the sha256 of the
-    tokens.
+    An empty text becomes a single end-of-text token. Returns the offsets, uint64 [rows + 1], and
+    the sha256 of the tokens.
     """
     offsets = array('Q', [0])
     sha256 = hashlib.sha256()
@@ -270,7 +276,7 @@ def print_table(folder, config, meta, columns, group_word):
         pairs = ', '.join(f'{pair} {count:,}' for pair, count in shared.items())
         print(f'{group_word} in both: {pairs}')
     if shared['train/val'] or shared['train/test']:
-        print(f'warning: the files share {group_word}, so results on val or test are too good')
+        print(f'warning: train shares {group_word} with val or test, so accuracy there is too high')
 
 
 def main(config):

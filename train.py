@@ -8,18 +8,19 @@
 
 Notable:
 - The same command again skips finished runs and resumes an unfinished one from its checkpoint,
-  saved every minute. All random numbers come from the seed and the step or epoch, so a resumed run
-  ends exactly as an uninterrupted one.
-- Without a config file, the model is windows of tokens and, beside them, a linear model of n-grams,
-  which is fitted first (nanoloss/linear.py). The logits of the two are weighted on val.
+  saved every minute. All random numbers come from the seed and the step or epoch, so a run that is
+  resumed on a CPU ends exactly as an uninterrupted one.
+- Without a config file, the model has two parts, which are trained separately. A linear model of
+  n-grams is fitted first (nanoloss/linear.py). Then the steps below train windows of tokens. The
+  logits of the two are added, with weights that each evaluation fits on val.
 - `auto_settings` chooses the settings that depend on the number and length of the texts.
 - The texts of a batch have about the same length, so there is little padding. If the order of
   tokens does not matter, a text is a bag: each distinct token once, with its count (model.py).
 - On a CPU, a batch is computed in micro-batches that fit the caches, and the optimizer updates only
-  the embedding rows of the batch (nanoloss/optim.py). On CUDA, a step is a
-  CUDA graph, recorded for each shape of a batch (nanoloss/graphs.py).
-- Mixed precision: bfloat16 if the chip has it (CPUs too), else float16 with a GradScaler, else
-  float32.
+  the embedding rows with a gradient (nanoloss/optim.py). On CUDA, a step is replayed as a CUDA
+  graph from the third batch of a shape on (nanoloss/graphs.py).
+- Mixed precision: bfloat16 on CPUs and GPUs that have it, float16 with a GradScaler on other CUDA
+  GPUs, else float32.
 """
 import math
 import sys
@@ -59,6 +60,7 @@ seed = 0  # of the first run
 n_runs = 1  # seeds to train, one after the other
 n_train = 0  # training texts to use, sampled with the first seed (0: all)
 teacher = ''  # folder of a run or of a group of runs that labels the unlabelled texts
+code = ''  # file of the teacher's head or trunk, if it is not in model.py; it is executed
 init_from = ''  # folder of a run, or a file of weights, to take the trunk from
 overwrite = False  # delete the previous contents of a run's folder
 eval_interval = 0  # steps between evaluations on val (0: after each epoch only)
@@ -66,12 +68,12 @@ ckpt_secs = 60.0  # seconds between checkpoints
 tensorboard = False  # also write log.jsonl as curves to the run's folder tensorboard/
 # text
 lower = True  # lower-case the texts
-block_size = 1500  # tokens of a text to use
+block_size = 1500  # most tokens of a text; longer texts are truncated
 truncate = 'head'  # which tokens of a long text to keep: head, tail or both
 full_vocab = False  # embed all tokens of the tokenizer, not only those of the training texts
 spell = False  # spell unknown tokens byte by byte, as a language model does
 ngrams = 'auto'  # of the linear model: words, words+chars, none, or auto (see auto_settings)
-min_count = 0  # rarer tokens and n-grams are unknown (0: see auto_settings)
+min_count = 0  # tokens and n-grams that occur less often are unknown (0: see auto_settings)
 bag = True  # give each distinct token of a text once, with its count, if order does not matter
 token_dropout = 0.2  # share of the tokens of a training text to drop, drawn anew each epoch
 # model; the keywords of the head and of the trunk (model.py) are settings too
@@ -80,12 +82,12 @@ trunk = 'windows'  # a name in TRUNKS, or FILE.py:CLASS
 # optimizer
 epochs = 0  # 0: see auto_settings
 batch_size = 0  # texts per step (0: see auto_settings)
-learning_rate = 5e-3  # the highest; it decays to 0 by a cosine
-embedding_rate = 0.005  # of RMSprop for the token embedding, same schedule (0: AdamW)
+learning_rate = 5e-3  # peak rate; linear warm-up, then a cosine to 0
+embedding_rate = 0.005  # peak rate of RMSprop for the token embedding (0: AdamW)
 warmup_iters = 50  # steps of linear warm-up
 weight_decay = 0.5  # AdamW's, for matrices; an embedding with RMSprop has none
 grad_clip = 1.0  # largest global norm of the gradient (0: no clipping)
-deferred = True  # on CPUs, AdamW updates embedding rows when a batch needs them; same results
+deferred = True  # on CPUs, AdamW updates embedding rows when a batch needs them; same result
 # system
 device = 'auto'  # cuda, mps or cpu; auto: the first of these that is available
 dtype = 'auto'  # bfloat16, float16, float32 or float64; auto: the fastest that is safe
@@ -101,6 +103,7 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
     (['n_train', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
       'learning_rate', 'embedding_rate', 'min_count', 'weight_decay', 'grad_clip', 'threads',
       'ckpt_secs'], 0, math.inf),
+    (['threads'], 0, 1025),  # so many end in a crash
 ]
 EVALUATED = 'seen', 'val', 'test'  # evaluated when a run ends; seen: the first texts of train
 BETAS = 0.9, 0.99  # of AdamW; 0.99 forgets faster than the usual 0.999, for short runs
@@ -125,10 +128,10 @@ def check_settings(config):
 def auto_settings(config, train_split):
     """Replace settings that are 0 or 'auto' by what suits the training texts -> a new config.
 
-    batch_size  a power of two from 8 to 64, near a sixty-fourth of the texts
-    epochs      1,500 steps, but from 4 to 40 epochs
-    ngrams      words+chars, or words if train has more than 2 million tokens: so many characters
-                would take minutes, and add little
+    batch_size  a power of two from 8 to 64, near the number of texts / 64
+    epochs      about 1,500 steps, at least 4 and at most 40 epochs
+    ngrams      words+chars, or words if train has more than 2 million tokens, for which n-grams of
+                characters take minutes and add little
     min_count   2 if texts have fewer than 100 tokens on average, else 3, because long texts have
                 many rare n-grams
     """
@@ -149,7 +152,7 @@ def auto_settings(config, train_split):
 # Data, model and optimizers
 
 def untrained_head(config):
-    """A head for its loss alone."""
+    """A head whose loss is used, but not its weights."""
     try:
         return make_head(**{**vars(config), 'n_features': 1})
     except ValueError as error:
@@ -183,28 +186,29 @@ def make_model(config, trunk_weights, vocabulary, linear):
 
 
 def make_optimizers(config, model):
-    """AdamW for all weights but the token embedding. The embedding has RMSprop with a step size per
-    row or, with --embedding_rate=0, AdamW, which is deferred on a CPU.
+    """RMSprop with a step size per row for the token embedding, AdamW for all other weights that
+    are trained. With --embedding_rate=0, the embedding has AdamW too, deferred on a CPU.
 
-    An optimizer that is added here is stepped, saved and restored with the others, and its
-    gradients are clipped with theirs.
+    Append another optimizer to `others`, and AdamW leaves its parameters out. It is stepped, saved
+    and restored with the others. Its rate is the schedule of learning_rate, times the `lr_mult` of
+    a parameter group, if that has one.
     """
     others = []
-    excluded = []  # the parameters that are not AdamW's
     embedding = getattr(model.trunk, 'token_embedding', None)
     if embedding is not None and config.embedding_rate:
         embedding.sparse = config.device == 'cpu'  # on a GPU, it would synchronize
         lr_mult = config.embedding_rate / (config.learning_rate or math.inf)
         others.append(RowRMSprop(embedding.weight, lr_mult))
-        excluded.append(embedding.weight)
     elif embedding is not None and config.deferred:
         embedding = DeferredEmbedding.from_pretrained(
             embedding.weight.detach(), freeze=False, sparse=True)
         model.trunk.token_embedding = embedding
         others.append(DeferredAdamW(embedding, BETAS, config.weight_decay))
-        excluded.append(embedding.weight)
-    groups = parameter_groups(model, config.weight_decay, excluded)
-    return [AdamW(groups, betas=BETAS, fused=True), *others]
+
+    groups = parameter_groups(model, config.weight_decay, others)
+    if groups:
+        others.insert(0, AdamW(groups, betas=BETAS, fused=True))
+    return others
 
 
 # Evaluation
@@ -244,7 +248,8 @@ def score(head, logits, labels, device):
     """Metrics of a split, a dict. logit_grad: the mean over the texts of |d loss / d logits|."""
     labels = torch.from_numpy(labels.astype(np.int64)).to(device)
     logits = logits.to(device).requires_grad_()
-    # preds.npz stores float16, which can tie or reorder logits: evaluate.py must count the same
+    # preds.npz stores float16, which can tie or reorder logits; rounded here too, so that
+    # evaluate.py counts the same
     correct = int(is_correct(head.probs(logits.half().float()), labels).sum())
     loss = head.loss(logits, labels)
     # the loss is a mean over the texts, so the sum of its gradients' norms is the mean norm
@@ -399,8 +404,9 @@ def evaluate_and_log(config, folder, model, val, progress, best, meter, lr, step
 
 
 def finish(config, folder, model, data, progress, best):
-    """Write weights, predictions and the final metrics: of the last epoch, which is the headline,
-    and of the best on val. result.json is written last and marks a run as complete."""
+    """Write weights, predictions and the final metrics: of the last epoch, the one that is
+    reported, and of the best epoch on val. result.json is written last and marks a run as
+    complete."""
     from nanoloss.stats import fit_temperature  # importing scipy takes a second
     logits = {name: predict(config, model, data[name]) for name in EVALUATED}
 
@@ -444,6 +450,7 @@ def main(config):
     if config.device != 'cpu' or config.dtype == 'float16':
         config.deferred = False  # a GradScaler would have to know about deferred rows
     facts = loop.describe_machine(config.device) | describe_data(meta)
+    facts['files'] = loop.describe_files(config)
     if config.teacher:
         from nanoloss.ensemble import pseudo_label  # only a teacher needs it
         data['train'], facts['teacher_id'] = pseudo_label(config, data['train'], meta)

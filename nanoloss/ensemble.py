@@ -205,7 +205,7 @@ def pseudo_label(config, split, meta):
         fail(f'head {config.head} cannot learn from probabilities; take {able}')
     unlabelled = load_unlabelled(Path(config.data_dir) / config.dataset, meta)
     try:
-        teacher = Ensemble(config.teacher, thresholds=False)
+        teacher = Ensemble(config.teacher, thresholds=False, code=config.code)
     except ValueError as error:
         fail(f'teacher: {error}')
     if teacher.classes != [str(name) for name in meta['classes']]:

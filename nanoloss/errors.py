@@ -327,7 +327,7 @@ def find_twins(texts):
         sets = (keys.tolist() for keys in shingles[split])
         sketches[split] = list(tqdm(
             MinHash.generator(sets, num_perm=BANDS * BAND_ROWS, scheme='affine64', hashfunc=int),
-            f'MinHash of {split}', leave=False, unit=' texts'))
+            f'MinHash of {split}', leave=False, unit=' texts', disable=None))
 
     twins = []
     for other, later in EARLIER.items():
@@ -336,7 +336,8 @@ def find_twins(texts):
             if len(shingles[other][row]):
                 index.insert(row, sketch, check_duplication=False)
         for split in later:
-            for row, sketch in enumerate(tqdm(sketches[split], f'{split} in {other}', leave=False)):
+            for row, sketch in enumerate(tqdm(sketches[split], f'{split} in {other}', leave=False,
+                                               disable=None)):
                 keys = shingles[split][row]
                 candidates = sorted(index.query(sketch)) if len(keys) else []
                 similar = [(jaccard(keys, shingles[other][i]), i) for i in candidates]
@@ -375,7 +376,7 @@ def attribute_tokens(classifier, texts):
     sums = np.zeros((n_vocab, len(classifier.classes)))
     waiting = []
     n_variants = 0
-    for i, text in enumerate(tqdm(tokens, 'tokens', unit=' texts', leave=False)):
+    for i, text in enumerate(tqdm(tokens, 'tokens', unit=' texts', leave=False, disable=None)):
         waiting.append(text)
         n_variants += len(np.unique(text)) + 1
         if n_variants < VARIANTS and i < len(tokens) - 1:

@@ -1,4 +1,5 @@
 """Code shared by train.py and lm/pretrain.py: start, measure, save, resume and stop a run."""
+import hashlib
 import json
 import math
 import os
@@ -21,7 +22,8 @@ from nanoloss.runs import ADDED, REMOVED, upgrade_config
 # settings and facts that may differ between a run and the command that resumes it
 MAY_DIFFER = {
     'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'tensorboard', 'graphs',
-    'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'sklearn', 'commit'}
+    'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'sklearn', 'commit',
+    'files'}
 
 stop_signal = 0  # the signal that asked this process to stop
 
@@ -81,6 +83,16 @@ def describe_machine(device):
     }
 
 
+def describe_files(config):
+    """The checksums of the files FILE.py:CLASS that hold the head and the trunk, {file: sha256}."""
+    found = {}
+    for name in config.head, config.trunk:
+        file, _, _ = name.rpartition(':')
+        if file:
+            found[Path(file).name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return found
+
+
 @contextmanager
 def run_folder(config):
     """Lock the folder of one seed's run and write its config.json -> the folder, or None if the run
@@ -118,7 +130,8 @@ def claim_run(folder, config):
                 shutil.rmtree(path)
             elif path.name != 'config.json':
                 path.unlink()
-    if config['overwrite'] or not (folder / 'config.json').exists():
+    is_new = not any((folder / file).exists() for file in ('log.jsonl', 'ckpt.pt', 'result.json'))
+    if config['overwrite'] or is_new:
         write_json(folder / 'config.json', config)
         return
 
@@ -141,6 +154,10 @@ def claim_run(folder, config):
     if old.get('commit') != config['commit']:
         print(f'warning: {folder} was begun at commit {old.get("commit") or "unknown"}, the code '
               f'is now at {config["commit"] or "unknown"}', file=sys.stderr)
+    for file, sha256 in (old.get('files') or {}).items():
+        if config['files'].get(file) != sha256:
+            print(f'warning: {file} has changed since {folder} was begun; {way_out}',
+                  file=sys.stderr)
 
 
 # During a run

@@ -214,14 +214,15 @@ class RowRMSprop:
         self.v.copy_(state['v'])
 
 
-def parameter_groups(model, weight_decay, exclude=()):
+def parameter_groups(model, weight_decay, others=()):
     """A model's parameters as groups for an optimizer, with `lr_mult`, a factor on the learning
     rate.
 
     Matrices decay, biases and gains do not. A head may scale its rate and its decay.
-    exclude: parameters of other optimizers.
+    others: optimizers whose parameters are left out.
     """
-    excluded = {id(parameter) for parameter in exclude}
+    excluded = {id(parameter) for optimizer in others for group in optimizer.param_groups
+                for parameter in group['params']}
     groups = {}
     for name, parameter in model.named_parameters():
         if id(parameter) in excluded or not parameter.requires_grad:
@@ -263,7 +264,7 @@ def begin_step(optimizers, lr, tokens):
     """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            rate = lr * group['lr_mult']
+            rate = lr * group.get('lr_mult', 1.0)
             if isinstance(group['lr'], torch.Tensor):  # see put_rates_on
                 group['lr'].fill_(rate)
             else:

@@ -81,8 +81,8 @@ def name_code(config, code):
             continue
         file = Path(path).name
         if file not in files:
-            raise ValueError(f'its {kind} is {class_name} of {path}; if you trust that file, name '
-                             f'it, since it will be executed: --code={path}')
+            raise UnnamedCodeError(f'its {kind} is {class_name} of {path}; if you trust that file, '
+                                   f'name it, since it will be executed: --code={path}')
         named[kind] = f'{files[file]}:{class_name}'
     return named
 
@@ -172,6 +172,10 @@ def copy_trunk(model, weights):
 def is_language_model(config):
     """Whether lm/pretrain.py made a run, from its config.json."""
     return 'tied' in config
+
+
+class UnnamedCodeError(ValueError):
+    """A run needs a file of code that the user has not named."""
 
 
 class RunFolder:
@@ -466,6 +470,8 @@ def read_run(stored, make_head, code=''):
         config = stored.config
         if not is_language_model(config):
             return read_finished_run(stored, config, make_head, code)
+    except UnnamedCodeError:
+        raise
     except Exception as error:  # a damaged file can raise anything; the other runs still count
         if is_out_of_memory(error):
             raise

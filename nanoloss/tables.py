@@ -95,7 +95,8 @@ def kind_of(path, form, others=''):
     if kind in ('txt', 'dat') and form.sep:
         return 'csv'
     if kind not in KINDS:
-        fail(f'{path}: wanted {others}a .csv, .tsv, .json, .jsonl or .parquet file')
+        missing = '' if path.exists() else 'there is no such file or folder; '
+        fail(f'{path}: {missing}wanted {others}a .csv, .tsv, .json, .jsonl or .parquet file')
     return kind
 
 

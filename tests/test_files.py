@@ -495,6 +495,29 @@ def test_a_run_with_other_settings_is_refused(tmp_path, capsys):
     assert names(tmp_path) == ['ckpt.pt', 'config.json']
 
 
+def test_a_run_that_has_saved_nothing_begins_again(tmp_path, capsys):
+    """Such as one whose loss was not finite, with the lower rate that it was told to try."""
+    begin(tmp_path)
+    (tmp_path / 'ckpt.pt').unlink()
+    claim(tmp_path, epochs=4)
+    assert capsys.readouterr() == ('', '')
+    assert json.loads((tmp_path / 'config.json').read_text())['epochs'] == 4
+    for file in 'ckpt.pt', 'log.jsonl', 'result.json':
+        (tmp_path / file).write_text('')
+        assert 'with other epochs' in fails(capsys, claim, tmp_path, epochs=3)
+        (tmp_path / file).unlink()
+
+
+def test_an_edited_file_of_a_head_is_a_warning(tmp_path, capsys):
+    begin(tmp_path, files={'mine.py': 'a', 'other.py': 'b'})
+    claim(tmp_path, files={'mine.py': 'a', 'other.py': 'b'})
+    assert capsys.readouterr() == ('', '')
+    claim(tmp_path, files={'mine.py': 'c', 'other.py': 'b'})
+    out, error = capsys.readouterr()
+    assert error.startswith(f'warning: mine.py has changed since {tmp_path} was begun; give')
+    assert '--overwrite' in error and error.count('\n') == 1 and not out
+
+
 def test_a_run_that_is_resumed_elsewhere_is_told_where_it_can(tmp_path, capsys):
     """These settings follow from the device: nobody has set them."""
     begin(tmp_path, deferred=True, max_tokens=8192)
@@ -518,6 +541,7 @@ def begin_old(folder, **changes):
     """As `begin`, with the config of a version that had no trunks."""
     old = {key: value for key, value in CONFIG.items() if key != 'trunk'}
     (folder / 'config.json').write_text(json.dumps(old | OLD_SETTINGS | changes))
+    (folder / 'ckpt.pt').write_text('')
 
 
 def test_a_run_of_an_older_version_has_todays_settings(tmp_path, capsys):

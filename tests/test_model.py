@@ -818,7 +818,7 @@ def test_a_forward_of_its_own_is_used_or_refused(monkeypatch):
     plain = classifier(head='ce')
     scaled = classifier(head='scaled')
     torch.testing.assert_close(scaled(tokens, counts), 2 * plain(tokens, counts))
-    with pytest.raises(ValueError, match='scaled is for one label a text, this data has several'):
+    with pytest.raises(ValueError, match='scaled supports one label per text, but this data'):
         make_head('scaled', 4, 2, multi_label=True)
 
 

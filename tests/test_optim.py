@@ -434,11 +434,11 @@ def defer_embedding(model):
     return DeferredAdamW(embedding, BETAS, DECAY)
 
 
-def factors(model, weight_decay, exclude=()):
+def factors(model, weight_decay, others=()):
     """-> {parameter name: (lr_mult, weight_decay)}; each parameter is in one group at most."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {}
-    for group in parameter_groups(model, weight_decay, exclude):
+    for group in parameter_groups(model, weight_decay, others):
         assert group['params'] and group.keys() == {'params', 'lr_mult', 'weight_decay'}
         for parameter in group['params']:
             name = names[id(parameter)]
@@ -466,11 +466,12 @@ def test_a_head_scales_its_rate_and_its_decay():
     assert trunk == {(1.0, 0.1), (1.0, 0.0)}
 
 
-def test_excluded_parameters_are_in_no_group():
+def test_parameters_of_other_optimizers_are_in_no_group():
     model = classifier()
     everything = factors(model, 0.1)
     trunk = model.trunk
-    some = factors(model, 0.1, [trunk.token_embedding.weight, trunk.norm.bias])
+    others = [torch.optim.SGD([trunk.token_embedding.weight]), torch.optim.SGD([trunk.norm.bias])]
+    some = factors(model, 0.1, others)
     del everything['trunk.token_embedding.weight']
     del everything['trunk.norm.bias']
     assert some == everything
@@ -493,7 +494,7 @@ def test_a_frozen_head_stays():
 def test_a_step_begins_with_the_rate_times_each_group_s_factor():
     model = classifier(TunedHead())
     deferred = defer_embedding(model)
-    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [deferred.weight]))
+    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [deferred]))
     for lr in 0.25, 0.5:
         begin_step([adamw, deferred], lr, torch.tensor([[1, 2]]))
         assert deferred.param_groups[0]['lr'] == lr
@@ -501,6 +502,11 @@ def test_a_step_begins_with_the_rate_times_each_group_s_factor():
         assert rates == {1.0, 2.0}
         for group in adamw.param_groups:
             assert group['lr'] == lr * group['lr_mult']
+    # any other optimizer follows the schedule, and AdamW may have nothing left
+    sgd = torch.optim.SGD(model.parameters())
+    begin_step([sgd], 0.25, torch.tensor([[1, 2]]))
+    assert sgd.param_groups[0]['lr'] == 0.25
+    assert parameter_groups(model, 0.1, [sgd]) == []
 
 
 # Clipping
@@ -511,7 +517,7 @@ def gradients_of_two_optimizers():
     model = classifier().double()
     twin = copy.deepcopy(model)
     deferred = defer_embedding(model)
-    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [deferred.weight]))
+    adamw = torch.optim.AdamW(parameter_groups(model, 0.1, [deferred]))
     for seed in range(2):  # two micro-batches: the sparse gradient holds some rows twice
         generator = torch.Generator().manual_seed(seed)
         tokens = torch.randint(0, 20, (6, 7), generator=generator)

@@ -255,7 +255,7 @@ def test_hub_gives_the_same_arrays(archive, prepared, decoded, enc, tmp_path, mo
         assert twin[key] == meta[key]
     assert set(twin['shared_groups'].values()) == {None}
 
-    assert '--dev cuts by movie' in failure(capsys, '--dev', f'--data_dir={tmp_path}')
+    assert '--dev splits by group' in failure(capsys, '--dev', f'--data_dir={tmp_path}')
     for side in 'train', 'test':
         hub[side] = hub[side].select(range(100))  # without the two leaks known by their hash
     assert 'not those of the archive' in failure(capsys, f'--data_dir={tmp_path}')
@@ -302,7 +302,7 @@ def test_small_archive_and_its_folder(tmp_path, enc, capsys):
         tar.extractall(tmp_path)
     run(f'--source={path}', f'--data_dir={tmp_path}/a')
     out = capsys.readouterr().out
-    assert 'dropped: 2 reviews of a movie' in out and 'dropped: 1 test texts' in out
+    assert 'dropped: 2 reviews of movies' in out and 'dropped: 1 test texts' in out
     run(f'--source={tmp_path}/aclImdb', f'--data_dir={tmp_path}/b')
     assert_same_arrays(tmp_path / 'a' / 'imdb', tmp_path / 'b' / 'imdb')
 
@@ -1197,12 +1197,15 @@ def test_mistakes_in_files(tmp_path, capsys):
     says('wanted imdb, sample', good, kind='txt')
     says('no texts are left for', 'text,label\nx,a\ny,b\nz,a\n')
     says('no texts are left for val', good, '--val_frac=0')
-    says('no texts are left for val', good, '--val_frac=-0.2')
-    says('train has no text', good, '--val_frac=0.6', '--test_frac=0.5')
+    says('val_frac must be at least 0 and below 1', good, '--val_frac=-0.2')
+    says('must leave texts for train', good, '--val_frac=.5', '--test_frac=.5')
+    says('block_size must be at least 1', good, '--block_size=0')
+    says('there is no such file or folder; wanted imdb', '', '--source=missing')
+    says("there are 60 classes: is 'label' the right column?",
+         'text,label\n' + ''.join(f'x{i},{i}\n' for i in range(60)))
     for extra in [], ['--label_sep=;']:
-        says('no texts are left for val', good, '--val_frac=-0.2', *extra)
-        says('train has no text', good, '--val_frac=0.6', '--test_frac=0.5', *extra)
-    says('--dev cuts by movie', good, '--dev')
+        says('no texts are left for val', good, '--val_frac=0', *extra)
+    says('--dev splits by group', good, '--dev')
     says('nobase', good, '--tokenizer=nobase')
     says('prepare.py --tokenizer= chooses', good, '--encoding=cl100k_base')
     says('--name', good, '--name=a/b')

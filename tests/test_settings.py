@@ -490,3 +490,21 @@ def test_any_arguments_end_in_settings_or_a_clear_exit(tmp_path):
         assert {key: type(value) for key, value in settings.items()} == types
 
     check()
+
+
+def test_a_ctrl_c_is_one_line(tmp_path):
+    """Also in scripts that do not handle it; other exceptions keep their traceback."""
+    script = tmp_path / 'script.py'
+    for raised, lines in (('KeyboardInterrupt', 1), ('ValueError', 4)):
+        script.write_text(f"""from nanoloss.settings import configure
+# -----------------------------------------------------------------------------
+size = 1  # a setting
+# -----------------------------------------------------------------------------
+configure(globals())
+raise {raised}
+""")
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True,
+                              env=os.environ | {'PYTHONPATH': str(ROOT)})
+        assert len(done.stderr.strip().splitlines()) >= lines
+        assert ('Traceback' in done.stderr) is (raised == 'ValueError')
+        assert done.returncode in (130, -2) or raised == 'ValueError'

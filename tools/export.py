@@ -102,10 +102,14 @@ def write_model(ensemble, path):
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it warns that torchvision is missing
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        program = torch.onnx.export(
-            MeanProbs(ensemble.runs).eval(), tuple(inputs), dynamo=True, verbose=False,
-            dynamic_shapes=tuple([any_size] * len(inputs)),
-            input_names=reader.INPUTS[:len(inputs)], output_names=['probs'])
+        try:
+            program = torch.onnx.export(
+                MeanProbs(ensemble.runs).eval(), tuple(inputs), dynamo=True, verbose=False,
+                dynamic_shapes=tuple([any_size] * len(inputs)),
+                input_names=reader.INPUTS[:len(inputs)], output_names=['probs'])
+        except torch.onnx.errors.OnnxExporterError as error:
+            cause = str(error.__cause__ or error).strip().splitlines()[0]
+            fail(f'torch.onnx cannot export this head or trunk: {cause}')
         program.save(path)
 
 
