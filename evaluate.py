@@ -41,7 +41,7 @@ from nanoloss.stats import (
 from nanoloss.thresholds import judge_group, report_thresholds, summarize_judged, thresholds_of
 from nanoloss.verdict import (
     conclude, note_absent_classes, note_clusters, note_differences, note_small_groups,
-    verdict_on_all)
+    note_tuning, verdict_on_all)
 
 # -----------------------------------------------------------------------------
 out_dir = ''   # folder for table.md, summary.json and figures; '' = the one that holds the groups
@@ -351,6 +351,7 @@ def main(config, folders):
         notes += judge_thresholds(group)
     differences, within = note_differences(groups)
     notes = left_out + notes + differences + note_absent_classes(groups[0].runs[0])
+    notes += note_tuning(groups)
 
     pairs = compare_groups(groups, reference_group(groups, config.ref), config.effect)
     if len(pairs) == 1:

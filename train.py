@@ -1,6 +1,7 @@
 """data + model -> out/<name>/seed<k>/: train a text classifier and evaluate it.
 
     python train.py --dataset=my                         one run, on CUDA, MPS or the CPU
+    python train.py --dataset=my --tune=4                choose settings on val first
     python train.py config/bce.py                        the paper's transformer on IMDB
     python train.py config/bce.py --n_runs=5             five seeds, one after the other
     python train.py config/bce.py --learning_rate=1e-3 --out_dir=out/fast
@@ -22,6 +23,7 @@ Notable:
 - Mixed precision: bfloat16 on CPUs and GPUs that have it, float16 with a GradScaler on other CUDA
   GPUs, else float32.
 """
+import json
 import math
 import sys
 import time
@@ -50,6 +52,7 @@ from nanoloss.optim import (
 from nanoloss.runs import copy_trunk, load_trunk
 from nanoloss.settings import check_bounds, configure, fail, updated
 from nanoloss.text import NGRAM_KINDS
+from nanoloss.tune import choose
 
 # -----------------------------------------------------------------------------
 # run
@@ -63,6 +66,7 @@ teacher = ''  # folder of a run or of a group of runs that labels the unlabelled
 code = ''  # file of the teacher's head or trunk, if it is not in model.py; it is executed
 init_from = ''  # folder of a run, or a file of weights, to take the trunk from
 overwrite = False  # delete the previous contents of a run's folder
+tune = 0  # trials to choose settings on val with (0: none); see nanoloss/tune.py
 eval_interval = 0  # steps between evaluations on val (0: after each epoch only)
 ckpt_secs = 60.0  # seconds between checkpoints
 tensorboard = False  # also write log.jsonl as curves to the run's folder tensorboard/
@@ -102,7 +106,7 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
     (['seed'], 0, 2 ** 63),
     (['n_train', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
       'learning_rate', 'embedding_rate', 'min_count', 'weight_decay', 'grad_clip', 'threads',
-      'ckpt_secs'], 0, math.inf),
+      'ckpt_secs', 'tune'], 0, math.inf),
     (['threads'], 0, 1025),  # so many end in a crash
 ]
 EVALUATED = 'seen', 'val', 'test'  # evaluated when a run ends; seen: the first texts of train
@@ -304,10 +308,11 @@ def train_step(config, model, forward, optimizers, scaler, meter, batch):
     return loss_of_batch
 
 
-def train(config, folder, data, meta, start):
+def train(config, folder, data, meta, start, is_trial=False):
     """Train the run of one seed in its folder, or resume it from its checkpoint.
 
-    start: the trained trunk, the vocabulary and the linear model that `make_model` takes.
+    start: the trained trunk, the vocabulary and the linear model that `make_model` takes. is_trial:
+        whether the run is a trial of --tune, which is judged on val and never sees test.
     """
     # the state that a checkpoint holds
     torch.manual_seed(config.seed)
@@ -356,7 +361,10 @@ def train(config, folder, data, meta, start):
             raise KeyboardInterrupt
         meter.start_clock()
 
-    finish(config, folder, model, data, progress, best)
+    if is_trial:
+        finish_trial(config, folder, model, data['val'], progress)
+    else:
+        finish(config, folder, model, data, progress, best)
 
 
 def evaluate_and_log(config, folder, model, val, progress, best, meter, lr, steps):
@@ -439,7 +447,43 @@ def finish(config, folder, model, data, progress, best):
           f'test {100 * last["test"]["accuracy"]:.2f}  {result["seconds"]:.0f} s')
 
 
+def finish_trial(config, folder, model, val, progress):
+    """Write the metrics of a trial on val, its log loss after temperature scaling among them."""
+    from nanoloss.stats import fit_temperature, probs_of_labels
+    logits = predict(config, model, val)
+    labels = torch.from_numpy(val.labels.astype(np.int64))
+    temperature = fit_temperature(model.head.probs, logits, labels)
+    probs = model.head.probs(logits / temperature)
+    write_json(folder / 'result.json', {
+        'log_loss': float(-probs_of_labels(probs, labels).clamp(min=1e-30).log().sum(1).mean()),
+        'accuracy': float(is_correct(probs, labels).double().mean()),
+        'seconds': progress.seconds(),
+    })
+
+
 # Command
+
+def with_numbers(config, data, trunk_weights):
+    """Number the data -> the config with what follows from them, the data, and what each seed
+    starts from, see `train`."""
+    data, vocabulary, linear = number_data(config, data, untrained_head(config), trunk_weights)
+    start = trunk_weights, vocabulary, linear
+    config = updated(config, known_tokens=len(vocabulary.tokens),
+                     known_ngrams=len(vocabulary.ngrams))
+    trunk = make_model(config, *start).trunk
+    return updated(config, bag=config.bag and not trunk.ordered), data, start
+
+
+def run_trial(config, data, meta, trunk_weights):
+    """Train a trial of --tune, unless that is done already -> its result."""
+    config, data, start = with_numbers(config, data, trunk_weights)
+    with loop.run_folder(config) as folder:
+        if folder is not None:
+            train(config, folder, data, meta, start, is_trial=True)
+    parallel.wait()
+    path = Path(config.out_dir) / f'seed{config.seed}' / 'result.json'
+    return json.loads(path.read_text())
+
 
 def main(config):
     check_settings(config)
@@ -459,15 +503,11 @@ def main(config):
     with loop.clean_exit(config.out_dir):
         trunk_weights = load_trunk(config, meta)
         data['seen'] = seen_texts(config, data)
-        data, vocabulary, linear = number_data(config, data, untrained_head(config), trunk_weights)
-        config.known_tokens = len(vocabulary.tokens)
-        config.known_ngrams = len(vocabulary.ngrams)
-        start = trunk_weights, vocabulary, linear
-        model = make_model(config, *start)
-        config.bag = config.bag and not model.trunk.ordered
-        introduce(config, model, data)
-        del model
-
+        if config.tune:
+            trial = partial(run_trial, data=data, meta=meta, trunk_weights=trunk_weights)
+            config = choose(config, trial, Path(config.out_dir))
+        config, data, start = with_numbers(config, data, trunk_weights)
+        introduce(config, make_model(config, *start), data)
         loop.run_seeds(config, partial(train, data=data, meta=meta, start=start))
 
 

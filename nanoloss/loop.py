@@ -23,7 +23,7 @@ from nanoloss.runs import ADDED, REMOVED, upgrade_config
 MAY_DIFFER = {
     'out_dir', 'data_dir', 'n_runs', 'overwrite', 'ckpt_secs', 'tensorboard', 'graphs',
     'deterministic', 'device', 'threads', 'processes', 'hardware', 'torch', 'sklearn', 'commit',
-    'files'}
+    'files', 'code'}
 
 stop_signal = 0  # the signal that asked this process to stop
 

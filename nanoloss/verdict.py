@@ -93,6 +93,19 @@ def note_absent_classes(run):
             'is the mean over the other classes']
 
 
+def note_tuning(groups):
+    """A note on each group whose settings train.py --tune chose."""
+    notes = []
+    for group in groups:
+        config = group.runs[0].config
+        if config.get('tune'):
+            chosen = config['chosen_on_val']
+            names = ', '.join(f'{key} {value}' for key, value in chosen.items()) or 'no change'
+            notes.append(f'Settings of {group.label}, chosen on val in {config["tune"]} trials: '
+                         f'{names}')
+    return notes
+
+
 def note_small_groups(pair):
     """A note if a pair has too few runs for a permutation test to reach p = .05."""
     n = len(pair.a.runs)
