@@ -1,13 +1,13 @@
 """The default model beside bags of words, over all data sets: one table, and a figure.
 
-    python -m results.best.summary      the packed runs results/best/<set> -> table.md, sets.png
+    python -m results.best.summary                  results/best/<set> -> table.md, sets.png
+    python -m results.best.summary --folder=out     the runs of runs/best.sh
 
-A data set's peers are packed in results/best/<set>/<kind>. The best of them is chosen on val, as a
-user would choose; it is compared on test.
+A data set's peers are in the folders <set>/<kind>. The best of them on val, which a user would
+choose, is compared on test.
 
-- Per set: accuracy on test of the best peer and of the default model (mean of its seeds), and the
-  95 % interval of their difference for other seeds and other texts. A difference is marked if its p
-  is at most .05 after Holm's correction for the number of sets.
+- Per set: the accuracy on test of every kind and of the default model (the mean of its seeds), and
+  the 95 % interval of the difference for other seeds and other texts.
 - Over the sets: the mean difference with its 95 % interval for other data sets (Student's t), and
   mean ranks on test with the critical difference of Nemenyi's test (Demšar 2006).
 """
@@ -28,7 +28,7 @@ from nanoloss.settings import configure, fail
 from nanoloss.stats import as_two_runs, holm, interval
 
 # -----------------------------------------------------------------------------
-folder = 'results/best'  # the packed runs: <set>/runs.jsonl and <set>/<kind>/runs.jsonl
+folder = 'results/best'  # the runs: <set>, <set>/tuned and <set>/<kind>
 sets = ''  # names with commas between them ('': all sets that have every kind)
 # -----------------------------------------------------------------------------
 KINDS = {
@@ -38,6 +38,7 @@ KINDS = {
     'tfidf_chars_svm': 'words + characters SVM',
     'fasttext': 'fastText',
 }
+MODELS = {'nanoloss': '.', 'nanoloss --tune=4': 'tuned'}  # in which folder of the data set
 
 
 def read_correct(group):
@@ -51,74 +52,92 @@ def read_correct(group):
 
 
 def compare(path):
-    """A data set's folder -> a dict: the accuracies of all kinds and of the default model on test,
-    the kind that is best on val, and the `interval` of the difference."""
-    default, clusters = read_correct(path)
+    """A data set's folder -> a dict: the accuracies of all kinds and models on test, the kind that
+    is best on val, and the `interval` of each model's difference to it."""
     peers = {kind: read_correct(path / kind)[0] for kind in KINDS}
     best = max(peers, key=lambda kind: peers[kind]['val'].mean())  # of equals, the first
     accuracy = {kind: 100 * peer['test'].mean() for kind, peer in peers.items()}
-    accuracy['default'] = 100 * default['test'].mean()
-    gap = interval(default['test'], as_two_runs(peers[best]['test'][:1]), clusters=clusters)
-    return {'accuracy': accuracy, 'best': best, 'gap': gap, 'n': default['test'].shape[1]}
+    gaps = {}
+    for name, sub in MODELS.items():
+        correct, clusters = read_correct(path / sub)
+        accuracy[name] = 100 * correct['test'].mean()
+        gaps[name] = interval(correct['test'], as_two_runs(peers[best]['test'][:1]),
+                              clusters=clusters)
+    return {'accuracy': accuracy, 'best': best, 'gaps': gaps, 'n': correct['test'].shape[1]}
+
+
+def mean_and_interval(values):
+    """'+1.00 (+0.50 to +1.50)': the mean with its 95 % interval, Student's t."""
+    n = len(values)
+    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
+    mean = np.mean(values)
+    return f'{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})'
 
 
 def over_sets(rows):
-    """Sentences on the mean difference over the data sets and on mean ranks."""
-    gaps = np.array([row['gap']['estimate'] for row in rows.values()])
-    n = len(gaps)
-    mean = gaps.mean()
-    half = stats.t.ppf(0.975, n - 1) * gaps.std(ddof=1) / math.sqrt(n)
-    names = [*KINDS, 'default']
+    """Sentences on the mean differences over the data sets and on mean ranks."""
+    names = [*KINDS, *MODELS]
     table = np.array([[row['accuracy'][name] for name in names] for row in rows.values()])
+    n, k = table.shape
+    lines = [f'Mean over {n} data sets, with its 95 % interval for other data sets:', '']
+    for name in MODELS:
+        gaps = [row['gaps'][name]['estimate'] for row in rows.values()]
+        lines.append(f'- {name} minus the best on val: {mean_and_interval(gaps)} points')
+    *of_kinds, plain, tuned = table.T
+    for name, of_kind in zip(KINDS.values(), of_kinds):
+        lines.append(f'- nanoloss minus {name}: {mean_and_interval(plain - of_kind)}')
+    lines.append(f'- with --tune=4 minus nanoloss: {mean_and_interval(tuned - plain)}')
+
     ranks = stats.rankdata(-table, axis=1).mean(0)
-    k = len(names)
     critical = stats.studentized_range.ppf(0.95, k, np.inf) / math.sqrt(2) * math.sqrt(
         k * (k + 1) / (6 * n))
-    shown = ', '.join(f'{KINDS.get(name, "nanoloss")} {rank:.1f}'
+    shown = ', '.join(f'{KINDS.get(name, name)} {rank:.1f}'
                       for rank, name in sorted(zip(ranks, names)))
-    return (f'Mean difference over {n} data sets: {mean:+.2f} points, 95 % interval for other data '
-            f'sets {mean - half:+.2f} to {mean + half:+.2f}.\n\n'
-            f'Mean ranks on test, 1 is best: {shown}. By Nemenyi\'s test, two methods differ if '
-            f'their ranks are {critical:.1f} apart.\n')
+    lines += ['', f'Mean ranks on test, 1 is best: {shown}. By Nemenyi\'s test, two methods differ '
+              f'if their ranks are {critical:.1f} apart.']
+    return '\n'.join(lines) + '\n'
 
 
 def write_table(rows, path):
     """Write and print table.md."""
-    corrected = dict(zip(rows, holm([row['gap']['p'] for row in rows.values()])))
-    lines = ['| accuracy on test, % | texts | ' + ' | '.join(KINDS.values())
-             + ' | nanoloss | minus the best on val | 95 % interval |',
-             '| --- |' + ' --- |' * (len(KINDS) + 4)]
+    corrected = {}
+    for name in MODELS:
+        corrected[name] = dict(zip(rows, holm([row['gaps'][name]['p'] for row in rows.values()])))
+    headings = ['accuracy on test, %', 'texts', *KINDS.values()]
+    for name in MODELS:
+        headings += [name, 'minus the best', '95 % interval']
+    lines = ['| ' + ' | '.join(headings) + ' |', '| --- |' + ' --- |' * (len(headings) - 1)]
     for name, row in rows.items():
-        cells = []
+        cells = [name, f'{row["n"]:,}']
         for kind in KINDS:
             shown = f'{row["accuracy"][kind]:.1f}'
             cells.append(f'*{shown}*' if kind == row['best'] else shown)
-        gap = row['gap']
-        difference = f'{gap["estimate"]:+.1f}'
-        if corrected[name] <= 0.05:
-            difference = f'**{difference}**'
-        low, high = gap['both']
-        cells += [f'{row["accuracy"]["default"]:.1f}', difference, f'{low:+.1f} to {high:+.1f}']
-        lines.append(f'| {name} | {row["n"]:,} | ' + ' | '.join(cells) + ' |')
+        for model, gap in row['gaps'].items():
+            difference = f'{gap["estimate"]:+.1f}'
+            if corrected[model][name] <= 0.05:
+                difference = f'**{difference}**'
+            low, high = gap['both']
+            cells += [f'{row["accuracy"][model]:.1f}', difference, f'{low:+.1f} to {high:+.1f}']
+        lines.append('| ' + ' | '.join(cells) + ' |')
     text = '\n'.join(lines) + (
-        '\n\nItalic: the best on val. Bold: p at most .05 after Holm\'s correction.\n\n'
-        + over_sets(rows))
+        '\n\nItalic: the best on val. Bold: p at most .05 after Holm\'s correction for the number '
+        'of sets.\n\n' + over_sets(rows))
     print(text, end='')
     write_file(path, lambda file: file.write(text.encode()))
 
 
 def draw(rows, path):
     """Draw the difference on each set with its interval, and the mean over the sets."""
-    order = sorted(rows, key=lambda name: rows[name]['gap']['estimate'])
+    gaps = {name: row['gaps']['nanoloss'] for name, row in rows.items()}
+    order = sorted(gaps, key=lambda name: gaps[name]['estimate'])
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 0.28 * len(order) + 1))
         ax = figure.subplots()
         for y, name in enumerate(order):
-            gap = rows[name]['gap']
-            ax.plot(gap['both'], [y, y], color='C0')
-            ax.plot(gap['estimate'], y, 'o', color='C0')
+            ax.plot(gaps[name]['both'], [y, y], color='C0')
+            ax.plot(gaps[name]['estimate'], y, 'o', color='C0')
         ax.axvline(0, color='black', linewidth=0.8)
-        mean = np.mean([row['gap']['estimate'] for row in rows.values()])
+        mean = np.mean([gap['estimate'] for gap in gaps.values()])
         ax.axvline(mean, color='C1', linestyle='--', label=f'mean {mean:+.2f}')
         ax.set_yticks(range(len(order)), order)
         ax.set_xlabel('accuracy on test minus that of the best bag of words on val, points')
@@ -129,7 +148,7 @@ def draw(rows, path):
 def main(config):
     home = Path(config.folder)
     names = config.sets.split(',') if config.sets else sorted(
-        path.parent.parent.name for path in home.glob('*/fasttext/runs.jsonl'))
+        path.parent.name for path in home.glob('*/fasttext'))
     if not names:
         fail(f'{home} has no data set with every kind')
     rows = {name: compare(home / name) for name in names}
