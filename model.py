@@ -11,13 +11,13 @@ Notable:
   trunk, with --trunk=FILE.py:CLASS or in `TRUNKS`.
 """
 import math
-import runpy
 from inspect import signature
 
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
+from nanoloss.settings import find_class, keywords
 from nanoloss.windows import WindowsMax
 
 # Trunks
@@ -403,22 +403,19 @@ class BCEHead(Head):
 
     Two classes: one logit, the log-odds of class 1. More classes: one logit per class, trained to
     separate it from the rest; the losses are summed. The probabilities are the softmax of the
-    logits, which is overconfident before temperature scaling and well calibrated after it. Several
-    labels per text: a sigmoid and a loss per label.
+    logits, which is overconfident before temperature scaling and well calibrated after it. With
+    several labels per text, `make_head` takes CEHead, which is BCE then.
     """
     soft = True
 
-    def __init__(self, n_features, n_class, multi_label):
-        one_logit = n_class == 2 and not multi_label
-        super().__init__(n_features, 1 if one_logit else n_class)
-        self.one_logit = one_logit
+    def __init__(self, n_features, n_class):
+        super().__init__(n_features, 1 if n_class == 2 else n_class)
         self.n_class = n_class
-        self.multi_label = multi_label
-        self.calibrated = one_logit or multi_label
+        self.calibrated = n_class == 2
 
     def loss(self, logits, labels):
         # labels in the shape of the logits: 0 and 1, or probabilities
-        if self.one_logit:
+        if self.n_class == 2:
             labels = labels[:, None] if labels.dim() == 1 else labels[:, 1:]
         elif labels.dim() == 1:
             labels = F.one_hot(labels, self.n_class)
@@ -427,10 +424,8 @@ class BCEHead(Head):
         return loss.sum(1).mean()
 
     def probs(self, logits):
-        if self.one_logit:
+        if self.n_class == 2:
             return torch.cat([(-logits).sigmoid(), logits.sigmoid()], 1)
-        if self.multi_label:
-            return logits.sigmoid()
         return logits.softmax(1)
 
 
@@ -500,10 +495,13 @@ class EachLabel(Head):
     With cross-entropy this is binary cross-entropy. A setting with a value per class (class_weight,
     alpha) then has two values, for no and yes.
     decision: the head for two classes. Its own linear layer is removed.
+    always_labelled: every training text has a label, so the probabilities are those of a text with
+        at least one; cross-entropy maximizes that likelihood, too.
     """
 
-    def __init__(self, n_features, n_class, decision):
+    def __init__(self, n_features, n_class, decision, always_labelled):
         super().__init__(n_features, n_class)
+        self.always_labelled = always_labelled
         decision.linear = None
         self.decision = decision
         self.calibrated = decision.calibrated
@@ -514,15 +512,34 @@ class EachLabel(Head):
         labels = labels.flatten()
         if labels.is_floating_point():  # probabilities
             labels = torch.stack([1 - labels, labels], 1)
-        return self.decision.loss(no_and_yes(logits), labels) * logits.shape[1]
+        loss = self.decision.loss(no_and_yes(logits), labels) * logits.shape[1]
+        if self.always_labelled and isinstance(self.decision, CEHead):
+            loss = loss + log_any_label(logits).mean()
+        return loss
 
     def probs(self, logits):
-        return self.decision.probs(no_and_yes(logits))[:, 1].view_as(logits)
+        p = self.decision.probs(no_and_yes(logits))[:, 1].view_as(logits)
+        return given_any_label(p) if self.always_labelled else p
 
 
 def no_and_yes(logits):
     """Logits of several labels [B, n_class] -> two per label, [B * n_class, 2]."""
     return torch.stack([-logits, logits], 2).flatten(0, 1) / 2
+
+
+def given_any_label(p):
+    """Probabilities of independent labels -> those given that a text has at least one of them,
+    p_i / (1 - prod_j (1 - p_j)), [B, n_class]."""
+    any_label = -torch.log1p(-p).sum(1, keepdim=True).expm1()
+    # it is not below the highest p, except for rounding
+    return p / torch.maximum(any_label, p.amax(1, keepdim=True)).clamp(min=1e-30)
+
+
+def log_any_label(logits):
+    """Log-odds of independent labels -> log(1 - prod_j (1 - p_j)), [B]. Subtracted from the
+    log-likelihood, it conditions it on a text having at least one label."""
+    none = F.logsigmoid(-logits).sum(1)
+    return (-none.expm1()).clamp(min=1e-30).log()
 
 
 HEADS = {
@@ -537,29 +554,6 @@ HEADS = {
 
 # From settings to a model
 
-def find_class(name, known):
-    """The class of that name: one of `known` (HEADS or TRUNKS), or 'FILE.py:CLASS' from that file,
-    which is executed. Raises ValueError if there is none."""
-    if name in known:
-        return known[name]
-    file, _, class_name = name.rpartition(':')
-    if not file.endswith('.py'):
-        raise ValueError(f'there is no {name!r}; there are {", ".join(known)}, or FILE.py:CLASS')
-    try:
-        found = runpy.run_path(file).get(class_name)
-    except Exception as error:  # a mistake in the user's file can raise anything
-        raise ValueError(f'{file}: {type(error).__name__}: {error}') from None
-    if isinstance(found, type):
-        return found
-    raise ValueError(f'{file} has no class {class_name!r}')
-
-
-def keywords(cls):
-    """The parameters of `__init__` that have a default: {name: default}."""
-    parameters = signature(cls).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-
 def model_settings(settings):
     """The keywords of the trunk and the head in `settings`, a dict, with their defaults. Raises
     ValueError if there is no such class, or if both have the same keyword."""
@@ -570,9 +564,13 @@ def model_settings(settings):
     return of_trunk | of_head
 
 
-def make_head(head, n_features, n_class, multi_label=False, class_share=None, **settings):
-    """The head of that name for this data. settings: keywords; those that it does not have are
-    ignored. Raises ValueError if the head does not support the data."""
+def make_head(head, n_features, n_class, multi_label=False, class_share=None,
+              always_labelled=False, **settings):
+    """The head of that name for this data. always_labelled: see `EachLabel`. settings: keywords;
+    those that it does not have are ignored. Raises ValueError if the head does not support the
+    data."""
+    if multi_label and head == 'bce':
+        head = 'ce'
     cls = find_class(head, HEADS)
     parameters = signature(cls).parameters
     class_share = class_share or [1 / n_class] * n_class
@@ -587,7 +585,7 @@ def make_head(head, n_features, n_class, multi_label=False, class_share=None, **
         return made
     if made.linear.out_features != 2 or type(made).forward is not Head.forward:
         raise ValueError(f'head {head} supports one label per text, but this data has several')
-    return EachLabel(n_features, n_class, made)
+    return EachLabel(n_features, n_class, made, always_labelled)
 
 
 def make_classifier(config):

@@ -85,7 +85,9 @@ def load_data(folder, labelled=True):
         fail(f'{folder} is damaged ({type(error).__name__}: {error}); {remedy}')
     if labelled and not meta['classes']:
         fail(f'{folder} has texts without labels, for lm.pretrain; {remedy} --label=COLUMN')
-    meta['multi_label'] = splits['train'].labels.ndim == 2
+    train_labels = splits['train'].labels
+    meta['multi_label'] = train_labels.ndim == 2
+    meta['always_labelled'] = meta['multi_label'] and bool(train_labels.any(1).all())
     return splits, meta
 
 
@@ -229,6 +231,7 @@ def describe_data(meta):
         'vocab_size': meta.get('vocab_size'),
         'classes': meta.get('classes'),
         'multi_label': meta['multi_label'],
+        'always_labelled': meta.get('always_labelled', False),
         'class_share': meta['class_share'],
     }
 

@@ -30,7 +30,7 @@ OLD_WINDOWS = {'window': 3, 'n_embd': 256, 'dropout': 0.5}
 REMOVED = {'keep_frac': 1.0, 'oversample': False, 'bias': True, 'pool': 50, 'beta1': 0.9,
            'beta2': 0.99, 'min_lr': 0.0, 'decay_lr': True}
 # settings that older runs lack, with the values they had in effect
-ADDED = {'embedding_rate': 0.0, 'tune': 0}
+ADDED = {'embedding_rate': 0.0, 'tune': 0, 'always_labelled': False}
 # removed heads of one experiment, and the heads with the same probabilities
 OLD_HEADS = {'bce_matched': 'bce', 'ce_nudged': 'ce'}
 

@@ -16,6 +16,7 @@ import re
 import runpy
 import sys
 import tokenize
+from inspect import signature
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -221,3 +222,28 @@ def show_help(doc, settings, notes):
     for key, value in settings.items():
         note = notes.get(key, 'keyword of the head or the trunk, see model.py')
         print(f'  {f"{key}={value!r}":{width}}  {note}'.rstrip())
+
+
+# Classes whose keywords are settings
+
+def find_class(name, known):
+    """The class of that name: one of `known`, {name: class}, or 'FILE.py:CLASS' from that file,
+    which is executed. Raises ValueError if there is none."""
+    if name in known:
+        return known[name]
+    file, _, class_name = name.rpartition(':')
+    if not file.endswith('.py'):
+        raise ValueError(f'there is no {name!r}; there are {", ".join(known)}, or FILE.py:CLASS')
+    try:
+        found = runpy.run_path(file).get(class_name)
+    except Exception as error:  # a mistake in the user's file can raise anything
+        raise ValueError(f'{file}: {type(error).__name__}: {error}') from None
+    if isinstance(found, type):
+        return found
+    raise ValueError(f'{file} has no class {class_name!r}')
+
+
+def keywords(cls):
+    """The parameters of `__init__` that have a default: {name: default}."""
+    parameters = signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -130,7 +130,7 @@ def test_a_nudged_head_is_ce_but_for_one_weight():
 
 @pytest.mark.parametrize('settings, says', [
     ({'n_class': 3}, 'for two classes'),
-    ({'n_class': 2, 'multi_label': True}, 'for one label a text')])
+    ({'n_class': 2, 'multi_label': True}, 'supports one label per text')])
 def test_data_that_a_matched_head_cannot_do(settings, says):
     with pytest.raises(ValueError, match=says):
         make_head(BCE, 8, **settings)

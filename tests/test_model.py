@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, config_of
+from helpers import ROOT, config_of, save
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,7 +15,7 @@ import train
 from model import (
     HEADS, TRUNKS, Block, CEHead, Head, Transformer, Windows, counted_attention, find_class,
     keywords, make_classifier, make_head, masked_attention, model_settings)
-from nanoloss.data import hard_labels, is_correct
+from nanoloss.data import describe_data, hard_labels, is_correct, load_data
 from nanoloss.runs import copy_trunk, finished_runs, upgrade_config, upgrade_weights
 from nanoloss.stats import (
     calibration_error, confidence_bins, fit_temperature, negative_log_likelihood)
@@ -1368,3 +1368,54 @@ IMPOSSIBLE_HEADS = [
 def test_impossible_heads(wrong, says):
     with pytest.raises(ValueError, match=says):
         small(**wrong)
+
+
+# Several labels, at least one
+
+@pytest.mark.parametrize('head', ['ce', 'bce'])
+def test_texts_that_always_have_a_label_by_brute_force(head):
+    """Over all sets of labels but the empty one: the probability of each label, the loss, and its
+    gradient."""
+    torch.manual_seed(0)
+    made = make_head(head, 4, 3, multi_label=True, always_labelled=True).double()
+    logits = (3 * torch.randn(5, 3, dtype=torch.float64)).requires_grad_()
+    sets = torch.tensor(list(product([0, 1], repeat=3)))[1:].double()
+    weight = (logits @ sets.T).exp()  # of each set, up to a factor
+    share = weight / weight.sum(1, keepdim=True)
+    torch.testing.assert_close(made.probs(logits), share @ sets)
+
+    labels = sets[[0, 6, 2, 4, 5]].long()
+    index = [0, 6, 2, 4, 5]
+    wanted = -share[torch.arange(5), index].log().mean()
+    loss = made.loss(logits, labels)
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(torch.autograd.grad(loss, logits, retain_graph=True),
+                               torch.autograd.grad(wanted, logits))
+
+
+@pytest.mark.parametrize('head', HEADS)
+def test_the_likeliest_label_of_unlikely_ones(head):
+    """With logits far below and above 0, nothing is NaN, and no text has no label."""
+    plain = make_head(head, 4, 3, multi_label=True)
+    made = make_head(head, 4, 3, multi_label=True, always_labelled=True)
+    logits = torch.tensor([[-60.0, -70, -90], [-1e4, -2e4, -3e4], [60, 70, -90], [-60, 3, -80],
+                           [0, 0, 0]], requires_grad=True)
+    p = made.probs(logits)
+    assert p.isfinite().all() and (p >= 0).all() and (p <= 1).all()
+    assert (p >= plain.probs(logits) - 1e-6).all()
+    if head in ('ce', 'bce'):
+        assert (p.argmax(1) == logits.argmax(1))[[0, 3]].all()
+        assert p[0].tolist() == pytest.approx([1, math.exp(-10), math.exp(-30)], rel=1e-3)
+        gradient, = torch.autograd.grad(made.loss(logits, torch.eye(3).long()[[0, 0, 0, 1, 2]]),
+                                        logits)
+        assert gradient.isfinite().all()
+
+
+def test_data_say_whether_texts_always_have_a_label(tmp_path):
+    for name, empty in (('some', 1), ('always', 0)):
+        labels = np.array([[1, 0], [0, 1], [1 - empty, 0], [1, 1]])
+        splits = {split: ([[1, 2], [3], [4], [5]], labels) for split in ('train', 'val', 'test')}
+        save(tmp_path / name, splits)
+        _, meta = load_data(tmp_path / name)
+        meta['class_share'] = [0.5, 0.5]
+        assert describe_data(meta)['always_labelled'] is (not empty)

@@ -399,6 +399,7 @@ def run_settings(config, meta):
         'sklearn': sklearn.__version__,
         'commit': current_commit(),
         **describe_data(meta),
+        'always_labelled': False,  # scikit-learn's classifiers know nothing of it
     }
     return SimpleNamespace(**settings, **facts)
 

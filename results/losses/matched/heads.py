@@ -12,7 +12,7 @@ class MatchedBCEHead(BCEHead):
     def __init__(self, n_features, n_class, from_ce=True, lr_mult=2.0, wd_mult=0.5):
         if n_class != 2:
             raise ValueError('MatchedBCEHead is for two classes')
-        super().__init__(n_features, n_class, multi_label=False)
+        super().__init__(n_features, n_class)
         self.lr_mult = lr_mult
         self.wd_mult = wd_mult
         if from_ce:
