@@ -76,6 +76,7 @@ TESTS = {  # the tests most likely to notice a bug in a file, the likeliest firs
     'nanoloss/text.py': 'text vocabulary export predict',
     'nanoloss/thresholds.py': 'thresholds evaluate',
     'nanoloss/tokenizer.py': 'tokenizer prepare',
+    'nanoloss/tune.py': 'tune',
     'nanoloss/vocabulary.py': 'vocabulary train language',
     'nanoloss/windows.py': 'model',
 }
