@@ -378,7 +378,7 @@ def broken(home):
     (['out/bce', '--file=topics.csv', '--text=body'], "no column 'body'"),
     (['out/bce', 'a', '--file=topics.csv'], 'not both'),
     (['out/bce', '--file=x.xlsx'], 'x.xlsx is a spreadsheet; save it as CSV'),
-    (['out/bce', '--file=x.doc'], 'x.doc: there is no such file or folder; wanted a .csv, .tsv, .json, .jsonl or'),
+    (['out/bce', '--file=x.doc'], 'x.doc: there is no such file or folder; wanted a .csv'),
     (['out/bce', '--file=topics.csv', '--sep=ab'], 'wanted one character'),
     (['out/bce', '--fil=x'], 'did you mean file'),
 ])

@@ -75,27 +75,29 @@ def mean_and_interval(values):
 
 
 def over_sets(rows):
-    """Sentences on the mean differences over the data sets and on mean ranks."""
+    """A table of means and of mean ranks over the data sets, and what Nemenyi's test says."""
     names = [*KINDS, *MODELS]
     table = np.array([[row['accuracy'][name] for name in names] for row in rows.values()])
-    n, k = table.shape
-    lines = [f'Mean over {n} data sets, with its 95 % interval for other data sets:', '']
-    for name in MODELS:
-        gaps = [row['gaps'][name]['estimate'] for row in rows.values()]
-        lines.append(f'- {name} minus the best on val: {mean_and_interval(gaps)} points')
-    *of_kinds, plain, tuned = table.T
-    for name, of_kind in zip(KINDS.values(), of_kinds):
-        lines.append(f'- nanoloss minus {name}: {mean_and_interval(plain - of_kind)}')
-    lines.append(f'- with --tune=4 minus nanoloss: {mean_and_interval(tuned - plain)}')
-
+    best = np.array([row['accuracy'][row['best']] for row in rows.values()])
+    plain = table[:, len(KINDS)]
     ranks = stats.rankdata(-table, axis=1).mean(0)
+    lines = ['| over the data sets | mean accuracy, % | nanoloss minus it | mean rank |',
+             '| --- | --- | --- | --- |']
+    for name, values, rank in zip(names, table.T, ranks):
+        difference = '' if name == 'nanoloss' else mean_and_interval(plain - values)
+        lines.append(f'| {KINDS.get(name, name)} | {values.mean():.2f} | {difference} | '
+                     f'{rank:.1f} |')
+    difference = mean_and_interval(plain - best)
+    lines.append(f'| the best bag on val | {best.mean():.2f} | {difference} | |')
+
+    n, k = table.shape
     critical = stats.studentized_range.ppf(0.95, k, np.inf) / math.sqrt(2) * math.sqrt(
         k * (k + 1) / (6 * n))
-    shown = ', '.join(f'{KINDS.get(name, name)} {rank:.1f}'
-                      for rank, name in sorted(zip(ranks, names)))
-    lines += ['', f'Mean ranks on test, 1 is best: {shown}. By Nemenyi\'s test, two methods differ '
-              f'if their ranks are {critical:.1f} apart.']
-    return '\n'.join(lines) + '\n'
+    tuned = mean_and_interval(table[:, -1] - best)
+    return '\n'.join(lines) + (
+        f'\n\n{n} data sets; in brackets, 95 % intervals for other data sets. With --tune=4, '
+        f'nanoloss minus the best bag on val is {tuned}. By Nemenyi\'s test, two methods differ '
+        f'if their mean ranks (1 is best) are {critical:.1f} apart.\n')
 
 
 def write_table(rows, path):
