@@ -539,7 +539,8 @@ def log_any_label(logits):
     """Log-odds of independent labels -> log(1 - prod_j (1 - p_j)), [B]. Subtracted from the
     log-likelihood, it conditions it on a text having at least one label."""
     none = F.logsigmoid(-logits).sum(1)
-    return (-none.expm1()).clamp(min=1e-30).log()
+    # bounded, because all logits could fall together forever with hardly any change of the sum
+    return (-none.expm1()).clamp(min=1e-6).log()
 
 
 HEADS = {

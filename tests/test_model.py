@@ -1419,3 +1419,14 @@ def test_data_say_whether_texts_always_have_a_label(tmp_path):
         _, meta = load_data(tmp_path / name)
         meta['class_share'] = [0.5, 0.5]
         assert describe_data(meta)['always_labelled'] is (not empty)
+
+
+def test_the_loss_of_texts_that_always_have_a_label_is_bounded_below():
+    """If all logits fall together, the likelihood of one label of three approaches that of a softmax,
+    and an optimizer must not follow them forever."""
+    made = make_head('ce', 4, 3, multi_label=True, always_labelled=True).double()
+    logits = torch.tensor([[1.0, 0, -1]], dtype=torch.float64)
+    label = torch.tensor([[1, 0, 0]])
+    losses = [float(made.loss(logits - shift, label)) for shift in (10, 12, 20, 40)]
+    assert losses[1] == pytest.approx(float(-logits.log_softmax(1)[0, 0]), abs=1e-3)
+    assert losses[0] > losses[1] and losses[1] + 1 < losses[2] and losses[2] + 19 < losses[3]
