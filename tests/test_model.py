@@ -1422,7 +1422,7 @@ def test_data_say_whether_texts_always_have_a_label(tmp_path):
 
 
 def test_the_loss_of_texts_that_always_have_a_label_is_bounded_below():
-    """If all logits fall together, the likelihood of one label of three approaches that of a softmax,
+    """If all logits fall together, the likelihood of one label approaches that of a softmax,
     and an optimizer must not follow them forever."""
     made = make_head('ce', 4, 3, multi_label=True, always_labelled=True).double()
     logits = torch.tensor([[1.0, 0, -1]], dtype=torch.float64)
