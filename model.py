@@ -530,14 +530,14 @@ def no_and_yes(logits):
 def given_any_label(p):
     """Probabilities of independent labels -> those given that a text has at least one of them,
     p_i / (1 - prod_j (1 - p_j)), [B, n_class]."""
-    any_label = -torch.log1p(-p).sum(1, keepdim=True).expm1()
+    # at p = 1, the gradient of log1p is NaN
+    any_label = -torch.log1p(-p.clamp(max=1 - 1e-7)).sum(1, keepdim=True).expm1()
     # it is not below the highest p, except for rounding
     return p / torch.maximum(any_label, p.amax(1, keepdim=True)).clamp(min=1e-30)
 
 
 def log_any_label(logits):
-    """Log-odds of independent labels -> log(1 - prod_j (1 - p_j)), [B]. Subtracted from the
-    log-likelihood, it conditions it on a text having at least one label."""
+    """Log-odds of independent labels -> the log of the probability that a text has any, [B]."""
     none = F.logsigmoid(-logits).sum(1)
     # bounded, because all logits could fall together forever with hardly any change of the sum
     return (-none.expm1()).clamp(min=1e-6).log()

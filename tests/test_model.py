@@ -1403,6 +1403,8 @@ def test_the_likeliest_label_of_unlikely_ones(head):
     p = made.probs(logits)
     assert p.isfinite().all() and (p >= 0).all() and (p <= 1).all()
     assert (p >= plain.probs(logits) - 1e-6).all()
+    gradient, = torch.autograd.grad(p.square().sum(), logits, retain_graph=True)
+    assert gradient.isfinite().all()
     if head in ('ce', 'bce'):
         assert (p.argmax(1) == logits.argmax(1))[[0, 3]].all()
         assert p[0].tolist() == pytest.approx([1, math.exp(-10), math.exp(-30)], rel=1e-3)
