@@ -10,6 +10,7 @@ folds.jsonl, a line per data set, fold and variant.
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
@@ -19,8 +20,7 @@ import train
 from model import model_settings
 from nanoloss import loop
 from nanoloss.data import class_share, describe_data, is_correct, load_data
-from nanoloss.derived import derive
-from nanoloss.files import write_file
+from nanoloss.files import write_json_lines
 from nanoloss.linear import fit_mix, mixed
 from nanoloss.loop import Meter
 from nanoloss.optim import begin_step, scheduled_rate
@@ -73,8 +73,8 @@ def measure(config, changes, data, meta):
     linear model alone."""
     config = updated(config, **changes)
     config = updated(train.auto_settings(config, data['train']), **describe_data(meta))
-    numbered, start = train.with_numbers(config, data, None)[1:]
-    config = updated(config, known_tokens=len(start[1].tokens), known_ngrams=len(start[1].ngrams))
+    config = updated(config, n_train=len(data['train'].labels))  # a fold must not be cached
+    config, numbered, start = train.with_numbers(config, data, None)
     torch.manual_seed(config.seed)
     model = train.make_model(config, *start)
     started = time.process_time()
@@ -91,3 +91,59 @@ def measure(config, changes, data, meta):
         result[f'{name}, linear'] = judge(model.head, mix[1] * numbered[split].linear,
                                           data[split].labels)
     return result
+
+
+def make_table(rows):
+    """Rows of folds.jsonl -> a Markdown table of means over data sets and folds. Each choice on val
+    is among all variants."""
+    cells = {}
+    for row in rows:
+        cells.setdefault((row['dataset'], row['fold']), []).append(row)
+    cells = [sorted(found, key=lambda row: VARIANTS.index(row['changes']))
+             for found in cells.values()]
+    chosen = {'the linear model alone': [found[0]['held out, linear'] for found in cells]}
+    for i, changes in enumerate(VARIANTS):
+        chosen[name_of(changes)] = [found[i]['held out'] for found in cells]
+    chosen['the lowest log loss on val'] = [
+        min(found, key=lambda row: row['val']['log_loss'])['held out'] for found in cells]
+    chosen['the highest accuracy on val'] = [
+        max(found, key=lambda row: row['val']['accuracy'])['held out'] for found in cells]
+    chosen['the highest accuracy on the held-out texts'] = [
+        max((row['held out'] for row in found), key=lambda one: one['accuracy'])
+        for found in cells]
+    lines = ['| | accuracy, % | log loss |', '| --- | --- | --- |']
+    for name, found in chosen.items():
+        accuracy = np.mean([one['accuracy'] for one in found])
+        log_loss = np.mean([one['log_loss'] for one in found])
+        lines.append(f'| {name} | {accuracy:.2f} | {log_loss:.4f} |')
+    return '\n'.join(lines)
+
+
+def main(config):
+    file = Path(config.path)
+    rows = []
+    if file.exists():
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+    known = [(row['dataset'], row['fold'], row['changes']) for row in rows]
+    for name in filter(None, config.datasets.split(',')):
+        settings = {key: value for key, value in vars(train).items()
+                    if key.islower() and isinstance(value, bool | int | float | str)}
+        settings |= {'data_dir': config.data_dir, 'dataset': name, 'device': 'cpu',
+                     'dtype': 'float32', 'threads': 1, 'max_tokens': 8192, 'seed': 100}
+        run_config = SimpleNamespace(**model_settings(settings) | settings)
+        data, meta = load_data(Path(config.data_dir) / name)
+        meta['class_share'] = class_share(data['train'].labels, len(meta['classes']))
+        for fold, splits in folds_of(data):
+            for changes in VARIANTS:
+                if (name, fold, changes) in known:
+                    continue
+                row = {'dataset': name, 'fold': fold, 'changes': changes}
+                rows.append(row | measure(run_config, changes, splits, meta))
+                write_json_lines(file, rows)
+    print(make_table(rows))
+
+
+if __name__ == '__main__':
+    config = configure(globals())
+    torch.set_num_threads(1)
+    main(config)
