@@ -35,7 +35,11 @@ def is_out_of_memory(error):
 
 
 def report_uncaught(kind, error, traceback):
-    """sys.excepthook of the scripts: running out of memory ends in one line and exit status 2."""
+    """sys.excepthook of the scripts: running out of memory ends in one line and exit status 2, and
+    Ctrl-C in one line."""
+    if issubclass(kind, KeyboardInterrupt):
+        print('\nstopped', file=sys.stderr)
+        return
     if not is_out_of_memory(error):
         sys.__excepthook__(kind, error, traceback)
         return

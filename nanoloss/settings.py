@@ -48,7 +48,6 @@ def configure(namespace, more=None, positional=None, config_files=None, argv=Non
     A user's mistake ends in `fail`.
     """
     argv = sys.argv[1:] if argv is None else argv
-    sys.excepthook = show_exception
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of a text
         sys.stdout.reconfigure(errors='backslashreplace')
     notes = read_settings(namespace)
@@ -89,14 +88,6 @@ def configure(namespace, more=None, positional=None, config_files=None, argv=Non
 def updated(config, **values):
     """A copy of the settings with some values replaced or added."""
     return SimpleNamespace(**{**vars(config), **values})
-
-
-def show_exception(kind, error, traceback):
-    """Print an exception that nothing has caught, a Ctrl-C without its traceback."""
-    if issubclass(kind, KeyboardInterrupt):
-        print('\nstopped', file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, traceback)
 
 
 def check_bounds(config, bounds):

@@ -167,6 +167,8 @@ def test_the_head_and_its_settings_are_in_the_key(data):
     keys = []
     for several in False, True:
         for name, settings in heads:
+            if several and name == 'bce':  # which is ce then
+                continue
             keys.append(hash_of(config, make_head(name, 1, 2, several, **settings)))
     keys.append(hash_of(config, make_head('ce', 1, 3)))
     assert len(set(keys)) == len(keys)
