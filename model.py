@@ -568,8 +568,7 @@ def model_settings(settings):
 def make_head(head, n_features, n_class, multi_label=False, class_share=None,
               always_labelled=False, **settings):
     """The head of that name for this data. always_labelled: see `EachLabel`. settings: keywords;
-    those that it does not have are ignored. Raises ValueError if the head does not support the
-    data."""
+    others are ignored. Raises ValueError if the head does not support the data."""
     if multi_label and head == 'bce':
         head = 'ce'
     cls = find_class(head, HEADS)
