@@ -570,7 +570,7 @@ def make_head(head, n_features, n_class, multi_label=False, class_share=None,
     """The head of that name for this data. always_labelled: see `EachLabel`. settings: keywords;
     others are ignored. Raises ValueError if the head does not support the data."""
     if multi_label and head == 'bce':
-        head = 'ce'
+        head = 'ce'  # which is binary cross-entropy for each label
     cls = find_class(head, HEADS)
     parameters = signature(cls).parameters
     class_share = class_share or [1 / n_class] * n_class

@@ -449,13 +449,13 @@ def finish(config, folder, model, data, progress, best):
 
 def finish_trial(config, folder, model, val, progress):
     """Write the metrics of a trial on val, its log loss after temperature scaling among them."""
-    from nanoloss.stats import fit_temperature, probs_of_labels
-    logits = predict(config, model, val)
+    from nanoloss.stats import each_decision, fit_temperature, negative_log_likelihood
+    logits = predict(config, model, val).double()
     labels = torch.from_numpy(val.labels.astype(np.int64))
     temperature = fit_temperature(model.head.probs, logits, labels)
     probs = model.head.probs(logits / temperature)
     write_json(folder / 'result.json', {
-        'log_loss': float(-probs_of_labels(probs, labels).clamp(min=1e-30).log().sum(1).mean()),
+        'log_loss': negative_log_likelihood(*each_decision(probs.numpy(), labels.numpy())),
         'accuracy': float(is_correct(probs, labels).double().mean()),
         'seconds': progress.seconds(),
     })
@@ -464,19 +464,19 @@ def finish_trial(config, folder, model, val, progress):
 # Command
 
 def with_numbers(config, data, trunk_weights):
-    """Number the data -> the config with what follows from them, the data, and what each seed
-    starts from, see `train`."""
+    """Number the data -> the config with what follows from them, the data, what each seed starts
+    from (see `train`), and an untrained model."""
     data, vocabulary, linear = number_data(config, data, untrained_head(config), trunk_weights)
     start = trunk_weights, vocabulary, linear
     config = updated(config, known_tokens=len(vocabulary.tokens),
                      known_ngrams=len(vocabulary.ngrams))
-    trunk = make_model(config, *start).trunk
-    return updated(config, bag=config.bag and not trunk.ordered), data, start
+    model = make_model(config, *start)
+    return updated(config, bag=config.bag and not model.trunk.ordered), data, start, model
 
 
 def run_trial(config, data, meta, trunk_weights):
     """Train a trial of --tune, unless that is done already -> its result."""
-    config, data, start = with_numbers(config, data, trunk_weights)
+    config, data, start, _ = with_numbers(config, data, trunk_weights)
     with loop.run_folder(config) as folder:
         if folder is not None:
             train(config, folder, data, meta, start, is_trial=True)
@@ -506,8 +506,8 @@ def main(config):
         if config.tune:
             trial = partial(run_trial, data=data, meta=meta, trunk_weights=trunk_weights)
             config = choose(config, trial, Path(config.out_dir))
-        config, data, start = with_numbers(config, data, trunk_weights)
-        introduce(config, make_model(config, *start), data)
+        config, data, start, model = with_numbers(config, data, trunk_weights)
+        introduce(config, model, data)
         loop.run_seeds(config, partial(train, data=data, meta=meta, start=start))
 
 

@@ -25,7 +25,7 @@ from nanoloss.figures import STYLE
 from nanoloss.files import write_file
 from nanoloss.runs import read_runs
 from nanoloss.settings import configure, fail
-from nanoloss.stats import as_two_runs, holm, interval
+from nanoloss.stats import as_two_runs, half_interval, holm, interval
 
 # -----------------------------------------------------------------------------
 folder = 'results/best'  # the runs: <set>, <set>/tuned and <set>/<kind>
@@ -68,8 +68,7 @@ def compare(path):
 
 def mean_and_interval(values):
     """'+1.00 (+0.50 to +1.50)': the mean with its 95 % interval, Student's t."""
-    n = len(values)
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
+    half = half_interval(values)
     mean = np.mean(values)
     return f'{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})'
 
