@@ -77,10 +77,16 @@ def sync(path):
 
 
 def lock(folder):
-    """Lock an existing folder for this process -> the open file that holds the lock.
+    """`try_lock`, which fails if another process holds the lock."""
+    opened = try_lock(folder)
+    if opened is None:
+        fail(f'another process is at work in {folder}')
+    return opened
 
-    The system releases the lock of a process that dies. Fails if another process holds it.
-    """
+
+def try_lock(folder):
+    """Lock an existing folder for this process -> the open file that holds the lock, or None if
+    another process holds it. The system releases the lock of a process that dies."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         # the folder itself is locked, so no lock file can be left over
@@ -91,7 +97,7 @@ def lock(folder):
     except (BlockingIOError, FileNotFoundError):
         pass
     os.close(opened)
-    fail(f'another process is at work in {folder}')
+    return None
 
 
 @contextmanager

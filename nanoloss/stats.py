@@ -276,6 +276,35 @@ def holm(p):
     return corrected.tolist()
 
 
+def differs_and_equals(differences, margin):
+    """p values for two claims about the mean of other differences like these, [N]: that it is not 0
+    (Student's t), and that it is between -margin and margin (two one-sided tests, Schuirmann 1987).
+    """
+    differs = stats.ttest_1samp(differences, 0).pvalue
+    above = stats.ttest_1samp(differences, -margin, alternative='greater').pvalue
+    below = stats.ttest_1samp(differences, margin, alternative='less').pvalue
+    return float(differs), float(max(above, below))
+
+
+def mean_ranks(table):
+    """The mean rank of each method, 1 is best. table: accuracies [data sets, methods]."""
+    return stats.rankdata(-table, axis=1).mean(0)
+
+
+def critical_difference(n_sets, n_methods):
+    """How far apart mean ranks of methods must be to differ at the 5 % level, by Nemenyi's test
+    (Demšar 2006)."""
+    q = stats.studentized_range.ppf(0.95, n_methods, np.inf) / math.sqrt(2)
+    return q * math.sqrt(n_methods * (n_methods + 1) / (6 * n_sets))
+
+
+def expected_best(values, n):
+    """The expected maximum of n values that are drawn from these, with replacement (Dodge 2019)."""
+    values = np.sort(values)
+    shares = np.arange(len(values) + 1) / len(values)
+    return float((values * np.diff(shares ** n)).sum())
+
+
 def pooled_sd(a, b):
     """The standard deviation of the accuracies of a group's runs, in points: [sd, low, high].
 

@@ -11,21 +11,20 @@ choose, is compared on test.
 - Over the sets: the mean difference with its 95 % interval for other data sets (Student's t), and
   mean ranks on test with the critical difference of Nemenyi's test (Demšar 2006).
 """
-import math
 from pathlib import Path
 
 import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from model import make_head
 from nanoloss.figures import STYLE
 from nanoloss.files import write_file
 from nanoloss.runs import read_runs
 from nanoloss.settings import configure, fail
-from nanoloss.stats import as_two_runs, half_interval, holm, interval
+from nanoloss.stats import (
+    as_two_runs, critical_difference, half_interval, holm, interval, mean_ranks)
 
 # -----------------------------------------------------------------------------
 folder = 'results/best'  # the runs: <set>, <set>/tuned and <set>/<kind>
@@ -79,7 +78,7 @@ def over_sets(rows):
     table = np.array([[row['accuracy'][name] for name in names] for row in rows.values()])
     best = np.array([row['accuracy'][row['best']] for row in rows.values()])
     plain = table[:, len(KINDS)]
-    ranks = stats.rankdata(-table, axis=1).mean(0)
+    ranks = mean_ranks(table)
     lines = ['| over the data sets | mean accuracy, % | nanoloss minus it | mean rank |',
              '| --- | --- | --- | --- |']
     for name, values, rank in zip(names, table.T, ranks):
@@ -89,14 +88,12 @@ def over_sets(rows):
     difference = mean_and_interval(plain - best)
     lines.append(f'| the best bag on val | {best.mean():.2f} | {difference} | |')
 
-    n, k = table.shape
-    critical = stats.studentized_range.ppf(0.95, k, np.inf) / math.sqrt(2) * math.sqrt(
-        k * (k + 1) / (6 * n))
     tuned = mean_and_interval(table[:, -1] - best)
     return '\n'.join(lines) + (
-        f'\n\n{n} data sets; in brackets, 95 % intervals for other data sets. With --tune=4, '
-        f'nanoloss minus the best bag on val is {tuned}. By Nemenyi\'s test, two methods differ '
-        f'if their mean ranks (1 is best) are {critical:.1f} apart.\n')
+        f'\n\n{len(table)} data sets; in brackets, 95 % intervals for other data sets. '
+        f'With --tune=4, nanoloss minus the best bag on val is {tuned}. By Nemenyi\'s test, two '
+        f'methods differ if their mean ranks (1 is best) are '
+        f'{critical_difference(*table.shape):.1f} apart.\n')
 
 
 def write_table(rows, path):

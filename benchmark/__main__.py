@@ -1,0 +1,145 @@
+"""The loss benchmark: tunes losses with the same budget and compares them with cross-entropy.
+
+    python -m benchmark --folder=PATH             all losses of protocol.py, on data in PATH/NAME
+    python -m benchmark --loss=poly               one of them
+    python -m benchmark --loss=my.py:MyLoss       a class of yours, compared with the kept runs
+    python -m benchmark --measure=False           the standings so far
+
+README.md has the protocol. The same command again continues where it stopped, and two processes
+share the work. Every run is a command of train.py. Each loss and data set has a folder,
+OUT_DIR/NAME/LOSS: trials.jsonl, and the final runs seed0 to seed9.
+"""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
+import torch
+
+from benchmark.protocol import DATASETS, LOSSES, SEEDS, TRIAL_SEED, TRIALS, draw, loss_of
+from benchmark.standings import show_standings
+from model import make_head
+from nanoloss.data import load_data, save_data
+from nanoloss.files import try_lock, write_json_lines
+from nanoloss.runs import read_runs
+from nanoloss.settings import configure, fail
+from nanoloss.stats import each_decision, negative_log_likelihood
+
+# -----------------------------------------------------------------------------
+loss = ''  # a name in benchmark/protocol.py, or FILE.py:CLASS ('': all of protocol.py)
+datasets = ''  # names with commas between them ('': those of benchmark/protocol.py)
+folder = ''  # data sets that are missing are prepared from FOLDER/NAME/{train,val,test}.csv
+data_dir = 'data'  # the folder of prepared data sets
+out_dir = 'out/benchmark'  # the runs and standings.md go here
+kept = 'results/benchmark'  # runs of other losses, packed
+measure = True  # measure what is missing; without it, only show the standings
+threads = 1  # CPU threads of a run
+# -----------------------------------------------------------------------------
+ROOT = Path(__file__).parents[1]
+
+
+def prepare(config, dataset):
+    """Prepare a data set unless it exists."""
+    if (Path(config.data_dir) / dataset / 'meta.json').exists():
+        return
+    source = Path(config.folder) / dataset
+    if not config.folder or not source.exists():
+        fail(f'there is no data set {dataset} in {config.data_dir}; make it with prepare.py, or '
+             'give the folder of its files with --folder')
+    argv = [f'--{split}source={source / file}.csv'
+            for split, file in (('', 'train'), ('val_', 'val'), ('test_', 'test'))
+            if (source / f'{file}.csv').exists()]
+    argv += filter(None, [DATASETS.get(dataset)])
+    run_script('prepare.py', *argv, f'--name={dataset}', f'--data_dir={config.data_dir}')
+
+
+def run_script(script, *argv):
+    """Run a script of the project. Fails if it fails."""
+    done = subprocess.run([sys.executable, script, *argv], cwd=ROOT, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        fail(f'{script} {" ".join(argv)} failed')
+
+
+def train(config, head, settings, **others):
+    """Run train.py with these settings."""
+    argv = {'head': head, **settings, 'threads': config.threads, **others}
+    run_script('train.py', *(f'--{name}={value}' for name, value in argv.items()))
+
+
+def measure_trial(config, head, settings, seed, place, code):
+    """Train with one configuration -> its accuracy in % and log loss on val, after temperature
+    scaling. place: a folder with data/trials, whose test is a copy of val."""
+    out = place / str(seed)
+    train(config, head, settings, dataset='trials', data_dir=place / 'data', out_dir=out, seed=seed,
+          overwrite=True)
+    (run,), _ = read_runs(out, make_head, code)
+    probs = run.probs('val', run.temperature)
+    return {'accuracy': run.last['val'],
+            'log_loss': negative_log_likelihood(*each_decision(probs, run.labels['val']))}
+
+
+def tune(config, dataset, head, space, path):
+    """Run the trials that trials.jsonl lacks -> the settings of the best on val: the highest
+    accuracy and, of equals, the lowest log loss."""
+    data, meta = load_data(Path(config.data_dir) / dataset)
+    file = path / 'trials.jsonl'
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    place = path / 'trials'
+    if len(rows) < TRIALS:  # no trial may see test
+        save_data(place / 'data' / 'trials', data | {'test': data['val']}, meta)
+    code = head.rpartition(':')[0]
+    for trial in range(len(rows), TRIALS):
+        settings = draw(trial, dataset, len(data['train'].labels), space)
+        found = measure_trial(config, head, settings, TRIAL_SEED + trial, place, code)
+        rows.append({'settings': settings, **found})
+        write_json_lines(file, rows)
+    shutil.rmtree(place, ignore_errors=True)
+    return max(rows, key=lambda row: (row['accuracy'], -row['log_loss']))['settings']
+
+
+def measure_loss(config, dataset, name, head, space):
+    """Measure what is missing of a loss on a data set, unless another process is at work on it."""
+    path = (Path(config.out_dir) / dataset / name).resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    held = try_lock(path)
+    if held is None:
+        return
+    try:
+        if not is_measured(path):
+            settings = tune(config, dataset, head, space, path)
+            train(config, head, settings, dataset=dataset,
+                  data_dir=Path(config.data_dir).resolve(), out_dir=path, n_runs=SEEDS)
+    finally:
+        os.close(held)
+
+
+def is_measured(path):
+    """Whether a loss has all final runs on a data set."""
+    return len(list(path.glob('seed*/result.json'))) == SEEDS
+
+
+def main(config):
+    names = [name for name in config.datasets.split(',') if name] or list(DATASETS)
+    try:
+        losses = [loss_of(name) for name in ([config.loss] if config.loss else LOSSES)]
+    except ValueError as error:
+        fail(error)
+    out = Path(config.out_dir)
+    if config.measure:
+        for dataset in names:
+            prepare(config, dataset)
+        todo = [(dataset, one) for dataset in names for one in losses]
+        for dataset, (name, head, space) in todo:
+            if not is_measured(out / dataset / name):
+                measure_loss(config, dataset, name, head, space)
+                left = sum(not is_measured(out / dataset / one[0]) for dataset, one in todo)
+                print(f'{dataset}: {name} measured; {left} of {len(todo)} are left', flush=True)
+    show_standings(names, losses, out, Path(config.kept))
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    main(configure(globals()))

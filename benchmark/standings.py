@@ -1,0 +1,201 @@
+"""The standings of the loss benchmark: runs of losses on data sets -> standings.md, standings.png.
+
+The question is about the mean over data sets of a loss's accuracy minus that of cross-entropy, on
+test, in points. The differences of the data sets are a sample. Other seeds, other texts and other
+data sets make them scatter, so Student's t of this sample covers all three.
+"""
+import json
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from benchmark.protocol import SEEDS
+from model import make_head
+from nanoloss.figures import COLORS, GREY, STYLE
+from nanoloss.files import write_file
+from nanoloss.runs import read_runs
+from nanoloss.stats import (
+    critical_difference, differs_and_equals, expected_best, half_interval, holm, interval, measure,
+    mean_ranks)
+
+BASE = 'ce'
+MARGIN = 0.5  # points: losses this close are equivalent
+BUDGETS = 1, 4, 16  # trials
+MEASURES = {'log loss': 'NLL, scaled', 'Brier': 'Brier, scaled', 'ECE': 'ECE, scaled'}
+
+
+# Reading
+
+def read_loss(folders, dataset, name, head):
+    """The final runs of a loss on a data set, from the first of these folders that has them all ->
+    a dict, or None: correct, bool [seeds, texts of test]; the mean of each of `MEASURES`, after
+    temperature scaling; and trials, the accuracies on val."""
+    for folder in folders:
+        path = folder / dataset / name
+        if not (path / 'trials.jsonl').exists():
+            continue
+        if not (path / 'runs.jsonl').exists() and len(list(path.glob('seed*/result.json'))) < SEEDS:
+            continue
+        runs, _ = read_runs(path, make_head, head.rpartition(':')[0])
+        measured = [run.measures or measures_of(run) for run in runs]
+        found = {label: np.mean([one[key] for one in measured]) for label, key in MEASURES.items()}
+        # the error that a calibrated model would have on as many texts is not an error
+        found['ECE'] -= np.mean([one['ECE floor, scaled'] for one in measured])
+        trials = [json.loads(line) for line in (path / 'trials.jsonl').read_text().splitlines()]
+        return found | {
+            'correct': np.stack([run.correct['test'] for run in runs]),
+            'trials': [row['accuracy'] for row in trials],
+            'data': runs[0].data,
+        }
+    return None
+
+
+def measures_of(run):
+    """The measures of a Run with logits, {name: value}."""
+    logits = {split: torch.from_numpy(logits) for split, logits in run.logits.items()}
+    return measure(run.head, logits, run.labels, run.config['classes'])[0]
+
+
+def read_all(names, losses, folders):
+    """{loss: {data set: `read_loss`}} of the losses that are measured on all of these data sets,
+    and the names of the others."""
+    found = {}
+    unfinished = []
+    for name, head, _ in losses:
+        by_set = {dataset: read_loss(folders, dataset, name, head) for dataset in names}
+        if None in by_set.values():
+            unfinished.append(name)
+        else:
+            found[name] = by_set
+    return found, unfinished
+
+
+# Comparing
+
+def compare(found):
+    """Each loss beside cross-entropy -> {loss: a dict}: by_set, {data set: `interval`}; mean and
+    half, the interval of their mean; and p values, corrected for the number of losses: differs, and
+    equals, that the mean is within `MARGIN`."""
+    rows = {}
+    for name, by_set in found.items():
+        if name == BASE:
+            continue
+        gaps = {dataset: interval(one['correct'], found[BASE][dataset]['correct'], paired=True)
+                for dataset, one in by_set.items()}
+        means = np.array([gap['estimate'] for gap in gaps.values()])
+        differs, equals = differs_and_equals(means, MARGIN)
+        rows[name] = {'by_set': gaps, 'mean': means.mean(), 'half': half_interval(means),
+                      'differs': differs, 'equals': equals}
+    for key in ('differs', 'equals'):
+        for row, p in zip(rows.values(), holm([row[key] for row in rows.values()])):
+            row[key] = p
+    return rows
+
+
+def verdict(row):
+    """What the corrected p values of a loss show, in words."""
+    found = []
+    if row['differs'] <= 0.05:
+        found.append('better' if row['mean'] > 0 else 'worse')
+    if row['equals'] <= 0.05:
+        found.append(f'equivalent within {MARGIN}')
+    return ', '.join(found) or 'open'
+
+
+# Reporting
+
+def table(head, rows):
+    """Lines of a Markdown table."""
+    lines = ['| ' + ' | '.join(head) + ' |', '| --- |' + ' --- |' * (len(head) - 1)]
+    return lines + ['| ' + ' | '.join(row) + ' |' for row in rows]
+
+
+def standings_lines(names, found, rows):
+    """The lines of standings.md."""
+    accuracy = np.array([[100 * by_set[dataset]['correct'].mean() for by_set in found.values()]
+                         for dataset in names])
+    ranks = mean_ranks(accuracy)
+    body = []
+    for (name, by_set), mean, rank in zip(found.items(), accuracy.mean(0), ranks):
+        row = rows.get(name)
+        cells = [name, f'{mean:.2f}', '', '', f'{rank:.1f}']
+        if row:
+            low, high = row['mean'] - row['half'], row['mean'] + row['half']
+            cells[2:4] = [f'{row["mean"]:+.2f} ({low:+.2f} to {high:+.2f})', verdict(row)]
+        cells += [f'{np.mean([one[label] for one in by_set.values()]):.4g}' for label in MEASURES]
+        body.append(cells)
+    lines = table(['mean over data sets', 'accuracy, %', f'minus {BASE}, points', 'verdict', 'rank',
+                   *MEASURES], body)
+    lines += ['', f'{len(names)} data sets, {SEEDS} seeds each. In brackets, 95 % intervals for '
+              'other seeds, other texts and other data sets. The verdicts are corrected for the '
+              f'number of losses (Holm); equivalent: within {MARGIN} points. By Nemenyi\'s test, '
+              f'two losses differ if their mean ranks are '
+              f'{critical_difference(*accuracy.shape):.1f} apart. Log loss, Brier score and ECE '
+              '(in %, minus that of a calibrated model) are after temperature scaling.', '']
+
+    body = []
+    for name, row in rows.items():
+        cells = [name]
+        for gap in row['by_set'].values():
+            low, high = gap['both']
+            cells.append(f'{gap["estimate"]:+.2f} ({low:+.2f} to {high:+.2f})')
+        body.append(cells)
+    lines += table([f'minus {BASE}, points', *names], body)
+    lines += ['', 'By data set, with 95 % intervals for other seeds and other texts, without a '
+              'verdict.', '']
+
+    body = []
+    for name, by_set in found.items():
+        cells = [name]
+        for budget in BUDGETS:
+            means = [expected_best(one['trials'], budget) for one in by_set.values()]
+            cells.append(f'{np.mean(means):.2f}')
+        body.append(cells)
+    lines += table(['accuracy on val, %', *(f'{budget} trials' for budget in BUDGETS)], body)
+    return [*lines, '', 'The best of so many random configurations, expected (Dodge 2019).']
+
+
+def draw_standings(names, rows, path):
+    """Draw the differences from cross-entropy: a dot per data set, and the mean with its interval.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 1 + 0.45 * len(rows)))
+        axis = figure.subplots()
+        axis.axvspan(-MARGIN, MARGIN, color='#f0f0f0', lw=0)
+        axis.axvline(0, color=GREY, lw=1)
+        for i, row in enumerate(rows.values()):
+            for k, (gap, color) in enumerate(zip(row['by_set'].values(), COLORS * len(names))):
+                height = i + 0.1 + 0.6 * k / len(names)
+                axis.plot(gap['both'], [height] * 2, color=color, lw=1, alpha=0.5)
+                axis.plot(gap['estimate'], height, 'o', ms=3, color=color,
+                          label=names[k] if i == 0 else None)
+            axis.plot([row['mean'] - row['half'], row['mean'] + row['half']], [i - 0.1] * 2,
+                      color='black', lw=2)
+            axis.plot(row['mean'], i - 0.1, 'o', ms=6, color='black',
+                      label='mean over data sets' if i == 0 else None)
+        axis.set(yticks=range(len(rows)), yticklabels=list(rows),
+                 xlabel=f'accuracy on test minus that of {BASE}, points')
+        axis.invert_yaxis()
+        axis.grid(axis='y', visible=False)
+        figure.legend(loc='outside right upper', fontsize=8)
+        write_file(path, lambda file: figure.savefig(file, dpi=130))
+
+
+def show_standings(names, losses, out, kept):
+    """Print the standings of these losses on these data sets, and write standings.md and .png to
+    the folder `out`. Losses that `out` lacks are read from the folder `kept`."""
+    if BASE not in [name for name, _, _ in losses]:
+        losses = [(BASE, BASE, {}), *losses]
+    found, unfinished = read_all(names, losses, (out, kept))
+    for name in unfinished:
+        print(f'{name} is not measured on all of {", ".join(names)}')
+    if BASE not in found or len(found) < 2:
+        return
+    rows = compare(found)
+    lines = standings_lines(names, found, rows)
+    print('\n'.join(lines))
+    text = '\n'.join(lines) + '\n'
+    write_file(out / 'standings.md', lambda file: file.write(text.encode()))
+    draw_standings(names, rows, out / 'standings.png')
