@@ -156,10 +156,11 @@ def measure_runs(runs, target):
         measures = run.measures or {}
         if run.logits:
             logits = {split: torch.from_numpy(run.logits[split]) for split in SPLITS}
-            measures, of_run, probs = measure(run.head, logits, run.labels, run.config['classes'])
+            measures, of_run, probs = measure(run.head, logits, run.labels, run.config['classes'],
+                                              run.always_labelled)
             bins.append(of_run)
-            confidence.append(confidence_of(probs, run.multi_label))
-            by_text.append(values_by_text(probs, run.labels['test']))
+            confidence.append(confidence_of(probs, run.multi_label, run.always_labelled))
+            by_text.append(values_by_text(probs, run.labels['test'], run.always_labelled))
         rows.append(measures | measure_training(run, target))
     measures = {name: [row.get(name) for row in rows] for name in rows[0]}
     if len(bins) < len(runs):

@@ -167,7 +167,8 @@ def seen_texts(config, data):
     """The first texts of train, as many as val has, with labels instead of probabilities."""
     split = data['train'].take(slice(len(data['val'].labels)))
     labels = torch.from_numpy(np.array(split.labels))
-    return split._replace(labels=hard_labels(labels, config.multi_label).numpy())
+    labels = hard_labels(labels, config.multi_label, config.always_labelled)
+    return split._replace(labels=labels.numpy())
 
 
 def make_model(config, trunk_weights, vocabulary, linear):
@@ -248,13 +249,14 @@ def predict(config, model, split, choose_mix=False):
     return mixed(model.mix.cpu(), logits, split.linear)
 
 
-def score(head, logits, labels, device):
+def score(config, head, logits, labels):
     """Metrics of a split, a dict. logit_grad: the mean over the texts of |d loss / d logits|."""
-    labels = torch.from_numpy(labels.astype(np.int64)).to(device)
-    logits = logits.to(device).requires_grad_()
+    labels = torch.from_numpy(labels.astype(np.int64)).to(config.device)
+    logits = logits.to(config.device).requires_grad_()
     # preds.npz stores float16, which can tie or reorder logits; rounded here too, so that
     # evaluate.py counts the same
-    correct = int(is_correct(head.probs(logits.half().float()), labels).sum())
+    probs = head.probs(logits.half().float())
+    correct = int(is_correct(probs, labels, config.always_labelled).sum())
     loss = head.loss(logits, labels)
     # the loss is a mean over the texts, so the sum of its gradients' norms is the mean norm
     gradient, = torch.autograd.grad(loss, logits)
@@ -293,8 +295,9 @@ def train_step(config, model, forward, optimizers, scaler, meter, batch):
         loss = loss.detach()
         loss_of_batch += loss * weight
         if weight:
-            labels = hard_labels(micro.labels, config.multi_label)
-            correct = is_correct(model.head.probs(logits.detach()), labels).sum()
+            labels = hard_labels(micro.labels, config.multi_label, config.always_labelled)
+            probs = model.head.probs(logits.detach())
+            correct = is_correct(probs, labels, config.always_labelled).sum()
             meter.add_micro_batch(loss, correct, len(labels))
 
     # clip the joint norm of all gradients, update the weights, clear the gradients
@@ -380,7 +383,7 @@ def evaluate_and_log(config, folder, model, val, progress, best, meter, lr, step
     model.eval()  # also applies deferred updates, so it is not timed as evaluation
     started = time.perf_counter()
     logits = predict(config, model, val, choose_mix=True)
-    figures = score(model.head, logits, val.labels, config.device)
+    figures = score(config, model.head, logits, val.labels)
     eval_seconds = time.perf_counter() - started
     val_tokens = int(val.lengths().clip(max=config.block_size).sum())
     row = {
@@ -437,7 +440,7 @@ def finish(config, folder, model, data, progress, best):
         result[which] = {'epoch': epoch}
         for name in EVALUATED:
             key = 'train' if name == 'seen' else name
-            result[which][key] = score(model.head, logits[name], data[name].labels, config.device)
+            result[which][key] = score(config, model.head, logits[name], data[name].labels)
         val_labels = torch.from_numpy(data['val'].labels.astype(np.int64))
         result[which]['temperature'] = fit_temperature(model.head.probs, logits['val'], val_labels)
     result['seconds'] = progress.seconds()
@@ -456,7 +459,7 @@ def finish_trial(config, folder, model, val, progress):
     probs = model.head.probs(logits / temperature)
     write_json(folder / 'result.json', {
         'log_loss': negative_log_likelihood(*each_decision(probs.numpy(), labels.numpy())),
-        'accuracy': float(is_correct(probs, labels).double().mean()),
+        'accuracy': float(is_correct(probs, labels, config.always_labelled).double().mean()),
         'seconds': progress.seconds(),
     })
 

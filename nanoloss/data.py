@@ -201,18 +201,30 @@ def class_share(labels, n_class):
     return (np.bincount(labels, minlength=n_class) / len(labels)).tolist()
 
 
-def hard_labels(labels, multi_label):
+def decided(probs, multi_label, always_labelled):
+    """`decide` in nanoloss/labels.py without thresholds, for tensors [B, n_class], so that a GPU
+    need not wait for numpy."""
+    likeliest = probs.argmax(1, keepdim=True)
+    if not multi_label:
+        return likeliest[:, 0]
+    given = probs > 0.5
+    return given.scatter(1, likeliest, True) if always_labelled else given
+
+
+def hard_labels(labels, multi_label, always_labelled=False):
     """Probabilities as labels [B, n_class] -> the labels they imply; other labels stay."""
     if not labels.is_floating_point():
         return labels
-    return (labels > 0.5).long() if multi_label else labels.argmax(1)
+    return decided(labels, multi_label, always_labelled).long()
 
 
-def is_correct(probs, labels):
-    """Which texts are classified correctly, bool [B]; with several labels per text, all of them."""
-    if labels.dim() == 1:
-        return probs.argmax(1) == labels.long()  # torch cannot compare uint16
-    return ((probs > 0.5) == labels.bool()).all(1)
+def is_correct(probs, labels, always_labelled=False):
+    """Which texts are classified correctly, bool [B]; with several labels per text, all of them.
+    always_labelled: see `decide` in nanoloss/labels.py."""
+    several = labels.dim() == 2
+    # torch cannot compare uint16
+    right = decided(probs, several, always_labelled) == labels.long()
+    return right.all(1) if several else right
 
 
 def fingerprint(meta):

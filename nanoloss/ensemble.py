@@ -16,14 +16,15 @@ from model import HEADS, Classifier, find_class, make_classifier
 from nanoloss.data import Split, batches, load_unlabelled, spans_of
 from nanoloss.devices import autocast, bfloat16_is_fast, shapes_only
 from nanoloss.labels import Thresholds, kind_of, mean_thresholds, read_thresholds
-from nanoloss.runs import WEIGHTS, load_weights, name_code, upgrade_config
+from nanoloss.runs import ADDED, WEIGHTS, load_weights, name_code, upgrade_config
 from nanoloss.settings import fail
 from nanoloss.text import tokenize, truncated
 from nanoloss.tokenizer import decode, tokenizer
 from nanoloss.vocabulary import Vocabulary
 
 # settings and facts that all runs of an ensemble share
-SAME = ('data', 'classes', 'multi_label', 'lower', 'block_size', 'truncate', 'bag', 'tokenizer')
+SAME = ('data', 'classes', 'multi_label', 'always_labelled', 'lower', 'block_size', 'truncate',
+        'bag', 'tokenizer')
 BATCH_SIZE = 256
 MAX_TOKENS = 2048  # per micro-batch: they fit the caches, and few are padding
 CHUNK_SIZE = 2000  # texts per call of a teacher
@@ -58,7 +59,7 @@ def load_run(folder, which, thresholds, code):
     result = json.loads((folder / 'result.json').read_text())
     if 'tied' in config:
         raise ValueError('it is a language model, not a classifier')
-    config = name_code(upgrade_config(config), code)
+    config = ADDED | name_code(upgrade_config(config), code)
     if not thresholds:
         result.pop('thresholds', None)
     elif 'thresholds' in result and result[which]['epoch'] != result['last']['epoch']:
@@ -137,6 +138,7 @@ class Ensemble:
             self.encoding = tokenizer(run.config['tokenizer']['name'])
             self.classes = [str(name) for name in run.config['classes']]
             self.multi_label = run.config['multi_label']
+            self.always_labelled = run.config['always_labelled']
             self.vocabulary = vocabulary_of(run)
             self.bag = run.config['bag'] and not run.model.trunk.ordered
             low_precision = run.config['dtype'] in ('bfloat16', 'float16') and bfloat16_is_fast()

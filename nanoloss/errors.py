@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nanoloss.data import fingerprint, load_data
 from nanoloss.files import mend_folder
-from nanoloss.labels import log_odds
+from nanoloss.labels import decide, log_odds
 from nanoloss.settings import fail
 from nanoloss.stats import (
     as_two_runs, calibration_error, confidence_bins, confident_classes, each_decision, holm,
@@ -56,6 +56,7 @@ class Predictions:
     lengths: np.ndarray     # int [N], in tokens
     groups: np.ndarray      # int [N], or None if the data has no document groups
     labels: np.ndarray      # int [N] or, if texts have several labels, 0 and 1 [N, classes]
+    always_labelled: bool   # see `decide`
     probs: np.ndarray       # [runs, N, classes], temperature-scaled
     unscaled: np.ndarray    # the same as trained, or None if these are no probabilities
     correct: np.ndarray     # bool [runs, N]
@@ -66,12 +67,14 @@ class Predictions:
     def __post_init__(self):
         self.multi_label = self.labels.ndim == 2
         self.mean_probs = self.probs.mean(0)
-        if self.multi_label:
-            self.decisions = self.probs > 0.5           # bool [runs, N, classes]
-            self.wrong = ((self.mean_probs > 0.5) != self.labels).any(1)
-        else:
-            self.decisions = self.probs.argmax(2)       # int [runs, N]
-            self.wrong = self.mean_probs.argmax(1) != self.labels
+        self.decisions = self.decide(self.probs)     # int [runs, N] or bool [runs, N, classes]
+        self.answers = self.decide(self.mean_probs)  # int [N] or bool [N, classes]
+        wrong = self.answers != self.labels
+        self.wrong = wrong.any(1) if self.multi_label else wrong
+
+    def decide(self, probs):
+        """The decisions for probabilities [..., classes], as `decide` returns them."""
+        return decide(probs, self.multi_label, always_labelled=self.always_labelled)
 
     def name_of(self, label):
         """A row of `labels` or of decisions of its kind, as text."""
@@ -81,9 +84,7 @@ class Predictions:
 
     def answer_of(self, i):
         """The answer of the mean of the runs to a text, as text."""
-        if self.multi_label:
-            return self.name_of(self.mean_probs[i] > 0.5)
-        return self.name_of(self.mean_probs[i].argmax())
+        return self.name_of(self.answers[i])
 
     def place_of(self, i):
         """The place of a text, as 'test 17'."""
@@ -160,6 +161,7 @@ def read_predictions(path, runs, data_dir):
         lengths=np.concatenate([data[split].lengths() for split in SPLITS]),
         groups=groups,
         labels=labels,
+        always_labelled=runs[0].always_labelled,
         probs=probs,
         unscaled=unscaled,
         correct=np.concatenate([correct[split] for split in SPLITS], 1),
@@ -215,10 +217,8 @@ def histogram(predictions, probs):
     """
     test = predictions.splits == 'test'
     p = probs[:, test]
-    if predictions.multi_label:
-        right = (p > 0.5) == predictions.labels[test]
-    else:
-        right = p.argmax(2) == predictions.labels[test]
+    right = predictions.decide(p) == predictions.labels[test]
+    if not predictions.multi_label:
         p = p[:, :, 1] if p.shape[2] == 2 else p.max(2)
     counts = []
     for mask in (right, ~right):
@@ -384,10 +384,8 @@ def attribute_tokens(classifier, texts):
         for kinds, p, without in classifier.leave_out(waiting):
             counts[kinds] += 1
             sums[kinds] += log_odds(p) - log_odds(without)
-            if classifier.multi_label:
-                decided[kinds] += ((p > 0.5) != (without > 0.5)).any(1)
-            else:
-                decided[kinds] += p.argmax() != without.argmax(1)
+            changed = classifier.labels.decide(without) != classifier.labels.decide(p)
+            decided[kinds] += changed.any(1) if classifier.multi_label else changed
         waiting = []
         n_variants = 0
 

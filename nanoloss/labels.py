@@ -4,7 +4,8 @@ It needs only numpy, because an exported folder has a copy of this file.
 
 Thresholds are chosen on val, one for each class or for some classes:
 - With several labels per text, a label is given if its probability reaches its threshold or,
-  without a threshold, is above 0.5.
+  without a threshold, is above 0.5. If no thresholds were chosen and every training text has a
+  label, a text with no label above 0.5 gets the likeliest.
 - With one label per text, the class with the largest ratio of probability to threshold wins, among
   those that reach their threshold. If none does, the likeliest class without a threshold wins. If
   all classes have thresholds, there is no answer under the rule precision, because an answer would
@@ -85,15 +86,22 @@ def can_be_unsure(thresholds, multi_label):
     return thresholds.rule == 'precision' and not np.isnan(thresholds.values).any()
 
 
-def decide(probs, multi_label, thresholds=None):
+def decide(probs, multi_label, thresholds=None, always_labelled=False):
     """Decide by the rules above; without thresholds, for the likeliest class or, with several
     labels per text, for those above 0.5.
 
-    probs [N, classes] -> int [N], the index of a class or NO_ANSWER; or, with several labels per
-    text, bool [N, classes].
+    probs [..., classes] -> int [...], the index of a class or NO_ANSWER; or, with several labels
+    per text, bool [..., classes].
+    always_labelled: every training text has a label. Then a text with no label above 0.5 gets the
+        likeliest, unless there are thresholds.
     """
+    if thresholds is None and not multi_label:
+        return probs.argmax(-1)
     if thresholds is None:
-        return probs > 0.5 if multi_label else probs.argmax(1)
+        given = probs > 0.5
+        if always_labelled:  # if any label is above 0.5, the likeliest is
+            np.put_along_axis(given, probs.argmax(-1, keepdims=True), True, -1)
+        return given
     values = thresholds.values
     without = np.isnan(values)
     reached = probs >= values  # False for NaN
@@ -101,22 +109,26 @@ def decide(probs, multi_label, thresholds=None):
         return np.where(without, probs > 0.5, reached)
 
     ratios = probs / np.maximum(values, np.finfo(float).tiny)  # a threshold may be 0
-    answers = np.where(reached, ratios, -1).argmax(1)
+    answers = np.where(reached, ratios, -1).argmax(-1)
     if can_be_unsure(thresholds, multi_label):
         otherwise = NO_ANSWER
     elif without.any():
-        otherwise = np.where(without, probs, -1).argmax(1)
+        otherwise = np.where(without, probs, -1).argmax(-1)
     else:
-        otherwise = ratios.argmax(1)
-    return np.where(reached.any(1), answers, otherwise)
+        otherwise = ratios.argmax(-1)
+    return np.where(reached.any(-1), answers, otherwise)
 
 
-def confidence_of(probs, multi_label):
-    """The confidence of each answer, [N]: the highest probability or, with several labels a text,
-    the probability of the least confident decision. probs [N, classes]."""
+def confidence_of(probs, multi_label, always_labelled=False):
+    """The confidence of each answer without thresholds, [...]: the highest probability or, with
+    several labels a text, the probability of the least confident decision.
+
+    probs [..., classes]. always_labelled: see `decide`.
+    """
     if multi_label:
-        return np.maximum(probs, 1 - probs).min(1)
-    return probs.max(1)
+        given = decide(probs, multi_label, always_labelled=always_labelled)
+        return np.where(given, probs, 1 - probs).min(-1)
+    return probs.max(-1)
 
 
 class Labels:
@@ -125,11 +137,13 @@ class Labels:
     classes: their names. multi_label: a text may have several labels.
     thresholds: `Thresholds`, or None.
     min_confidence: a less confident answer becomes UNSURE; from 0 to 1.
+    always_labelled: see `decide`.
     Raises ValueError if min_confidence is out of range, or if UNSURE can be an answer and is also
     the name of a class.
     """
 
-    def __init__(self, classes, multi_label, thresholds=None, min_confidence=0.0):
+    def __init__(self, classes, multi_label, thresholds=None, min_confidence=0.0,
+                 always_labelled=False):
         if not 0 <= min_confidence <= 1:
             raise ValueError(f'min_confidence must be in [0, 1], not {min_confidence}')
         may_be_unsure = min_confidence or can_be_unsure(thresholds, multi_label)
@@ -140,13 +154,18 @@ class Labels:
         self.multi_label = multi_label
         self.thresholds = thresholds
         self.min_confidence = min_confidence
+        self.always_labelled = always_labelled
+
+    def decide(self, probs):
+        """The decisions of `decide`, whatever the confidence. probs [..., classes]."""
+        return decide(probs, self.multi_label, self.thresholds, self.always_labelled)
 
     def label(self, p):
         """Probabilities [classes] -> the label; with several labels a text, a list of labels."""
-        confidence, = confidence_of(p[None], self.multi_label)
+        confidence = confidence_of(p, self.multi_label, self.always_labelled)
         if confidence < self.min_confidence:
             return [UNSURE] if self.multi_label else UNSURE
-        decision, = decide(p[None], self.multi_label, self.thresholds)
+        decision = self.decide(p)
         if self.multi_label:
             return [name for name, given in zip(self.classes, decision) if given]
         return UNSURE if decision == NO_ANSWER else self.classes[decision]
@@ -163,8 +182,8 @@ def log_odds(p):
 class BaseClassifier:
     """A model as a function from texts to probabilities, labels and attributions.
 
-    model: has id, classes, multi_label, thresholds (`Thresholds` or None), encoding (a
-        tiktoken.Encoding), tokens(texts), the tokens of each text that are used, and
+    model: has id, classes, multi_label, always_labelled, thresholds (`Thresholds` or None),
+        encoding (a tiktoken.Encoding), tokens(texts), the tokens of each text that are used, and
         probs_of_tokens(tokens), float64 [texts, classes].
     min_confidence: see `Labels`. Raises ValueError as `Labels` does.
     """
@@ -175,7 +194,8 @@ class BaseClassifier:
         self.classes = model.classes
         self.multi_label = model.multi_label
         self.encoding = model.encoding
-        self.labels = Labels(model.classes, model.multi_label, model.thresholds, min_confidence)
+        self.labels = Labels(model.classes, model.multi_label, model.thresholds, min_confidence,
+                             model.always_labelled)
 
     def tokens(self, texts):
         """The tokens of each text that are used, a list of int64 [n]."""

@@ -90,6 +90,8 @@ class ExportedModel:
             self.id = description['id']
             self.classes = description['classes']
             self.multi_label = description['multi_label']
+            # folders of earlier versions lack it
+            self.always_labelled = description.get('always_labelled', False)
             self.texts = description['texts']  # settings of the preprocessing
             self.thresholds = None
             if thresholds:

@@ -330,6 +330,7 @@ class Run:
     data: str               # the fingerprint of the data
     dataset: str
     head: object            # a head of model.py, for its `probs`; its weights are untrained
+    always_labelled: bool   # see `decide`
     labels: dict            # by split: int [N] or, if texts have several labels, [N, classes]
     groups: dict            # by split: the document group of each text, [N], or None
     logits: dict            # by split: float16 [N, outputs], of the last epoch
@@ -390,10 +391,11 @@ def read_head(config, make_head, code):
     return make_head(**config | {'head': named['head'], 'n_features': 1})
 
 
-def read_answers(arrays, head, result):
+def read_answers(arrays, head, result, always_labelled):
     """The arrays and result.json of a run -> labels, groups, logits, correct: dicts by split.
 
-    Raises ValueError if the counts of correct answers are not those of result.json.
+    always_labelled: see `decide`. Raises ValueError if the counts of correct answers are not those
+    of result.json.
     """
     labels = {}
     groups = {}
@@ -409,7 +411,8 @@ def read_answers(arrays, head, result):
             continue
         logits[split] = arrays[f'{split}_logits']
         # in float32, as train.py counts them
-        decisions = decide(probs_of(head, logits[split], dtype='float32'), labels[split].ndim == 2)
+        probs = probs_of(head, logits[split], dtype='float32')
+        decisions = decide(probs, labels[split].ndim == 2, always_labelled=always_labelled)
         right = decisions == labels[split]
         correct[split] = right if right.ndim == 1 else right.all(1)
         if not np.isfinite(logits[split]).all():
@@ -431,11 +434,12 @@ def read_finished_run(stored, config, make_head, code):
     log = stored.log
     curve = [(row['epoch'], 100 * row['train_acc'], 100 * row['val_acc']) for row in log]
     head = read_head(config, make_head, code)
+    always_labelled = (ADDED | config)['always_labelled']
     last = {split: result['last'][split] for split in SPLITS}
     arrays = stored.arrays
     labels = groups = logits = correct = None
     if arrays or isinstance(stored, RunFolder):
-        labels, groups, logits, correct = read_answers(arrays, head, last)
+        labels, groups, logits, correct = read_answers(arrays, head, last, always_labelled)
     return Run(
         folder=str(stored.path),
         config=config,
@@ -445,6 +449,7 @@ def read_finished_run(stored, config, make_head, code):
         data=config['data'],
         dataset=config['dataset'],
         head=head,
+        always_labelled=always_labelled,
         labels=labels,
         groups=groups,
         logits=logits,

@@ -12,6 +12,8 @@ import torch
 from scipy import optimize, stats
 from sklearn import metrics
 
+from nanoloss.labels import decide
+
 # splits in a permutation test: all of them up to 10 runs against 10, random ones beyond that
 RESPLITS = 184_756
 BINS = 15  # bins of confidence, for the calibration error
@@ -362,15 +364,16 @@ def flags(answers, n_class):
     return answers[:, None] == np.arange(n_class)
 
 
-def measure_decisions(probs, labels, classes):
+def measure_decisions(probs, labels, classes, always_labelled=False):
     """F1, recall and AUROC in %: {name: value or None}.
 
-    probs [N, classes]; labels int [N] or, if texts have several labels, 0 and 1 [N, classes].
+    probs [N, classes]; labels int [N] or, if texts have several labels, 0 and 1 [N, classes];
+    always_labelled: see `decide`.
     Macro F1 and the lowest recall are over the classes that occur. A class that does not occur has
     no recall: None.
     """
     multi_label = labels.ndim == 2
-    decisions = probs > 0.5 if multi_label else probs.argmax(1)
+    decisions = decide(probs, multi_label, always_labelled=always_labelled)
     present, = np.nonzero(flags(labels, len(classes)).any(0))
     if not len(present):  # no text has any label
         present = np.arange(len(classes))
@@ -408,19 +411,20 @@ def measure_probabilities(probs, labels):
     return measures, bins
 
 
-def measure(head, logits, labels, classes):
+def measure(head, logits, labels, classes, always_labelled=False):
     """Measures of a run's decisions and probabilities on test.
 
     head: for its `probs` and `calibrated`
     logits: by split, float tensor [N, outputs]
     labels: by split, int [N] or, if texts have several labels, 0 and 1 [N, classes]; then the
         probabilities are judged label by label
+    always_labelled: see `decide`
     Returns {name: value or None}; the bins of the reliability diagram before and after temperature
     scaling, [2, bins, 3], see `confidence_bins`; and the probabilities after it, [N, classes].
     """
     test_logits = logits['test'].double()
     probs = head.probs(test_logits).numpy()
-    measures = measure_decisions(probs, labels['test'], classes)
+    measures = measure_decisions(probs, labels['test'], classes, always_labelled)
 
     # the temperature comes from val, so that test can judge it
     val_labels = torch.from_numpy(labels['val'].astype(np.int64))
@@ -446,7 +450,7 @@ def each_decision(probs, labels):
     return np.stack([1 - probs.ravel(), probs.ravel()], 1), labels.ravel()
 
 
-def values_by_text(probs, labels):
+def values_by_text(probs, labels, always_labelled=False):
     """Macro F1 in %, NLL and ECE in %, each as one number per text: {name: [N]}.
 
     Their mean is the measure, and their `interval` estimates how it varies with the texts. F1 and
@@ -454,14 +458,11 @@ def values_by_text(probs, labels):
     function): the more another text like this one would raise the measure, the larger its number.
 
     probs [N, classes], temperature-scaled; labels int [N] or, if texts have several labels, 0 and 1
-    [N, classes].
+    [N, classes]. always_labelled: see `decide`.
     """
-    if labels.ndim == 2:
-        given = probs > 0.5
-        truth = labels.astype(bool)
-    else:
-        given = probs.argmax(1)[:, None] == np.arange(probs.shape[1])
-        truth = labels[:, None] == np.arange(probs.shape[1])
+    decisions = decide(probs, labels.ndim == 2, always_labelled=always_labelled)
+    given = flags(decisions, probs.shape[1])
+    truth = flags(labels, probs.shape[1])
 
     # F1 = 2 right / size for each class that occurs; size: texts with it plus answers with it
     n = len(labels)

@@ -133,6 +133,7 @@ class Judged:
     """A run's thresholds and the figures of its answers; a dict by split has val and test."""
     thresholds: Thresholds
     multi_label: bool
+    always_labelled: bool  # see `decide`
     probs: dict        # by split: [N, classes], temperature-scaled
     truth: dict        # by split: bool [N, classes]
     used: dict         # by split: `figures_of` the answers with thresholds
@@ -169,9 +170,9 @@ class Judged:
         return float(known.mean()) if len(known) else None
 
 
-def judge(thresholds, probs, labels):
+def judge(thresholds, probs, labels, always_labelled=False):
     """A run's `Thresholds`, and by split its probabilities [N, classes] and labels, int [N] or 0
-    and 1 [N, classes] -> `Judged`."""
+    and 1 [N, classes] -> `Judged`. always_labelled: see `decide`."""
     truth = {}
     used = {}
     without = {}
@@ -179,8 +180,9 @@ def judge(thresholds, probs, labels):
         multi_label = labels[split].ndim == 2
         truth[split] = flags(labels[split], p.shape[1])
         used[split] = figures_of(decide(p, multi_label, thresholds), truth[split])
-        without[split] = figures_of(decide(p, multi_label), truth[split])
-    return Judged(thresholds, multi_label, probs, truth, used, without)
+        plain = decide(p, multi_label, always_labelled=always_labelled)
+        without[split] = figures_of(plain, truth[split])
+    return Judged(thresholds, multi_label, always_labelled, probs, truth, used, without)
 
 
 def thresholds_of(run):
@@ -203,7 +205,7 @@ def judge_group(label, runs, found):
     judged = []
     for run, thresholds in zip(runs, found):
         probs = {split: run.probs(split, run.temperature) for split in ('val', 'test')}
-        judged.append(judge(thresholds, probs, run.labels))
+        judged.append(judge(thresholds, probs, run.labels, run.always_labelled))
     return judged, note_thresholds(label, judged, run.config['classes'])
 
 
@@ -363,7 +365,11 @@ def explain_thresholds(first):
     if n_classes > SHOWN_CLASSES:
         sentences.append(f'The classes are the {SHOWN_CLASSES} of {n_classes} that are rarest in '
                          'val.')
-    plain = 'labels above 0.5' if first.multi_label else 'the likeliest class'
+    plain = 'the likeliest class'
+    if first.multi_label:
+        plain = 'labels above 0.5'
+    if first.always_labelled:
+        plain = 'labels above 0.5, or the likeliest if none is'
     sentences.append(f'In %, mean of the runs ± half its 95 % interval for other seeds on these '
                      f'texts; without: {plain}.')
     if n_classes > 1 and not first.multi_label:

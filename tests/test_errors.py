@@ -55,6 +55,7 @@ def make_predictions(n_runs=3, n=300, n_class=2, seed=0, **changes):
         'lengths': rng.integers(1, 100, n),
         'groups': rng.integers(0, 20, n),
         'labels': labels,
+        'always_labelled': False,
         'probs': probs,
         'unscaled': probs,
         'correct': probs.argmax(2) == labels,
@@ -70,13 +71,25 @@ def make_page(predictions, attributions=None, reason='why'):
     return page.make_files(predictions, page.make_sections(predictions, attributions, reason))
 
 
-def several_labels(predictions):
-    """The same texts, each with any number of labels."""
+def decided_by_hand(p, always_labelled):
+    """The decisions on a text: which labels are above 0.5, or are the likeliest if none is."""
+    given = p > 0.5
+    if always_labelled and not given.any():
+        given[p.argmax()] = True
+    return given
+
+
+def several_labels(predictions, always_labelled=False):
+    """The same texts, each with any number of labels, or at least one."""
     labels = np.eye(len(predictions.classes), dtype=int)[predictions.labels]
     labels[::5, 0] = 1
-    labels[::7] = 0
-    correct = ((predictions.probs > 0.5) == labels).all(2)
-    return make_predictions(n_class=len(predictions.classes), labels=labels, correct=correct)
+    if not always_labelled:
+        labels[::7] = 0
+    decisions = [[decided_by_hand(p, always_labelled) for p in of_run]
+                 for of_run in predictions.probs]
+    correct = (np.array(decisions) == labels).all(2)
+    return make_predictions(n_class=len(predictions.classes), labels=labels, correct=correct,
+                            always_labelled=always_labelled)
 
 
 def read_csv(files, name):
@@ -280,13 +293,23 @@ def test_confusions_against_a_count(n_class):
     assert ('Labels (rows)' in files['errors.html'].decode()) == (n_class < 20)
 
 
-def test_several_labels_go_label_by_label():
-    predictions = several_labels(make_predictions(n_class=4))
+@pytest.mark.parametrize('always_labelled', [False, True])
+def test_several_labels_go_label_by_label(always_labelled):
+    predictions = several_labels(make_predictions(n_class=4), always_labelled)
     files = make_page(predictions)
+    decisions = np.array([[decided_by_hand(p, always_labelled) for p in of_run]
+                          for of_run in predictions.probs])
+    answers = np.array([decided_by_hand(p, always_labelled) for p in predictions.probs.mean(0)])
+    assert predictions.wrong.tolist() == (answers != predictions.labels).any(1).tolist()
     for row in read_csv(files, 'confusion'):
         k = predictions.classes.index(row['label'])
-        given = predictions.probs[:, :, k] > 0.5
+        given = decisions[:, :, k]
         has = predictions.labels[:, k] == 1
+        # the examples are the most confident errors of the mean
+        order = np.argsort(predictions.probs.mean(0)[:, k])
+        wrongly = [i for i in order if answers[i, k] and not has[i]]
+        missed = [i for i in order if has[i] and not answers[i, k]]
+        assert page.label_examples(predictions, k) == (wrongly[-1], missed[0])
         counts = [(given & has).sum() / 3, (~given & has).sum() / 3, (given & ~has).sum() / 3]
         assert [float(row[name]) for name in ('right', 'missed', 'wrong')] == pytest.approx(
             counts, abs=1e-3)
@@ -301,13 +324,13 @@ def test_several_labels_go_label_by_label():
 
 # Probabilities
 
-def histogram_by_hand(probs, labels):
+def histogram_by_hand(probs, labels, always_labelled):
     """Right and wrong predictions by their probability, [20, 2], means over the runs."""
     counts = np.zeros((20, 2))
     for of_run in probs:
         for p, label in zip(of_run, labels):
             if np.ndim(label):  # each label is a decision
-                cases = [(of_label, (of_label > 0.5) == y) for of_label, y in zip(p, label)]
+                cases = zip(p, decided_by_hand(p, always_labelled) == label)
             elif len(p) == 2:
                 cases = [(p[1], p.argmax() == label)]
             else:
@@ -317,14 +340,15 @@ def histogram_by_hand(probs, labels):
     return counts
 
 
-@pytest.mark.parametrize('n_class, multi_label', [(2, False), (3, False), (3, True)])
-def test_the_histograms_against_a_count(n_class, multi_label):
+@pytest.mark.parametrize('n_class, multi_label, always_labelled', [
+    (2, False, False), (3, False, False), (3, True, False), (3, True, True)])
+def test_the_histograms_against_a_count(n_class, multi_label, always_labelled):
     predictions = make_predictions(n_class=n_class)
     if multi_label:
-        predictions = several_labels(predictions)
+        predictions = several_labels(predictions, always_labelled)
     predictions.unscaled = predictions.probs ** 2 / (predictions.probs ** 2).sum(2, keepdims=True)
     test = predictions.splits == 'test'
-    after, before = [histogram_by_hand(probs[:, test], predictions.labels[test])
+    after, before = [histogram_by_hand(probs[:, test], predictions.labels[test], always_labelled)
                      for probs in (predictions.probs, predictions.unscaled)]
     assert errors.histogram(predictions, predictions.probs) == pytest.approx(after)
     assert errors.histogram(predictions, predictions.unscaled) == pytest.approx(before)

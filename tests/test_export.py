@@ -1,5 +1,6 @@
 """tools.export and the folders that it makes: against the run, without PyTorch, and damaged (40 s).
 """
+import csv
 import hashlib
 import io
 import json
@@ -16,10 +17,14 @@ import torch
 from conftest import AWKWARD, ROOT, ROUNDING, call, export, with_checksums
 from helpers import config_of, fails
 
+from model import make_head
 from nanoloss.classifier import TextClassifier
 from nanoloss.data import load_data
+from nanoloss.ensemble import Ensemble
 from nanoloss.reader import Classifier as Exported
+from nanoloss.runs import RunFolder, read_run
 from nanoloss.text import OLD_KINDS
+from nanoloss.tokenizer import decode
 from nanoloss.vocabulary import learn_vocabulary, lower_case
 from tools import export as module
 
@@ -514,3 +519,92 @@ def test_several_labels_need_not_sum_to_1(exported, tmp_path):
     files = {'model__onnx': onnx_file([0.9, 0.8])}
     description = described(multi_label=True)
     assert Exported(rewritten(exported, tmp_path, model__json=description, **files)).multi_label
+
+
+# Texts that always have a label
+
+@pytest.fixture(scope='module')
+def moods(home, tmp_path_factory):
+    """A run on reviews with the topics that they name or else one of four moods, which nothing in
+    the text tells, and its exported folder. The temperature is 1, so that the decisions are those
+    that train.py counts."""
+    with (open(home / 'topics.csv', encoding='utf-8', newline='') as topics,
+          open(home / 'moods.csv', 'w', encoding='utf-8', newline='') as file):
+        table = csv.writer(file)
+        table.writerow(['text', 'label'])
+        for i, row in enumerate(csv.DictReader(topics)):
+            table.writerow([row['text'], row['label'] or 'wxyz'[i * i % 7 % 4]])
+    call(home, 'prepare.py', '--source=moods.csv', '--label_sep=|')
+    call(home, 'train.py', '--dataset=moods', '--threads=1', '--epochs=2', '--n_embd=16',
+         '--dtype=float32', '--block_size=60', '--out_dir=out/moods')
+    run = home / 'out/moods/seed0'
+    result = json.loads((run / 'result.json').read_text())
+    result['last']['temperature'] = 1.0
+    (run / 'result.json').write_text(json.dumps(result))
+    return run, export(home, run, tmp_path_factory.mktemp('moods') / 'model')
+
+
+def labels_by_hand(p):
+    """The numbers of the labels above 0.5 or, if there are none, of the likeliest."""
+    return [k for k in range(len(p)) if p[k] > 0.5] or [int(p.argmax())]
+
+
+def test_all_give_the_likeliest_label_if_none_is_likely(home, moods):
+    """train.py, evaluate.py, predict, the exported folder and its card, against a loop."""
+    run, folder = moods
+    exported = Exported(folder)
+    classifier = TextClassifier(run)
+    same_answers(exported, classifier)
+    card = (folder / 'README.md').read_text('utf-8')
+    assert 'a probability above 0.5 or, if there is none, the likeliest class.' in card
+
+    result = json.loads((run / 'result.json').read_text())['last']
+    correct = read_run(RunFolder(run), make_head).correct
+    data, meta = load_data(home / 'data/moods')
+    preds = np.load(run / 'preds.npz')
+    for name in 'val', 'test':
+        split = data[name]
+        texts = [decode(split.tokens[begin:end], classifier.encoding)
+                 for begin, end in split.spans]
+        found = {'predict': classifier.probs(texts), 'folder': exported.probs(texts)}
+        counts = dict.fromkeys(('stored', 'predict', 'folder', 'unlikely', 'differ'), 0)
+        for i, (z, row) in enumerate(zip(preds[f'{name}_logits'].astype(float), split.labels)):
+            p = 1 / (1 + np.exp(-z))
+            p = p / (1 - np.prod(1 - p))
+            given = labels_by_hand(p)
+            truth = np.flatnonzero(row).tolist()
+            assert correct[name][i] == (given == truth)
+            counts['stored'] += given == truth
+            counts['unlikely'] += p.max() <= 0.5
+            for who, made in ('predict', classifier), ('folder', exported):
+                of_who = labels_by_hand(found[who][i])
+                assert made.label(found[who][i]) == [meta['classes'][k] for k in of_who]
+                counts[who] += of_who == truth
+                counts['differ'] += of_who != given
+        assert counts['unlikely'] > len(texts) / 5
+        assert result[name]['correct'] == counts['stored']
+        assert counts['differ'] < len(texts) / 50  # the stored logits are float16
+        assert counts['predict'] == counts['folder']
+        share = 100 * counts['folder'] / len(texts)
+        assert f'| {name} | {len(texts):,} | {share:.2f} |' in card
+
+
+def test_a_folder_or_run_of_an_earlier_version_can_give_no_label(moods, tmp_path):
+    run, folder = moods
+    folder = shutil.copytree(folder, tmp_path / 'model')
+    description = json.loads((folder / 'model.json').read_text())
+    assert description.pop('always_labelled') is True
+    (folder / 'model.json').write_text(json.dumps(description))
+    shutil.copytree(run, tmp_path / 'group/seed0')
+    config = json.loads((run / 'config.json').read_text())
+    del config['always_labelled']
+    (tmp_path / 'group/seed0/config.json').write_text(json.dumps(config))
+    for older in Exported(with_checksums(folder)), TextClassifier(tmp_path / 'group'):
+        p = np.full(len(older.classes), 0.3)
+        assert older.label(p) == []
+        p[-1] = 0.6
+        assert older.label(p) == [older.classes[-1]]
+
+    shutil.copytree(run, tmp_path / 'group/seed1')
+    with pytest.raises(ValueError, match='its always_labelled differs'):
+        Ensemble(tmp_path / 'group')

@@ -52,10 +52,12 @@ SHARES = st.integers(1, 16).map(lambda n: n / 16)
 
 @settings(deadline=None, max_examples=300)
 @given(arrays(float, (5, 4), elements=SHARES), st.lists(st.none() | SHARES, min_size=4, max_size=4),
-       st.sampled_from(['f1', 'precision', 'recall']), st.booleans())
-def test_labels_against_a_slow_loop(probs, values, rule, multi_label):
+       st.sampled_from(['f1', 'precision', 'recall']), st.booleans(), st.booleans())
+def test_labels_against_a_slow_loop(probs, values, rule, multi_label, always_labelled):
+    """Thresholds decide, whether or not every training text has a label."""
     thresholds = Thresholds(rule, None, np.array(values, dtype=float))
-    labels = Labels(CLASSES, multi_label, thresholds)
+    labels = Labels(CLASSES, multi_label, thresholds,
+                    always_labelled=multi_label and always_labelled)
     for p in probs:
         assert labels.label(p) == slow_label(p, multi_label, rule, values)
 
@@ -69,6 +71,23 @@ def test_without_thresholds_the_likeliest_or_those_above_a_half(probs):
     none = Thresholds('f1', None, np.full(4, np.nan))
     assert decide(probs, False, none).tolist() == decide(probs, False).tolist()
     assert decide(probs, True, none).tolist() == decide(probs, True).tolist()
+
+
+@settings(deadline=None)
+@given(arrays(float, (2, 5, 4), elements=SHARES))
+def test_if_texts_always_have_a_label_none_goes_without(probs):
+    """The first of the likeliest labels, if none is above 0.5; for arrays of any shape."""
+    decisions = decide(probs, True, always_labelled=True)
+    labels = Labels(CLASSES, True, always_labelled=True)
+    for of_run, decided_by_run in zip(probs, decisions):
+        for p, decision in zip(of_run, decided_by_run):
+            wanted = [i for i in range(4) if p[i] > 0.5] or [list(p).index(max(p))]
+            assert np.flatnonzero(decision).tolist() == wanted
+            assert labels.label(p) == [CLASSES[i] for i in wanted]
+            confidence = min(p[i] if i in wanted else 1 - p[i] for i in range(4))
+            assert confidence_of(p, True, always_labelled=True) == confidence
+            unsure = Labels(CLASSES, True, None, np.nextafter(confidence, 2), always_labelled=True)
+            assert unsure.label(p) == [UNSURE]
 
 
 def test_a_threshold_of_0_is_reached_by_all():

@@ -16,6 +16,7 @@ from model import (
     HEADS, TRUNKS, Block, CEHead, Head, Transformer, Windows, counted_attention, find_class,
     keywords, make_classifier, make_head, masked_attention, model_settings)
 from nanoloss.data import describe_data, hard_labels, is_correct, load_data
+from nanoloss.labels import decide
 from nanoloss.runs import copy_trunk, finished_runs, upgrade_config, upgrade_weights
 from nanoloss.stats import (
     calibration_error, confidence_bins, fit_temperature, negative_log_likelihood)
@@ -580,6 +581,7 @@ def test_hard_labels():
     p = torch.tensor([[0.7, 0.6, 0.1], [0.2, 0.3, 0.4]])
     assert hard_labels(p, False).tolist() == [0, 2]
     assert hard_labels(p, True).tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert hard_labels(p, True, always_labelled=True).tolist() == [[1, 1, 0], [0, 0, 1]]
     whole = torch.tensor([[0, 1, 1]])
     assert hard_labels(whole, True) is whole
 
@@ -786,6 +788,20 @@ def test_several_labels_are_as_many_binary_tasks():
         correct.append(all((probs[i, c] > 0.5) == y[i, c] for c in range(3)))
     assert is_correct(probs, y).tolist() == correct
     assert sum(correct) in range(5, 10)
+
+
+def test_texts_that_always_have_a_label_are_correct_by_the_rule_of_labels_py():
+    """Coarse probabilities, many of which are equal or exactly 0.5."""
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.randint(1, 8, (300, 3), generator=generator) / 10
+    y = torch.randint(0, 2, (300, 3), generator=generator)
+    decisions = decide(probs.numpy(), True, always_labelled=True)
+    y[::2] = torch.from_numpy(decisions)[::2].long()
+    correct = (decisions == y.numpy()).all(1)
+    assert is_correct(probs, y, always_labelled=True).tolist() == correct.tolist()
+    assert hard_labels(probs, True, always_labelled=True).tolist() == decisions.astype(int).tolist()
+    assert 150 < correct.sum() < 200
+    assert (probs <= 0.5).all(1).any()
 
 
 def test_one_label_is_correct_if_its_class_is_the_likeliest():

@@ -448,8 +448,20 @@ def test_the_floor_of_the_calibration_error_is_that_of_perfect_calibration(n):
     assert stats.calibration_floor(stats.confidence_bins(np.eye(3), np.arange(3))) == 0
 
 
-@pytest.mark.parametrize('multi_label', [False, True])
-def test_values_by_text_are_the_measures_and_scatter_as_they_do(multi_label):
+def decisions_by_hand(probs, always_labelled):
+    """The labels above 0.5 or, if every text has a label and none is, the likeliest one."""
+    decisions = []
+    for p in probs.tolist():
+        given = [value > 0.5 for value in p]
+        if always_labelled and not any(given):
+            given[p.index(max(p))] = True
+        decisions.append(given)
+    return np.array(decisions)
+
+
+@pytest.mark.parametrize('multi_label, always_labelled', [
+    (False, False), (True, False), (True, True)])
+def test_values_by_text_are_the_measures_and_scatter_as_they_do(multi_label, always_labelled):
     """Their mean is the measure, and its standard error is that over resampled texts."""
     rng = np.random.default_rng(11)
     n = 1500
@@ -459,7 +471,9 @@ def test_values_by_text_are_the_measures_and_scatter_as_they_do(multi_label):
         labels = (rng.random((n, 4)) < 0.1 + 0.8 * probs).astype(int)
 
     def measures(rows):
-        decisions = probs[rows] > 0.5 if multi_label else probs[rows].argmax(1)
+        decisions = probs[rows].argmax(1)
+        if multi_label:
+            decisions = decisions_by_hand(probs[rows], always_labelled)
         p, y = stats.each_decision(probs[rows], labels[rows])
         return [
             100 * metrics.f1_score(labels[rows], decisions, average='macro', zero_division=0),
@@ -469,7 +483,7 @@ def test_values_by_text_are_the_measures_and_scatter_as_they_do(multi_label):
 
     nothing = stats.values_by_text(probs, np.zeros((n, 4), int))  # no text has any label
     assert nothing['macro F1'].mean() == 0
-    values = stats.values_by_text(probs, labels)
+    values = stats.values_by_text(probs, labels, always_labelled)
     assert list(values) == ['macro F1', 'NLL, scaled', 'ECE, scaled']
     means = [value.mean() for value in values.values()]
     assert means == pytest.approx(measures(np.arange(n)))
@@ -617,6 +631,13 @@ def test_measures_of_several_labels_and_of_square_logits():
     of_label = np.where(y == 1, 1, -1) * logits['test'].numpy()
     assert values['NLL'] == pytest.approx(np.log1p(np.exp(-of_label)).mean())
     assert 'AUROC' not in values
+
+    # if every text has a label
+    head = make_head('bce', 1, 3, True, always_labelled=True)
+    values, *_ = stats.measure(head, logits, labels, 'abc', always_labelled=True)
+    decided = decisions_by_hand(head.probs(logits['test']).numpy(), True)
+    micro = 200 * (decided & (y == 1)).sum() / (decided.sum() + y.sum())
+    assert values['micro F1'] == pytest.approx(micro)
 
     logits = {split: both[:, :2] for split, both in logits.items()}
     labels = {split: both[:, 0] for split, both in labels.items()}

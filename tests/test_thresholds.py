@@ -24,6 +24,7 @@ from nanoloss.thresholds import (
     NEUTRAL,
     choose_threshold,
     choose_thresholds,
+    explain_thresholds,
     figures_of,
     judge,
     threshold_curve,
@@ -267,6 +268,25 @@ def test_a_gain_for_another_val_is_that_over_no_thresholds():
     gain = with_another_val([judged, judged], 'F1', gain=True)
     plain = with_another_val([judged, judged], 'F1')
     assert np.allclose(plain - gain, judged.without['test']['F1'])
+
+
+def test_without_thresholds_a_text_that_always_has_a_label_gets_one():
+    """With thresholds, it can go without."""
+    rng = np.random.default_rng(0)
+    probs = {split: rng.random((200, 3)) ** 2 for split in ('val', 'test')}
+    labels = {split: np.eye(3, dtype=int)[p.argmax(1)] for split, p in probs.items()}
+    kept = choose_thresholds('precision', 0.9, probs['val'], flags(labels['val'], 3))
+    judged = judge(kept, probs, labels, always_labelled=True)
+    for split, p in probs.items():
+        # the label is the likeliest class, so it is always given, and others are wrong
+        n_given = sum(max(1, sum(value > 0.5 for value in of_text)) for of_text in p)
+        f1 = 200 * len(p) / (n_given + len(p))
+        assert judged.without[split]['micro F1'] == pytest.approx(f1)
+        unaware = judge(kept, probs, labels)
+        assert judged.used[split]['micro F1'] == unaware.used[split]['micro F1']
+        assert unaware.without[split]['micro F1'] < f1
+    assert not decide(probs['val'], True, kept, always_labelled=True).any(1).all()
+    assert 'without: labels above 0.5, or the likeliest if none is.' in explain_thresholds(judged)
 
 
 def test_macro_f1_is_of_the_classes_that_texts_have():

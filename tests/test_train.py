@@ -656,6 +656,56 @@ def test_several_labels_a_review(tmp_path):
     assert config['class_share'] == pytest.approx(labels.mean(0).tolist())
 
 
+def test_reviews_that_always_have_a_label(tmp_path):
+    """Half of the reviews tell their label; of the others, no label is likely, and the likeliest is
+    the answer. A run of an older version keeps its count."""
+    rng = np.random.default_rng(0)
+
+    def reviews(n):
+        labels = rng.integers(0, 5, n)
+        texts = [[*rng.integers(6, 100, 6), *[1 + y] * 4 * (i % 2)] for i, y in enumerate(labels)]
+        rows = np.eye(5, dtype=int)[labels]
+        rows[::10, 0] = 1
+        return texts, rows
+    sizes = {'train': 400, 'val': 60, 'test': 80}
+    splits = {split: reviews(n) for split, n in sizes.items()}
+    save(tmp_path / 'toy', splits, classes='abcde')
+    train(tmp_path, tmp_path, '--epochs=8', '--learning_rate=1e-2', '--token_dropout=0.2')
+    folder = tmp_path / 'seed0'
+    result, log, _, preds = outcome(folder)
+    config = config_of(folder)
+    assert config['always_labelled'] is True
+    run = read_run(RunFolder(folder), make_head)
+    older = {}  # the counts of a version that did not know it
+    for split in 'val', 'test':
+        n_unlikely = 0
+        right = []
+        older[split] = 0
+        for z, label in zip(preds[f'{split}_logits'], preds[f'{split}_labels']):
+            p = [1 / (1 + math.exp(-value)) for value in z]
+            any_label = 1 - math.prod(1 - value for value in p)
+            given = [value / any_label > 0.5 for value in p]
+            if not any(given):
+                n_unlikely += 1
+                given[p.index(max(p))] = True
+            right.append(given == [value == 1 for value in label])
+            older[split] += [value > 0.5 for value in p] == [value == 1 for value in label]
+        assert n_unlikely > len(right) / 10
+        assert result['last'][split]['correct'] == sum(right) == run.n_correct[split]
+        assert run.correct[split].tolist() == right
+        assert older[split] < sum(right)
+    assert log[-1]['val_acc'] == result['last']['val']['accuracy']
+    # the likeliest of five is right for some of the reviews that say nothing
+    assert log[-1]['train_acc'] > 0.5
+
+    del config['always_labelled']
+    (folder / 'config.json').write_text(json.dumps(config))
+    for split, count in older.items():
+        result['last'][split]['correct'] = count
+    (folder / 'result.json').write_text(json.dumps(result | {'seconds': 1.0}))
+    assert read_run(RunFolder(folder), make_head).n_correct == older
+
+
 def test_few_reviews_are_drawn_by_the_seed(data, tmp_path, capsys):
     train(data, tmp_path / 'few', '--n_train=50', '--seed=3', '--epochs=1')
     all_reviews = load_data(data / 'toy')[0]['train']

@@ -122,12 +122,12 @@ def confusion_section(predictions):
 def label_examples(predictions, k):
     """The most confident errors for class k: the index of a text that wrongly gets the label, and
     of one that wrongly does not get it; None if there is no such text."""
-    labels = predictions.labels.astype(bool)
+    label = predictions.labels[:, k] == 1
+    answer = predictions.answers[:, k]
     p = predictions.mean_probs[:, k]
-    given = int(np.where(labels[:, k], 0, p).argmax())
-    missed = int(np.where(labels[:, k], p, 1).argmin())
-    return (given if not labels[given, k] and p[given] > 0.5 else None,
-            missed if labels[missed, k] and p[missed] <= 0.5 else None)
+    given = max(np.flatnonzero(answer & ~label), key=p.item, default=None)
+    missed = min(np.flatnonzero(label & ~answer), key=p.item, default=None)
+    return given, missed
 
 
 def label_section(predictions):
@@ -520,7 +520,8 @@ def attribute(run, texts):
     if not (folder / WEIGHTS['last']).exists():
         return None, f'the weights of {folder} are not kept'
     try:
-        return attribute_tokens(TextClassifier(folder), texts), ''
+        # the answers of this page are those without thresholds
+        return attribute_tokens(TextClassifier(folder, thresholds=False), texts), ''
     except ValueError as error:
         return None, str(error)
 

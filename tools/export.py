@@ -122,6 +122,7 @@ def describe(ensemble):
         'id': ensemble.id,
         'classes': ensemble.classes,
         'multi_label': ensemble.multi_label,
+        'always_labelled': ensemble.always_labelled,
         'texts': {
             'lower': config['lower'],
             'block_size': config['block_size'],
@@ -242,21 +243,25 @@ def figure_row(name, split, decisions):
             f'| {100 * low:.2f} to {100 * high:.2f} |')
 
 
-def describe_decisions(thresholds, multi_label, decisions):
+def describe_decisions(exported, decisions):
     """Two texts for the card: how probabilities become labels, and the possible answers.
 
-    thresholds: `Thresholds` or None. decisions: what `decide` returns, for val and for test."""
+    exported: the classifier. decisions: what `decide` returns, for val and for test."""
+    thresholds = exported.labels.thresholds
     how = 'The answer is the likeliest class.'
     says = 'with one of them'
-    if multi_label:
+    if exported.multi_label:
         how = 'The labels are the classes with a probability above 0.5.'
         says = 'with those of them that it finds likely'
+    if exported.labels.always_labelled:
+        how = ('The labels are the classes with a probability above 0.5 or, if there is none, the '
+               'likeliest class.')
     if thresholds is not None:
         goal = 'the best F1'
         if thresholds.goal is not None:
             goal = f'a {thresholds.rule} of {100 * thresholds.goal:g} %'
         how = f'Thresholds chosen on val for {goal} decide, as labels.py explains.'
-    if labels.can_be_unsure(thresholds, multi_label):
+    if labels.can_be_unsure(thresholds, exported.multi_label):
         shares = [f'{(of_split == labels.NO_ANSWER).mean():.1%}' for of_split in decisions]
         how += (f' If no threshold is reached, the answer is "{labels.UNSURE}", which counts as '
                 f'wrong: {shares[0]} of val, {shares[1]} of test.')
@@ -271,14 +276,12 @@ def make_card(classifier, exported, folder, data, meta):
     config = classifier.model.config
     texts = {name: texts_of(split, classifier.encoding) for name, split in data.items()}
     n_other, distance = compare(classifier, exported, texts['val'])
-    chosen = exported.labels.thresholds
     figures = []
     decisions = []
     for name, split in data.items():
-        probs = exported.probs(texts[name])
-        decisions.append(labels.decide(probs, exported.multi_label, chosen))
+        decisions.append(exported.labels.decide(exported.probs(texts[name])))
         figures.append(figure_row(name, split, decisions[-1]))
-    how, says = describe_decisions(chosen, exported.multi_label, decisions)
+    how, says = describe_decisions(exported, decisions)
     sizes = [f'{size["rows"]:,} {name}' for name, size in meta['splits'].items()]
     kept = {'head': 'the first', 'tail': 'the last', 'both': 'the first and the last'}
     n_runs = len(classifier.model.runs)

@@ -33,7 +33,7 @@ def measures_of(run):
 
     from nanoloss.stats import measure  # importing scipy takes a second
     logits = {split: torch.from_numpy(run.logits[split]) for split in SPLITS}
-    return measure(run.head, logits, run.labels, run.config['classes'])[0]
+    return measure(run.head, logits, run.labels, run.config['classes'], run.always_labelled)[0]
 
 
 def right_answers(stored, row, code):
