@@ -388,7 +388,10 @@ def read_head(config, make_head, code):
     file is missing in `code`, see `name_code`."""
     head = OLD_HEADS.get(config['head'], config['head'])
     named = name_code({'head': head, 'trunk': ''}, code)  # its trunk is not used
-    return make_head(**config | {'head': named['head'], 'n_features': 1})
+    changes = {'head': named['head'], 'n_features': 1}
+    if is_baseline(config):  # it fits the labels independently of each other
+        changes['always_labelled'] = False
+    return make_head(**config | changes)
 
 
 def read_answers(arrays, head, result, always_labelled):

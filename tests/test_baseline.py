@@ -355,6 +355,37 @@ def test_several_labels(topics, tmp_path, capsys):
     assert preds['test_logits'][:, -2] == pytest.approx(-np.log(n + 1), rel=1e-3)
 
 
+def test_texts_that_always_have_a_label(tmp_path, encoding):
+    """Half of the texts tell their label, and the likeliest label of the others is an answer, too.
+    The labels are independent: if one is above 0.5, its logit is above 0."""
+    rng = np.random.default_rng(0)
+    words = 'red', 'green', 'blue', 'grey', 'pink'
+    texts = {}
+    labels = {}
+    for name, n in (('train', 300), ('val', 100), ('test', 100)):
+        numbers = rng.integers(0, 5, n)
+        texts[name] = [f'{words[y] if i % 2 else "thing"} {rng.integers(100)}'
+                       for i, y in enumerate(numbers)]
+        labels[name] = np.eye(5, dtype=int)[numbers]
+    write(tmp_path / 'colours', texts, labels, words, encoding)
+    baseline(tmp_path, 'colours', tmp_path / 'out', '--kinds=tfidf_lr,tfidf_svm')
+    summary = evaluate(tmp_path / 'out', 'tfidf_lr', 'tfidf_svm')
+    for kind, group in zip(('tfidf_lr', 'tfidf_svm'), summary['groups']):
+        result, preds = read(tmp_path / 'out', kind)
+        decisions = {}
+        for name in ('val', 'test'):
+            decisions[name] = preds[f'{name}_logits'] > 0
+            for row, z in zip(decisions[name], preds[f'{name}_logits']):
+                row[z.argmax()] = True  # if a logit is above 0, the largest is
+            correct = int((decisions[name] == labels[name]).all(1).sum())
+            assert result['last'][name]['correct'] == correct == group[name]['correct'][0]
+            at_half = ((preds[f'{name}_logits'] > 0) == labels[name]).all(1).sum()
+            assert correct > at_half + 3
+        hits = (decisions['val'] & (labels['val'] == 1)).sum()
+        f1 = 2 * hits / (decisions['val'].sum() + 100)
+        assert result['chosen']['val'] == pytest.approx(f1)
+
+
 def test_a_script_without_spaces(tmp_path, encoding):
     """A pair of signs decides. Each text is one word, which no other text has."""
     rng = np.random.default_rng(0)

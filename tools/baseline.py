@@ -46,6 +46,8 @@ from nanoloss.data import (
     SPLITS, class_share, describe_data, is_correct, load_data, sample_texts)
 from nanoloss.devices import hardware_name
 from nanoloss.files import current_commit, write_file, write_json, write_json_lines
+from nanoloss.labels import decide
+from nanoloss.runs import read_head
 from nanoloss.settings import check_bounds, configure, fail, updated
 from nanoloss.stats import fit_temperature
 from nanoloss.tokenizer import decode, tokenizer
@@ -312,8 +314,8 @@ def choose(config, kind, head, features, labels, meta):
         logits = fit_and_predict(kind, features, labels['train'], meta, constants)
         probs = head.probs(logits['val'].float())
         if meta['multi_label']:
-            figure = f1_score(labels['val'], probs.numpy() > 0.5, average='micro',
-                              zero_division=0)
+            answers = decide(probs.numpy(), True, always_labelled=config.always_labelled)
+            figure = f1_score(labels['val'], answers, average='micro', zero_division=0)
         else:
             figure = is_correct(probs, torch.from_numpy(labels['val'])).double().mean()
         tried.append({**constants, 'val': float(figure)})
@@ -323,11 +325,11 @@ def choose(config, kind, head, features, labels, meta):
     return best_logits, best, tried
 
 
-def score(head, logits, labels):
+def score(config, head, logits, labels):
     """Metrics of a split, from its stored logits. Margins have no loss."""
     logits = logits.float()
     labels = torch.from_numpy(labels).long()
-    correct = int(is_correct(head.probs(logits), labels).sum())
+    correct = int(is_correct(head.probs(logits), labels, config.always_labelled).sum())
     return {
         'n': len(labels),
         'correct': correct,
@@ -344,7 +346,7 @@ def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
     counts: of the words, which took count_seconds.
     """
     started = time.perf_counter() - count_seconds
-    head = make_head(**vars(config), n_features=1)  # for its probs and its loss
+    head = read_head(vars(config), make_head, code='')  # for its probs and its loss
     labels = {name: np.array(data[name].labels) for name in SPLITS}
     features = make_features(kind, texts, counts)
     logits, best, tried = choose(config, kind, head, features, labels, meta)
@@ -358,9 +360,9 @@ def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
         arrays[f'{name}_labels'] = labels[name]
         if data[name].groups is not None:
             arrays[f'{name}_groups'] = np.array(data[name].groups)
-        figures[name] = score(head, logits[name], labels[name])
+        figures[name] = score(config, head, logits[name], labels[name])
     n_val = len(labels['val'])  # train.py evaluates as many training texts
-    figures['train'] = score(head, logits['train'][:n_val], labels['train'][:n_val])
+    figures['train'] = score(config, head, logits['train'][:n_val], labels['train'][:n_val])
     val_labels = torch.from_numpy(labels['val']).long()
     figures['temperature'] = fit_temperature(head.probs, logits['val'], val_labels)
     seconds = time.perf_counter() - started
@@ -399,7 +401,6 @@ def run_settings(config, meta):
         'sklearn': sklearn.__version__,
         'commit': current_commit(),
         **describe_data(meta),
-        'always_labelled': False,  # scikit-learn's classifiers know nothing of it
     }
     return SimpleNamespace(**settings, **facts)
 
