@@ -55,7 +55,7 @@ def read_loss(folders, dataset, name, head):
 def measures_of(run):
     """The measures of a Run with logits, {name: value}."""
     logits = {split: torch.from_numpy(logits) for split, logits in run.logits.items()}
-    return measure(run.head, logits, run.labels, run.config['classes'])[0]
+    return measure(run.head, logits, run.labels, run.config['classes'], run.always_labelled)[0]
 
 
 def read_all(names, losses, folders):
