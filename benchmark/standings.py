@@ -75,9 +75,9 @@ def read_all(names, losses, folders):
 # Comparing
 
 def compare(found):
-    """Each loss beside cross-entropy -> {loss: a dict}: by_set, {data set: `interval`}; mean and
-    half, the interval of their mean; and p values, corrected for the number of losses: differs, and
-    equals, that the mean is within `MARGIN`."""
+    """Each loss beside cross-entropy -> {loss: a dict}: by_set, {data set: `interval`}, and their
+    mean. With two or more data sets also half, half of the interval of the mean, and p values,
+    corrected for the number of losses: differs, and equals, that the mean is within `MARGIN`."""
     rows = {}
     for name, by_set in found.items():
         if name == BASE:
@@ -85,21 +85,31 @@ def compare(found):
         gaps = {dataset: interval(one['correct'], found[BASE][dataset]['correct'], paired=True)
                 for dataset, one in by_set.items()}
         means = np.array([gap['estimate'] for gap in gaps.values()])
-        differs, equals = differs_and_equals(means, MARGIN)
-        rows[name] = {'by_set': gaps, 'mean': means.mean(), 'half': half_interval(means),
-                      'differs': differs, 'equals': equals}
+        rows[name] = {'by_set': gaps, 'mean': means.mean()}
+        if len(means) > 1:
+            rows[name]['half'] = half_interval(means)
+            rows[name]['differs'], rows[name]['equals'] = differs_and_equals(means, MARGIN)
     for key in ('differs', 'equals'):
-        for row, p in zip(rows.values(), holm([row[key] for row in rows.values()])):
+        known = [row for row in rows.values() if key in row]
+        for row, p in zip(known, holm([row[key] for row in known])):
             row[key] = p
     return rows
+
+
+def mean_of(row):
+    """The mean difference of a loss with its interval, as text."""
+    if 'half' not in row:
+        return f'{row["mean"]:+.2f}'
+    low, high = row['mean'] - row['half'], row['mean'] + row['half']
+    return f'{row["mean"]:+.2f} ({low:+.2f} to {high:+.2f})'
 
 
 def verdict(row):
     """What the corrected p values of a loss show, in words."""
     found = []
-    if row['differs'] <= 0.05:
+    if row.get('differs', 1) <= 0.05:
         found.append('better' if row['mean'] > 0 else 'worse')
-    if row['equals'] <= 0.05:
+    if row.get('equals', 1) <= 0.05:
         found.append(f'equivalent within {MARGIN}')
     return ', '.join(found) or 'open'
 
@@ -119,11 +129,8 @@ def standings_lines(names, found, rows):
     ranks = mean_ranks(accuracy)
     body = []
     for (name, by_set), mean, rank in zip(found.items(), accuracy.mean(0), ranks):
-        row = rows.get(name)
-        cells = [name, f'{mean:.2f}', '', '', f'{rank:.1f}']
-        if row:
-            low, high = row['mean'] - row['half'], row['mean'] + row['half']
-            cells[2:4] = [f'{row["mean"]:+.2f} ({low:+.2f} to {high:+.2f})', verdict(row)]
+        gap = [mean_of(rows[name]), verdict(rows[name])] if name in rows else ['', '']
+        cells = [name, f'{mean:.2f}', *gap, f'{rank:.1f}']
         cells += [f'{np.mean([one[label] for one in by_set.values()]):.4g}' for label in MEASURES]
         body.append(cells)
     lines = table(['mean over data sets', 'accuracy, %', f'minus {BASE}, points', 'verdict', 'rank',
@@ -171,10 +178,8 @@ def draw_standings(names, rows, path):
                 axis.plot(gap['both'], [height] * 2, color=color, lw=1, alpha=0.5)
                 axis.plot(gap['estimate'], height, 'o', ms=3, color=color,
                           label=names[k] if i == 0 else None)
-            axis.plot([row['mean'] - row['half'], row['mean'] + row['half']], [i - 0.1] * 2,
-                      color='black', lw=2)
-            axis.plot(row['mean'], i - 0.1, 'o', ms=6, color='black',
-                      label='mean over data sets' if i == 0 else None)
+            axis.errorbar(row['mean'], i - 0.1, xerr=row.get('half', 0), fmt='o', ms=6, lw=2,
+                          color='black', label='mean over data sets' if i == 0 else None)
         axis.set(yticks=range(len(rows)), yticklabels=list(rows),
                  xlabel=f'accuracy on test minus that of {BASE}, points')
         axis.invert_yaxis()

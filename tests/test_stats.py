@@ -696,3 +696,37 @@ def test_a_run_of_which_nothing_is_drawn_has_an_interval_over_texts():
     half = 196 * (share * (1 - share) / 403) ** 0.5
     assert summary['both'] == pytest.approx((100 * share - half, 100 * share + half), abs=1e-3)
     assert stats.summarize_accuracy(counts, 400, correct)['both'] is None
+
+
+# Many data sets
+
+def test_differs_and_equals_are_students_t():
+    rng = np.random.default_rng(0)
+    for mean in (-0.6, 0.0, 0.1):
+        values = rng.normal(mean, 0.3, 6)
+        t = scipy_stats.t(5)
+        error = values.std(ddof=1) / 6 ** 0.5
+        differs = 2 * t.sf(abs(values.mean()) / error)
+        # the interval of 90 % is within the margin if and only if equality is shown
+        low, high = values.mean() + error * t.ppf(0.95) * np.array([-1, 1])
+        found = stats.differs_and_equals(values, 0.5)
+        assert found[0] == pytest.approx(differs)
+        assert (found[1] <= 0.05) == (low >= -0.5 and high <= 0.5)
+        assert found[1] == pytest.approx(t.sf((0.5 - abs(values.mean())) / error))
+
+
+def test_ranks_and_their_critical_difference():
+    table = np.array([[90, 80, 80, 70], [60, 50, 40, 30]])
+    assert stats.mean_ranks(table).tolist() == [1, 2.25, 2.75, 4]
+    # Demšar 2006, table 5(a), and his example of four methods on 14 data sets
+    for k, q in ((2, 1.960), (5, 2.728), (10, 3.164)):
+        assert stats.critical_difference(1, k) == pytest.approx(
+            q * (k * (k + 1) / 6) ** 0.5, rel=1e-3)
+    assert stats.critical_difference(14, 4) == pytest.approx(1.25, abs=0.01)
+
+
+def test_the_expected_best_is_the_mean_of_all_draws():
+    values = [3.0, 1.0, 7.0, 7.0, 2.0]
+    for n in (1, 2, 3):
+        draws = list(itertools.product(values, repeat=n))
+        assert stats.expected_best(values, n) == pytest.approx(np.mean([max(one) for one in draws]))
