@@ -99,6 +99,7 @@ def introduce(groups):
     runs = []
     for group in groups:
         runs += group.runs
+    n_runs = '1 run' if len(runs) == 1 else f'{len(runs)} runs'
     minutes = sum(run.seconds for run in runs) / 60
     dataset = join_distinct(run.dataset for run in runs)
     epochs = join_distinct(run.epochs for run in runs)
@@ -106,7 +107,7 @@ def introduce(groups):
     commit = join_distinct(run.config.get('commit') for run in runs)
     return [
         f'# {" and ".join(markdown(group.label) for group in groups)} on {markdown(dataset)}',
-        f'{len(runs)} runs of {epochs} epochs, {minutes:,.0f} minutes in all, on '
+        f'{n_runs} of {epochs} epochs, {minutes:,.0f} minutes in all, on '
         f'{markdown(hardware)}, commit {markdown(commit)}.',
     ]
 

@@ -113,7 +113,7 @@ def main(config, folders):
     if config.by == 'none':
         for run in runs:
             write_into(run, None)
-        print(f'{path}: the thresholds of {len(runs)} runs are removed')
+        print(f'{path}: the thresholds are removed')
         return
 
     for run in runs:
