@@ -1,9 +1,8 @@
 """The loss benchmark: tunes losses with the same budget and compares them with cross-entropy.
 
-    python -m benchmark --folder=PATH             all losses of protocol.py, on data in PATH/NAME
-    python -m benchmark --loss=poly               one of them
-    python -m benchmark --loss=my.py:MyLoss       a class of yours, compared with the kept runs
-    python -m benchmark --measure=False           the standings so far
+    python -m benchmark                           the standings of the kept runs
+    python -m benchmark --kept= --folder=PATH     all losses again, on the data in PATH/NAME
+    python -m benchmark --loss=my.py:MyLoss --folder=PATH      a class of yours
 
 README.md has the protocol. The same command again continues where it stopped, and two processes
 share the work. Every run is a command of train.py. Each loss and data set has a folder,
@@ -20,7 +19,7 @@ import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import torch
 
 from benchmark.protocol import DATASETS, LOSSES, SEEDS, TRIAL_SEED, TRIALS, draw, loss_of
-from benchmark.standings import show_standings
+from benchmark.standings import find_complete, is_complete, show_standings
 from model import make_head
 from nanoloss.data import load_data, save_data
 from nanoloss.files import try_lock, write_json_lines
@@ -34,7 +33,7 @@ datasets = ''  # names with commas between them ('': those of benchmark/protocol
 folder = ''  # data sets that are missing are prepared from FOLDER/NAME/{train,val,test}.csv
 data_dir = 'data'  # the folder of prepared data sets
 out_dir = 'out/benchmark'  # the runs and standings.md go here
-kept = 'results/benchmark'  # runs of other losses, packed
+kept = 'results/benchmark'  # packed runs, which are not measured again ('': none)
 measure = True  # measure what is missing; without it, only show the standings
 threads = 1  # CPU threads of a run
 # -----------------------------------------------------------------------------
@@ -101,24 +100,21 @@ def tune(config, dataset, head, space, path):
 
 
 def measure_loss(config, dataset, name, head, space):
-    """Measure what is missing of a loss on a data set, unless another process is at work on it."""
+    """Measure what is missing of a loss on a data set, unless another process is at work on it ->
+    whether it was measured."""
     path = (Path(config.out_dir) / dataset / name).resolve()
     path.mkdir(parents=True, exist_ok=True)
     held = try_lock(path)
     if held is None:
-        return
+        return False
     try:
-        if not is_measured(path):
+        if not is_complete(path):
             settings = tune(config, dataset, head, space, path)
             train(config, head, settings, dataset=dataset,
                   data_dir=Path(config.data_dir).resolve(), out_dir=path, n_runs=SEEDS)
     finally:
         os.close(held)
-
-
-def is_measured(path):
-    """Whether a loss has all final runs on a data set."""
-    return len(list(path.glob('seed*/result.json'))) == SEEDS
+    return True
 
 
 def main(config):
@@ -128,16 +124,19 @@ def main(config):
     except ValueError as error:
         fail(error)
     out = Path(config.out_dir)
+    folders = [out, Path(config.kept)] if config.kept else [out]
+
+    def missing():
+        return [(dataset, one) for dataset in names for one in losses
+                if find_complete(folders, dataset, one[0]) is None]
+
     if config.measure:
-        for dataset in names:
+        for dataset, (name, head, space) in missing():
             prepare(config, dataset)
-        todo = [(dataset, one) for dataset in names for one in losses]
-        for dataset, (name, head, space) in todo:
-            if not is_measured(out / dataset / name):
-                measure_loss(config, dataset, name, head, space)
-                left = sum(not is_measured(out / dataset / one[0]) for dataset, one in todo)
-                print(f'{dataset}: {name} measured; {left} of {len(todo)} are left', flush=True)
-    show_standings(names, losses, out, Path(config.kept))
+            if measure_loss(config, dataset, name, head, space):
+                print(f'{dataset}: {name}; {len(missing())} of {len(names) * len(losses)} are left',
+                      flush=True)
+    show_standings(names, losses, out, folders)
 
 
 if __name__ == '__main__':

@@ -28,28 +28,31 @@ MEASURES = {'log loss': 'NLL, scaled', 'Brier': 'Brier, scaled', 'ECE': 'ECE, sc
 
 # Reading
 
-def read_loss(folders, dataset, name, head):
-    """The final runs of a loss on a data set, from the first of these folders that has them all ->
-    a dict, or None: correct, bool [seeds, texts of test]; the mean of each of `MEASURES`, after
-    temperature scaling; and trials, the accuracies on val."""
-    for folder in folders:
-        path = folder / dataset / name
-        if not (path / 'trials.jsonl').exists():
-            continue
-        if not (path / 'runs.jsonl').exists() and len(list(path.glob('seed*/result.json'))) < SEEDS:
-            continue
-        runs, _ = read_runs(path, make_head, head.rpartition(':')[0])
-        measured = [run.measures or measures_of(run) for run in runs]
-        found = {label: np.mean([one[key] for one in measured]) for label, key in MEASURES.items()}
-        # the error that a calibrated model would have on as many texts is not an error
-        found['ECE'] -= np.mean([one['ECE floor, scaled'] for one in measured])
-        trials = [json.loads(line) for line in (path / 'trials.jsonl').read_text().splitlines()]
-        return found | {
-            'correct': np.stack([run.correct['test'] for run in runs]),
-            'trials': [row['accuracy'] for row in trials],
-            'data': runs[0].data,
-        }
-    return None
+def is_complete(path):
+    """Whether this folder of a loss and a data set has all final runs, packed or not."""
+    return (path / 'runs.jsonl').exists() or len(list(path.glob('seed*/result.json'))) == SEEDS
+
+
+def find_complete(folders, dataset, name):
+    """The folder of a loss and a data set in the first of `folders` that has all its runs; None if
+    there is none."""
+    paths = [folder / dataset / name for folder in folders]
+    return next(filter(is_complete, paths), None)
+
+
+def read_loss(path, head):
+    """The final runs of a loss on a data set -> a dict: correct, bool [seeds, texts of test]; the
+    mean of each of `MEASURES`, after temperature scaling; and trials, the accuracies on val."""
+    runs, _ = read_runs(path, make_head, head.rpartition(':')[0])
+    measured = [run.measures or measures_of(run) for run in runs]
+    found = {label: np.mean([one[key] for one in measured]) for label, key in MEASURES.items()}
+    # the error that a calibrated model would have on as many texts is not an error
+    found['ECE'] -= np.mean([one['ECE floor, scaled'] for one in measured])
+    trials = [json.loads(line) for line in (path / 'trials.jsonl').read_text().splitlines()]
+    return found | {
+        'correct': np.stack([run.correct['test'] for run in runs]),
+        'trials': [row['accuracy'] for row in trials],
+    }
 
 
 def measures_of(run):
@@ -64,11 +67,11 @@ def read_all(names, losses, folders):
     found = {}
     unfinished = []
     for name, head, _ in losses:
-        by_set = {dataset: read_loss(folders, dataset, name, head) for dataset in names}
-        if None in by_set.values():
+        paths = {dataset: find_complete(folders, dataset, name) for dataset in names}
+        if None in paths.values():
             unfinished.append(name)
         else:
-            found[name] = by_set
+            found[name] = {dataset: read_loss(path, head) for dataset, path in paths.items()}
     return found, unfinished
 
 
@@ -188,17 +191,18 @@ def draw_standings(names, rows, path):
         write_file(path, lambda file: figure.savefig(file, dpi=130))
 
 
-def show_standings(names, losses, out, kept):
-    """Print the standings of these losses on these data sets, and write standings.md and .png to
-    the folder `out`. Losses that `out` lacks are read from the folder `kept`."""
+def show_standings(names, losses, out, folders):
+    """Print the standings of these losses on these data sets, whose runs are in `folders`, and
+    write standings.md and standings.png to the folder `out`."""
     if BASE not in [name for name, _, _ in losses]:
         losses = [(BASE, BASE, {}), *losses]
-    found, unfinished = read_all(names, losses, (out, kept))
+    found, unfinished = read_all(names, losses, folders)
     for name in unfinished:
         print(f'{name} is not measured on all of {", ".join(names)}')
     if BASE not in found or len(found) < 2:
         return
     rows = compare(found)
+    out.mkdir(parents=True, exist_ok=True)
     lines = standings_lines(names, found, rows)
     print('\n'.join(lines))
     text = '\n'.join(lines) + '\n'

@@ -2,18 +2,20 @@
 import importlib
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, make_data, train
+from helpers import ROOT, config_of, make_data, train
 from torch.nn import functional as F
 
 from benchmark import protocol, standings
 from benchmark.losses import LogitPenalty, Poly
 from model import make_head
 from nanoloss.files import try_lock
+from tools import pack
 
 benchmark = importlib.import_module('benchmark.__main__')
 MINE = '''
@@ -127,7 +129,7 @@ def small(tmp_path, monkeypatch):
         called.clear()
         benchmark.main(SimpleNamespace(**{
             'loss': '', 'datasets': 'toy', 'folder': '', 'data_dir': data, 'measure': True,
-            'out_dir': tmp_path / 'out', 'kept': tmp_path / 'kept', 'threads': 1, **settings}))
+            'out_dir': tmp_path / 'out', 'kept': str(tmp_path / 'kept'), 'threads': 1, **settings}))
         return list(called)
 
     for module in (benchmark, standings):
@@ -171,7 +173,7 @@ def test_a_loss_of_ones_own_beside_cross_entropy(small, tmp_path, capsys, monkey
     calls = small(loss=head)
     assert [call.get('seed') for call in calls] == ['1001', None]
     assert (mine / 'trials.jsonl').read_text().startswith(row)
-    assert 'toy: mine measured; 0 of 1 are left' in capsys.readouterr().out
+    assert 'toy: mine; 0 of 1 are left' in capsys.readouterr().out
 
     # the standings count what the runs' result.json say
     accuracy = {}
@@ -208,7 +210,11 @@ def test_mistakes_end_in_one_line(small, capsys, settings, message):
 
 def test_kept_runs_stand_in_for_losses_that_were_not_measured(small, tmp_path, capsys):
     small(loss='ce')
-    (tmp_path / 'out').rename(tmp_path / 'kept')
+    measured, kept = tmp_path / 'out/toy/ce', tmp_path / 'kept/toy/ce'
+    pack.main(config_of(pack, '--answers=right'), [measured, kept])
+    (measured / 'trials.jsonl').rename(kept / 'trials.jsonl')
+    shutil.rmtree(tmp_path / 'out')
+    assert small(loss='ce') == []
     assert len(small(loss=f'{tmp_path}/my.py:Mine')) == 3
     assert '| mine |' in (tmp_path / 'out/standings.md').read_text()
 
