@@ -495,8 +495,8 @@ class EachLabel(Head):
     With cross-entropy this is binary cross-entropy. A setting with a value per class (class_weight,
     alpha) then has two values, for no and yes.
     decision: the head for two classes. Its own linear layer is removed.
-    always_labelled: every training text has a label, so the probabilities are those of a text with
-        at least one; cross-entropy maximizes that likelihood, too.
+    always_labelled: every training text has a label. So the probabilities are those of a text with
+        at least one, and cross-entropy is their negative log-likelihood.
     """
 
     def __init__(self, n_features, n_class, decision, always_labelled):
@@ -532,14 +532,14 @@ def given_any_label(p):
     p_i / (1 - prod_j (1 - p_j)), [B, n_class]."""
     # at p = 1, the gradient of log1p is NaN
     any_label = -torch.log1p(-p.clamp(max=1 - 1e-7)).sum(1, keepdim=True).expm1()
-    # it is not below the highest p, except for rounding
+    # it is at least the highest p, but for rounding
     return p / torch.maximum(any_label, p.amax(1, keepdim=True)).clamp(min=1e-30)
 
 
 def log_any_label(logits):
     """Log-odds of independent labels -> the log of the probability that a text has any, [B]."""
     none = F.logsigmoid(-logits).sum(1)
-    # bounded, because all logits could fall together forever with hardly any change of the sum
+    # bounded: otherwise all logits could fall without limit and hardly change the loss
     return (-none.expm1()).clamp(min=1e-6).log()
 
 

@@ -23,8 +23,8 @@ Notable:
 - IMDB: train shares no movie and no text with val or test. Both of these are cut out of the
   official test side, so they may share movies and texts with each other. Only exact copies count
   as equal. Tokens and labels from the hub and from the archive are the same, bit for bit, but the
-  hub does not name the movies: there, the two reviews that share a movie are known by their hash,
-  and the data have no groups.
+  hub does not name the movies. So data from there have no groups, and the two reviews of a movie on
+  both sides are known by their hash.
 - cl100k_base needs no download: its table comes from the bpe-openai wheel and is checked.
 """
 import hashlib
@@ -69,8 +69,8 @@ test_split = 'test'  # its name on the hub; '': test is taken from train
 strict = False  # treat an empty text, or a missing label or group, as an error
 drop_unknown = False  # drop texts of val and test with labels that train lacks; else an error
 unlabelled = ''  # texts without labels: imdb (the hub's), an aclImdb archive or folder, a file
-val_frac = 0.1  # share of the rows for val; IMDB needs it with --dev only
-test_frac = 0.1  # share of the rows for test; IMDB needs it with --dev only
+val_frac = 0.1  # share of the rows for val; IMDB uses it with --dev only
+test_frac = 0.1  # share of the rows for test; IMDB uses it with --dev only
 dev = False  # make <name>_dev for choosing settings: train alone, split in three by group
 seed = 1337  # seed of the split
 tokenizer = 'cl100k_base'  # any encoding of tiktoken; all but this one are downloaded

@@ -66,13 +66,13 @@ teacher = ''  # folder of a run or of a group of runs that labels the unlabelled
 code = ''  # file of the teacher's head or trunk, if it is not in model.py; it is executed
 init_from = ''  # folder of a run, or a file of weights, to take the trunk from
 overwrite = False  # delete the previous contents of a run's folder
-tune = 0  # trials to choose settings on val with (0: none); see nanoloss/tune.py
+tune = 0  # candidates to try on val first (0: none); see nanoloss/tune.py
 eval_interval = 0  # steps between evaluations on val (0: after each epoch only)
 ckpt_secs = 60.0  # seconds between checkpoints
 tensorboard = False  # also write log.jsonl as curves to the run's folder tensorboard/
 # text
 lower = True  # lower-case the texts
-block_size = 1500  # most tokens of a text; longer texts are truncated
+block_size = 1500  # longest text in tokens; longer ones are truncated
 truncate = 'head'  # which tokens of a long text to keep: head, tail or both
 full_vocab = False  # embed all tokens of the tokenizer, not only those of the training texts
 spell = False  # spell unknown tokens byte by byte, as a language model does
@@ -91,7 +91,7 @@ embedding_rate = 0.005  # peak rate of RMSprop for the token embedding (0: AdamW
 warmup_iters = 50  # steps of linear warm-up
 weight_decay = 0.5  # AdamW's, for matrices; an embedding with RMSprop has none
 grad_clip = 1.0  # largest global norm of the gradient (0: no clipping)
-deferred = True  # on CPUs, AdamW updates embedding rows when a batch needs them; same result
+deferred = True  # on CPUs, an AdamW updates embedding rows when a batch needs them; same result
 # system
 device = 'auto'  # cuda, mps or cpu; auto: the first of these that is available
 dtype = 'auto'  # bfloat16, float16, float32 or float64; auto: the fastest that is safe
@@ -105,9 +105,9 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
     (['token_dropout'], 0, 1),
     (['seed'], 0, 2 ** 63),
     (['n_train', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
-      'learning_rate', 'embedding_rate', 'min_count', 'weight_decay', 'grad_clip', 'threads',
-      'ckpt_secs', 'tune'], 0, math.inf),
-    (['threads'], 0, 1025),  # so many end in a crash
+      'learning_rate', 'embedding_rate', 'min_count', 'weight_decay', 'grad_clip', 'ckpt_secs',
+      'tune'], 0, math.inf),
+    (['threads'], 0, 1025),  # thousands end in a crash
 ]
 EVALUATED = 'seen', 'val', 'test'  # evaluated when a run ends; seen: the first texts of train
 BETAS = 0.9, 0.99  # of AdamW; 0.99 forgets faster than the usual 0.999, for short runs
@@ -194,9 +194,9 @@ def make_optimizers(config, model):
     """RMSprop with a step size per row for the token embedding, AdamW for all other weights that
     are trained. With --embedding_rate=0, the embedding has AdamW too, deferred on a CPU.
 
-    Append another optimizer to `others`, and AdamW leaves its parameters out. It is stepped, saved
-    and restored with the others. Its rate is the schedule of learning_rate, times the `lr_mult` of
-    a parameter group, if that has one.
+    To add an optimizer, append it to `others`; AdamW then leaves its parameters out. It is stepped,
+    saved and restored with the others. Its rate is the schedule of learning_rate, times the
+    `lr_mult` of a parameter group, if that has one.
     """
     others = []
     embedding = getattr(model.trunk, 'token_embedding', None)
@@ -211,9 +211,9 @@ def make_optimizers(config, model):
         others.append(DeferredAdamW(embedding, BETAS, config.weight_decay))
 
     groups = parameter_groups(model, config.weight_decay, others)
-    if groups:
-        others.insert(0, AdamW(groups, betas=BETAS, fused=True))
-    return others
+    if not groups:
+        return others
+    return [AdamW(groups, betas=BETAS, fused=True), *others]
 
 
 # Evaluation
@@ -253,8 +253,8 @@ def score(config, head, logits, labels):
     """Metrics of a split, a dict. logit_grad: the mean over the texts of |d loss / d logits|."""
     labels = torch.from_numpy(labels.astype(np.int64)).to(config.device)
     logits = logits.to(config.device).requires_grad_()
-    # preds.npz stores float16, which can tie or reorder logits; rounded here too, so that
-    # evaluate.py counts the same
+    # preds.npz stores float16, which can tie or reorder logits. Round here, too, so that
+    # evaluate.py counts the same.
     probs = head.probs(logits.half().float())
     correct = int(is_correct(probs, labels, config.always_labelled).sum())
     loss = head.loss(logits, labels)
@@ -315,7 +315,7 @@ def train(config, folder, data, meta, start, is_trial=False):
     """Train the run of one seed in its folder, or resume it from its checkpoint.
 
     start: the trained trunk, the vocabulary and the linear model that `make_model` takes. is_trial:
-        whether the run is a trial of --tune, which is judged on val and never sees test.
+        whether the run is a trial of --tune, which is evaluated on val alone.
     """
     # the state that a checkpoint holds
     torch.manual_seed(config.seed)

@@ -51,7 +51,8 @@ def prepare(config, dataset):
     argv = [f'--{split}source={source / file}.csv'
             for split, file in (('', 'train'), ('val_', 'val'), ('test_', 'test'))
             if (source / f'{file}.csv').exists()]
-    argv += filter(None, [DATASETS.get(dataset)])
+    if DATASETS.get(dataset):
+        argv.append(DATASETS[dataset])
     run_script('prepare.py', *argv, f'--name={dataset}', f'--data_dir={config.data_dir}')
 
 
@@ -62,7 +63,7 @@ def run_script(script, *argv):
         fail(f'{script} {" ".join(argv)} failed')
 
 
-def train(config, head, settings, **others):
+def run_train(config, head, settings, **others):
     """Run train.py with these settings."""
     argv = {'head': head, **settings, 'threads': config.threads, **others}
     run_script('train.py', *(f'--{name}={value}' for name, value in argv.items()))
@@ -72,15 +73,15 @@ def measure_trial(config, head, settings, seed, place, code):
     """Train with one configuration -> its accuracy in % and log loss on val, after temperature
     scaling. place: a folder with data/trials, whose test is a copy of val."""
     out = place / str(seed)
-    train(config, head, settings, dataset='trials', data_dir=place / 'data', out_dir=out, seed=seed,
-          overwrite=True)
+    run_train(config, head, settings, dataset='trials', data_dir=place / 'data', out_dir=out,
+              seed=seed, overwrite=True)
     (run,), _ = read_runs(out, make_head, code)
     probs = run.probs('val', run.temperature)
     return {'accuracy': run.last['val'],
             'log_loss': negative_log_likelihood(*each_decision(probs, run.labels['val']))}
 
 
-def tune(config, dataset, head, space, path):
+def choose_settings(config, dataset, head, space, path):
     """Run the trials that trials.jsonl lacks -> the settings of the best on val: the highest
     accuracy and, of equals, the lowest log loss."""
     data, meta = load_data(Path(config.data_dir) / dataset)
@@ -109,9 +110,9 @@ def measure_loss(config, dataset, name, head, space):
         return False
     try:
         if not is_complete(path):
-            settings = tune(config, dataset, head, space, path)
-            train(config, head, settings, dataset=dataset,
-                  data_dir=Path(config.data_dir).resolve(), out_dir=path, n_runs=SEEDS)
+            settings = choose_settings(config, dataset, head, space, path)
+            run_train(config, head, settings, dataset=dataset,
+                      data_dir=Path(config.data_dir).resolve(), out_dir=path, n_runs=SEEDS)
     finally:
         os.close(held)
     return True

@@ -14,7 +14,7 @@ DATASETS = {  # a name, and what prepare.py needs to know besides its files
     'banking77': '',
     'goemotions': '--label_sep=;',  # several labels per text
 }
-LOSSES = {  # a name, --head, and the search space of its constants (of a file's class: its `space`)
+LOSSES = {  # a name: --head, and the search space of its constants; a file's class has its own
     'ce': ('ce', {}),
     'bce': ('bce', {}),
     'smoothing': ('ce', {'label_smoothing': (0.01, 0.3)}),
@@ -24,7 +24,7 @@ LOSSES = {  # a name, --head, and the search space of its constants (of a file's
     'poly': ('benchmark/losses.py:Poly', {}),
     'penalty': ('benchmark/losses.py:LogitPenalty', {}),
 }
-SPACE = {  # of every loss
+SPACE = {  # what is tuned for every loss: the lowest and the highest value
     'rate': (1e-3, 2e-2),  # learning_rate and embedding_rate
     'weight_decay': (0.05, 5.0),
     'texts': (48_000, 192_000),  # seen in training, in whole epochs; the default model's: 96,000

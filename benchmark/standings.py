@@ -46,7 +46,7 @@ def read_loss(path, head):
     runs, _ = read_runs(path, make_head, head.rpartition(':')[0])
     measured = [run.measures or measures_of(run) for run in runs]
     found = {label: np.mean([one[key] for one in measured]) for label, key in MEASURES.items()}
-    # the error that a calibrated model would have on as many texts is not an error
+    # subtract the ECE that a calibrated model would have on as many texts
     found['ECE'] -= np.mean([one['ECE floor, scaled'] for one in measured])
     trials = [json.loads(line) for line in (path / 'trials.jsonl').read_text().splitlines()]
     return found | {
@@ -78,9 +78,12 @@ def read_all(names, losses, folders):
 # Comparing
 
 def compare(found):
-    """Each loss beside cross-entropy -> {loss: a dict}: by_set, {data set: `interval`}, and their
-    mean. With two or more data sets also half, half of the interval of the mean, and p values,
-    corrected for the number of losses: differs, and equals, that the mean is within `MARGIN`."""
+    """Compare each loss with cross-entropy -> {loss: a dict}.
+
+    by_set: {data set: `interval`}; mean: of their estimates. With two or more data sets also half,
+    half the width of the mean's interval, and two p values after Holm's correction: differs, that
+    the mean is not 0, and equals, that it is within `MARGIN` of 0.
+    """
     rows = {}
     for name, by_set in found.items():
         if name == BASE:
@@ -164,7 +167,7 @@ def standings_lines(names, found, rows):
             cells.append(f'{np.mean(means):.2f}')
         body.append(cells)
     lines += table(['accuracy on val, %', *(f'{budget} trials' for budget in BUDGETS)], body)
-    return [*lines, '', 'The best of so many random configurations, expected (Dodge 2019).']
+    return [*lines, '', 'The expected best of this many random configurations (Dodge 2019).']
 
 
 def draw_standings(names, rows, path):

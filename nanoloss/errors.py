@@ -73,7 +73,7 @@ class Predictions:
         self.wrong = wrong.any(1) if self.multi_label else wrong
 
     def decide(self, probs):
-        """The decisions for probabilities [..., classes], as `decide` returns them."""
+        """Decide without thresholds, as labels.py does. probs [..., classes]."""
         return decide(probs, self.multi_label, always_labelled=self.always_labelled)
 
     def name_of(self, label):

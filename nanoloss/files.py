@@ -77,7 +77,7 @@ def sync(path):
 
 
 def lock(folder):
-    """`try_lock`, which fails if another process holds the lock."""
+    """Lock a folder as `try_lock` does. Fails if another process holds the lock."""
     opened = try_lock(folder)
     if opened is None:
         fail(f'another process is at work in {folder}')

@@ -84,7 +84,8 @@ def describe_machine(device):
 
 
 def describe_files(config):
-    """The checksums of the files FILE.py:CLASS that hold the head and the trunk, {file: sha256}."""
+    """The checksums of the user's files with the head and the trunk, {file: sha256}; {} if both are
+    in model.py."""
     found = {}
     for name in config.head, config.trunk:
         file, _, _ = name.rpartition(':')

@@ -263,7 +263,7 @@ def check_splits(rows, config, dropped):
     if n_texts < n_rows:
         cause = (f'; only {n_texts:,} of the {n_rows:,} texts are different, and equal ones stay '
                  'in one split')
-    if rows.labels is not None and len(rows.classes) > n_rows / 2 > 10:
+    if rows.labels is not None and n_rows > 20 and len(rows.classes) > n_rows / 2:
         cause += f'; there are {len(rows.classes):,} classes: is {config.label!r} the right column?'
     gone = ''.join(f'; dropped: {count:,} {reason}' for reason, count in dropped.items() if count)
     for side in SPLITS:

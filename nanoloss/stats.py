@@ -279,8 +279,8 @@ def holm(p):
 
 
 def differs_and_equals(differences, margin):
-    """p values for two claims about the mean of other differences like these, [N]: that it is not 0
-    (Student's t), and that it is between -margin and margin (two one-sided tests, Schuirmann 1987).
+    """p values for two claims about the mean of the population of these differences, [N]: it is not
+    0 (Student's t), and it is between -margin and margin (two one-sided tests, Schuirmann 1987).
     """
     differs = stats.ttest_1samp(differences, 0).pvalue
     above = stats.ttest_1samp(differences, -margin, alternative='greater').pvalue
@@ -294,8 +294,8 @@ def mean_ranks(table):
 
 
 def critical_difference(n_sets, n_methods):
-    """How far apart mean ranks of methods must be to differ at the 5 % level, by Nemenyi's test
-    (Demšar 2006)."""
+    """The smallest difference of two mean ranks that is significant at the 5 % level, by Nemenyi's
+    test (Demšar 2006)."""
     q = stats.studentized_range.ppf(0.95, n_methods, np.inf) / math.sqrt(2)
     return q * math.sqrt(n_methods * (n_methods + 1) / (6 * n_sets))
 

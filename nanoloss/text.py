@@ -102,8 +102,8 @@ def ngrams_of(texts, kind, encoding):
     """The n-grams of each text: their keys, uint64 [N], ascending within a text, and the index of
     the text of each, int64 [N].
 
-    A text lists each n-gram once or, with words+chars, 1 + log2(its count) times, rounded down. The
-    same characters occur in many words, so their count says more than their presence.
+    A text lists each n-gram once or, with words+chars, 1 + log2(its count) times, rounded down: of
+    characters in long texts, the count says more than the presence.
 
     texts: a list of the tokens of each, at most 65,536 texts.
     kind: words, which are words and pairs of words, or words+chars, also 2 to 5 characters. Models
@@ -124,33 +124,30 @@ def ngrams_of(texts, kind, encoding):
             values = [np.frombuffer(of_text, np.uint8) for of_text in values]
         lengths = np.array([len(of_text) for of_text in values])
         keys, rows = ngram_keys(np.concatenate(values), lengths, OLD_KINDS[kind])
-    return distinct(keys, rows, len(texts), counted=kind == 'words+chars')
+    return list_keys(keys, rows, len(texts), counted=kind == 'words+chars')
 
 
-def distinct(keys, rows, n_texts, counted=False):
-    """The distinct keys of each text, ascending, and the index of the text of each.
-
-    counted: list a key that a text has at least 2, 4, 8 ... times 2, 3, 4 ... times, so that its
-    weight in a sum grows with the logarithm of its count.
-    """
+def list_keys(keys, rows, n_texts, counted):
+    """The keys of each text, ascending, and the index of the text of each. A key is listed once or,
+    if counted, 1 + log2(its count) times, rounded down."""
     keys = keys[rows.astype(np.uint16).argsort(kind='stable')]  # of 16 bits: a radix sort
     n_keys = np.bincount(rows, minlength=n_texts)
     ends = n_keys.cumsum()
     for begin, end in zip(ends - n_keys, ends):
         keys[begin:end].sort()
     rows = np.repeat(np.arange(n_texts), n_keys)
-    first = first_of(keys, rows)
+    first = is_first(keys, rows)
     if not counted:
         return keys[first], rows[first]
-    # how many equal keys the text has before this one: 0, 1, 3, 7 ... for the 1st, 2nd, 4th, 8th
+    # list the 1st, 2nd, 4th, 8th ... of equal keys, which have 0, 1, 3, 7 ... before them
     begins = np.flatnonzero(first)
     before = np.arange(len(keys)) - np.repeat(begins, np.diff(begins, append=len(keys)))
-    listed = before & before + 1 == 0
+    listed = (before & (before + 1)) == 0
     return keys[listed], rows[listed]
 
 
-def first_of(keys, rows):
-    """Which keys, ascending within a text, are not equal to the one before, bool [N]."""
+def is_first(keys, rows):
+    """Whether each key is the first of its value in its text, bool [N]. keys ascend in a text."""
     first = np.ones(len(keys), bool)
     first[1:] = (keys[1:] != keys[:-1]) | (rows[1:] != rows[:-1])
     return first

@@ -9,6 +9,7 @@ import numpy as np
 
 from nanoloss.escape import markdown, shortened
 from nanoloss.stats import effective_groups, flags, variance_of_mean
+from nanoloss.tune import name_of
 
 # settings that may differ between runs without a note
 MAY_DIFFER = {'head', 'seed', 'n_runs', 'out_dir', 'data_dir', 'overwrite', 'ckpt_secs',
@@ -100,9 +101,8 @@ def note_tuning(groups):
         config = group.runs[0].config
         if config.get('tune'):
             chosen = config['chosen_on_val']
-            names = ', '.join(f'{key} {value}' for key, value in chosen.items()) or 'no change'
             notes.append(f'Settings of {group.label}, chosen on val in {config["tune"]} trials: '
-                         f'{names}')
+                         f'{name_of(chosen)}')
     return notes
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nanoloss.data import spans_of
-from nanoloss.text import find, first_of, ngrams_of, number, spell_unknown, tokenize, truncated
+from nanoloss.text import find, is_first, ngrams_of, number, spell_unknown, tokenize, truncated
 from nanoloss.tokenizer import decode
 
 CHUNK = 2000  # texts per chunk when tokenizing or listing n-grams
@@ -121,7 +121,7 @@ def learn_vocabulary(split, encoding, tokens, ngrams, min_count, block_size, tru
     if ngrams != 'none':
         chunks = vocabulary.chunks_of_keys(some_texts(split), encoding)
         # each key once per text, so this counts texts
-        values, counts = count_keys(keys[first_of(keys, rows)] for keys, rows, _ in chunks)
+        values, counts = count_keys(keys[is_first(keys, rows)] for keys, rows, _ in chunks)
         vocabulary = vocabulary._replace(ngrams=values[counts >= min_count])
     return vocabulary
 

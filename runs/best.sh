@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Is it worth training a network? Compares the default model, with and without --tune, with bags of
-# words on data sets for which it was not designed. Our runs are packed in results/best: an hour on
+# words on data sets for which it was not designed. Our runs are in results/best. It takes an hour on
 # 2 cores.
 #   bash runs/best.sh FOLDER
 # FOLDER/NAME/{train,test}.csv and, optionally, val.csv have the columns text and label.

@@ -23,7 +23,7 @@ python train.py config/ce.py --n_runs=5 --threads=$half
 wait $!
 
 python evaluate.py out/bce out/ce
-if [ "$archive" ]; then  # data from the hub have no movies, so they are not those of the kept runs
+if [ "$archive" ]; then  # data from the hub, without movies, cannot be compared with the kept runs
     python evaluate.py out/bce out/ce results/paper/bce results/paper/ce \
         --ref=results/paper/ce --out_dir=out/paper_compared
 fi

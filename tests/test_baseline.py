@@ -356,8 +356,8 @@ def test_several_labels(topics, tmp_path, capsys):
 
 
 def test_texts_that_always_have_a_label(tmp_path, encoding):
-    """Half of the texts tell their label, and the likeliest label of the others is an answer, too.
-    The labels are independent: if one is above 0.5, its logit is above 0."""
+    """Half of the texts name their label. The others must still get their likeliest label. The
+    labels are independent: if one is above 0.5, its logit is above 0."""
     rng = np.random.default_rng(0)
     words = 'red', 'green', 'blue', 'grey', 'pink'
     texts = {}

@@ -496,7 +496,7 @@ def test_a_run_with_other_settings_is_refused(tmp_path, capsys):
 
 
 def test_a_run_that_has_saved_nothing_begins_again(tmp_path, capsys):
-    """Such as one whose loss was not finite, with the lower rate that it was told to try."""
+    """For example with a lower rate, after a loss that was not finite."""
     begin(tmp_path)
     (tmp_path / 'ckpt.pt').unlink()
     claim(tmp_path, epochs=4)

@@ -97,5 +97,5 @@ def test_a_tuned_run(data, tmp_path, monkeypatch, capsys):
     assert 'with other tune' in fails(capsys, data, out, *ARGV, '--tune=2')
     script('evaluate').main(SimpleNamespace(
         out_dir='', ref='', target=85.0, effect=0.26, published='', code=''), [str(out)])
-    chosen = ', '.join(f'{k} {v}' for k, v in best['changes'].items()) or 'no change'
+    chosen = ', '.join(f'{k} {v}' for k, v in best['changes'].items()) or 'default settings'
     assert f'chosen on val in 3 trials: {chosen}' in (tmp_path / 'table.md').read_text()

@@ -481,7 +481,7 @@ def open_socket(config):
     try:
         listener = socket.create_server((config.host, config.port), family=family, backlog=1024)
     except (OSError, OverflowError, UnicodeError) as error:
-        fail(f'cannot listen at {config.host}:{config.port}: {error}; try another --port')
+        fail(f'cannot listen at {config.host}:{config.port}: {error}; try another --host or --port')
     # else a reply waits 40 ms for the client's acknowledgement of its first packet
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

@@ -7,7 +7,7 @@ Each choice is one command from its start to its end, in a process with one thre
 every constant that is tried, choose on val, predict val and test. Measurements are appended to
 measurements.jsonl, and those that are there are not repeated.
 
-pip install fasttext-community; without it, its rows are skipped.
+pip install fasttext-community transformers; without them, their rows are skipped.
 """
 import json
 import os
@@ -39,8 +39,10 @@ CHOICES = {  # a name, and its command
     'NB-SVM': ['-m', 'tools.baseline', '--kinds=nbsvm'],
     'words and characters + SVM': ['-m', 'tools.baseline', '--kinds=tfidf_chars_svm'],
     'fastText': ['-m', 'tools.baseline', '--kinds=fasttext'],
+    'BERT from scratch (transformers)': ['-m', 'results.bench.bert'],
     'nanoloss': ['train.py', '--threads=1'],
 }
+PACKAGES = {'fastText': 'fasttext', 'BERT from scratch (transformers)': 'transformers'}
 
 
 # Measuring
@@ -118,7 +120,7 @@ def main(config):
     rows = {(row['dataset'], row['choice']): row for row in measured}
     for name in names:
         for choice in CHOICES:
-            if choice == 'fastText' and not find_spec('fasttext'):
+            if not find_spec(PACKAGES.get(choice, 'torch')):
                 continue
             if re.search(config.only, choice) and (name, choice) not in rows:
                 rows[name, choice] = measure(config, choice, name)

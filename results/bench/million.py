@@ -1,6 +1,6 @@
 """Seconds and memory from ten thousand to a million short texts -> table.md, million.png.
 
-    python -m results.bench.million ARCHIVE      aclImdb_v1.tar.gz; 15 minutes of a core
+    python -m results.bench.million ARCHIVE      aclImdb_v1.tar.gz; 10 minutes of a core
 
 Each review of IMDB is cut into texts of 11 words with the label of the review. prepare.py,
 train.py (one epoch, one thread) and tools.predict (the same texts, one thread) run on some of them.

@@ -1,4 +1,4 @@
-"""Candidates of --tune on held-out texts of train, where test must not be read.
+"""The candidates of --tune on held-out texts of train, without reading test.
 
     python -m results.best.folds --datasets=trec,sst2     measures what is missing, prints the table
     python -m results.best.folds                          prints the table of folds.jsonl
@@ -61,15 +61,16 @@ def measure(changes, folder):
 
 
 def make_table(rows):
-    """Rows of folds.jsonl -> a Markdown table of means over data sets and folds. Each choice is
-    among all candidates."""
+    """Rows of folds.jsonl -> a Markdown table of means over data sets and folds. Folds
+    that lack a candidate are left out."""
     by_fold = {}
     for row in rows:
         by_fold.setdefault((row['dataset'], row['fold']), []).append(row)
     folds = [found for found in by_fold.values() if len(found) == len(CANDIDATES)]
     chosen = {}
     for changes in CANDIDATES:
-        chosen[name_of(changes)] = [row for row in rows if row['changes'] == changes]
+        chosen[name_of(changes)] = [
+            row for found in folds for row in found if row['changes'] == changes]
     chosen['the lowest log loss on val'] = [
         min(found, key=lambda row: row['val']['log_loss']) for found in folds]
     chosen['the highest accuracy on val'] = [

@@ -42,8 +42,8 @@ def classify(archive, folder):
             'run': path.name,
             'correct': int(correct.sum()),
             'n': len(test),
-            'correct of others than train': int(correct[~in_train].sum()),
-            'n of others than train': int((~in_train).sum()),
+            'correct, not in train': int(correct[~in_train].sum()),
+            'n, not in train': int((~in_train).sum()),
         })
         write_json_lines(FILE, counts)
 
@@ -51,7 +51,7 @@ def classify(archive, folder):
 def show(counts):
     """Print the mean accuracies with 95 % intervals for other seeds."""
     for name, suffix in (('all reviews of the test side', ''),
-                         ('without those that are in train', ' of others than train')):
+                         ('without those that are in train', ', not in train')):
         accuracy = np.array([100 * row[f'correct{suffix}'] / row[f'n{suffix}'] for row in counts])
         print(f'{name}, {counts[0][f"n{suffix}"]:,}: {accuracy.mean():.2f} ± '
               f'{half_interval(accuracy):.2f} ({len(counts)} seeds)')

@@ -37,7 +37,7 @@ KINDS = {
     'tfidf_chars_svm': 'words + characters SVM',
     'fasttext': 'fastText',
 }
-MODELS = {'nanoloss': '.', 'nanoloss --tune=4': 'tuned'}  # in which folder of the data set
+MODELS = {'nanoloss': '.', 'nanoloss --tune=4': 'tuned'}  # in a data set's folder
 
 
 def read_correct(group):
