@@ -142,7 +142,7 @@ def main(config, folders):
     except ValueError as error:
         fail(f'{source}: {error}')
     write_group(target, rows, packed)
-    print(f'{target}: packed {len(rows)} of {len(found)} runs; the others are unfinished')
+    print(f'{target}: finished runs packed: {len(rows)} of {len(found)}')
 
 
 if __name__ == '__main__':
