@@ -1,10 +1,12 @@
 """The protocol of the loss benchmark, see README.md: data sets, losses and search space."""
 import zlib
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from model import HEADS
-from nanoloss.settings import find_class
+from nanoloss.settings import find_class, keywords
 
 DATASETS = {  # a name, and what prepare.py needs to know besides its files
     'sst2': '',
@@ -27,19 +29,48 @@ LOSSES = {  # a name: --head, and the search space of its constants; a file's cl
 SPACE = {  # what is tuned for every loss: the lowest and the highest value
     'rate': (1e-3, 2e-2),  # learning_rate and embedding_rate
     'weight_decay': (0.05, 5.0),
-    'texts': (48_000, 192_000),  # seen in training, in whole epochs; the default model's: 96,000
+    'texts': (48_000, 192_000),  # seen in training, in whole epochs; by default 47,000 to 174,000
 }
 TRIALS = 16  # random configurations per loss and data set
 TRIAL_SEED = 1_000  # of trial 0; no final run has a seed of a trial
 SEEDS = 10  # final runs, seeds 0 to 9
+BASE = 'ce'  # what the others are compared with
+ONE_LOSS = [('goemotions', 'bce')]  # BCE and CE are the same with several labels per text
 
 
-def loss_of(name):
-    """A name in LOSSES, or FILE.py:CLASS -> the name of its folder, --head, and the search space of
-    its own constants. Raises ValueError if there is no such loss."""
+class Loss(NamedTuple):
+    """A loss to measure. name: of its folder. head: for --head of train.py. space: the search space
+    of its own constants, {name: (lowest, highest)}."""
+    name: str
+    head: str
+    space: dict
+
+    @property
+    def file(self):
+        """The file of its class, '' if that is in model.py."""
+        return self.head.rpartition(':')[0]
+
+
+def find_loss(name):
+    """A name in LOSSES or in HEADS, or FILE.py:CLASS -> `Loss`. The class of a file has its search
+    space as the attribute `space`. Raises ValueError if there is no such loss, or if a constant
+    cannot be tuned."""
     head, space = LOSSES.get(name, (name, {}))
+    if ':' not in head and head not in HEADS:
+        raise ValueError(f'there is no loss {name!r}; there are {", ".join(LOSSES | HEADS)}, or '
+                         'FILE.py:CLASS')
     cls = find_class(head, HEADS)
-    return name.rpartition(':')[2].lower(), head, space or getattr(cls, 'space', {})
+    space = space or getattr(cls, 'space', {})
+    for key, (low, high) in space.items():
+        if type(keywords(cls).get(key)) is not float:
+            raise ValueError(f'{key} in the space of {name} must be a keyword of its __init__ with '
+                             'a float as its default')
+        if not low < high:
+            raise ValueError(f'{key} in the space of {name} has no values between {low} and {high}')
+    if ':' in name:  # a class must not take the place of another with its name
+        file, _, class_name = name.rpartition(':')
+        name = f'{Path(file).stem}_{class_name}'.lower()
+    return Loss(name, head, space)
 
 
 def draw(trial, dataset, n_train, space):
@@ -50,7 +81,7 @@ def draw(trial, dataset, n_train, space):
     """
     rng = np.random.default_rng([trial, zlib.crc32(dataset.encode())])
     drawn = {name: between(low, high, rng.random())
-             for name, (low, high) in {**SPACE, **space}.items()}
+             for name, (low, high) in [*SPACE.items(), *space.items()]}
     rate = drawn.pop('rate')
     epochs = max(1, round(drawn.pop('texts') / n_train))
     return {'learning_rate': rate, 'embedding_rate': rate, 'epochs': epochs, **drawn}

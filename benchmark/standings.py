@@ -8,19 +8,18 @@ import json
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from benchmark.protocol import SEEDS
+from benchmark.protocol import BASE, ONE_LOSS, SEEDS
 from model import make_head
 from nanoloss.figures import COLORS, GREY, STYLE
 from nanoloss.files import write_file
 from nanoloss.runs import read_runs
+from nanoloss.settings import fail
 from nanoloss.stats import (
-    critical_difference, differs_and_equals, expected_best, half_interval, holm, interval, measure,
-    mean_ranks)
+    critical_difference, differs_and_equals, expected_best, half_interval, holm, interval,
+    mean_ranks, measures_of)
 
-BASE = 'ce'
 MARGIN = 0.5  # points: losses this close are equivalent
 BUDGETS = 1, 4, 16  # trials
 MEASURES = {'log loss': 'NLL, scaled', 'Brier': 'Brier, scaled', 'ECE': 'ECE, scaled'}
@@ -40,11 +39,15 @@ def find_complete(folders, dataset, name):
     return next(filter(is_complete, paths), None)
 
 
-def read_loss(path, head):
+def read_loss(path, file):
     """The final runs of a loss on a data set -> a dict: correct, bool [seeds, texts of test]; the
-    mean of each of `MEASURES`, after temperature scaling; and trials, the accuracies on val."""
-    runs, _ = read_runs(path, make_head, head.rpartition(':')[0])
-    measured = [run.measures or measures_of(run) for run in runs]
+    mean of each of `MEASURES`, after temperature scaling; trials, the accuracies on val; and data,
+    the fingerprint of the data set. file: of the loss's class, or ''. Fails if a run is missing."""
+    runs, left_out = read_runs(path, make_head, file)
+    seeds = [run.seed for run in runs]
+    if seeds != list(range(SEEDS)):
+        fail(f'{path} has the seeds {seeds}, not 0 to {SEEDS - 1}; {"; ".join(left_out)}')
+    measured = [measures_of(run) for run in runs]
     found = {label: np.mean([one[key] for one in measured]) for label, key in MEASURES.items()}
     # subtract the ECE that a calibrated model would have on as many texts
     found['ECE'] -= np.mean([one['ECE floor, scaled'] for one in measured])
@@ -52,26 +55,30 @@ def read_loss(path, head):
     return found | {
         'correct': np.stack([run.correct['test'] for run in runs]),
         'trials': [row['accuracy'] for row in trials],
+        'data': runs[0].data,
     }
-
-
-def measures_of(run):
-    """The measures of a Run with logits, {name: value}."""
-    logits = {split: torch.from_numpy(logits) for split, logits in run.logits.items()}
-    return measure(run.head, logits, run.labels, run.config['classes'], run.always_labelled)[0]
 
 
 def read_all(names, losses, folders):
     """{loss: {data set: `read_loss`}} of the losses that are measured on all of these data sets,
-    and the names of the others."""
+    and the names of the others. Fails if losses were measured on different data."""
     found = {}
     unfinished = []
-    for name, head, _ in losses:
-        paths = {dataset: find_complete(folders, dataset, name) for dataset in names}
-        if None in paths.values():
-            unfinished.append(name)
+    data = {}
+    for loss in losses:
+        by_set = {}
+        for dataset in names:
+            same = (dataset, loss.name) in ONE_LOSS
+            path = find_complete(folders, dataset, BASE if same else loss.name)
+            if path is None:
+                unfinished.append(loss.name)
+                break
+            by_set[dataset] = read_loss(path, loss.file)
+            if data.setdefault(dataset, by_set[dataset]['data']) != by_set[dataset]['data']:
+                fail(f'{path} was measured on another {dataset} than {BASE}; the files or the val '
+                     'differ')
         else:
-            found[name] = {dataset: read_loss(path, head) for dataset, path in paths.items()}
+            found[loss.name] = by_set
     return found, unfinished
 
 
@@ -89,7 +96,7 @@ def compare(found):
         if name == BASE:
             continue
         gaps = {dataset: interval(one['correct'], found[BASE][dataset]['correct'], paired=True)
-                for dataset, one in by_set.items()}
+                for dataset, one in by_set.items() if (dataset, name) not in ONE_LOSS}
         means = np.array([gap['estimate'] for gap in gaps.values()])
         rows[name] = {'by_set': gaps, 'mean': means.mean()}
         if len(means) > 1:
@@ -102,12 +109,16 @@ def compare(found):
     return rows
 
 
-def mean_of(row):
-    """The mean difference of a loss with its interval, as text."""
+def gap_text(estimate, low, high):
+    """A difference with its interval, as text."""
+    return f'{estimate:+.2f} ({low:+.2f} to {high:+.2f})'
+
+
+def mean_text(row):
+    """The mean difference of a loss, with its interval if it has one, as text."""
     if 'half' not in row:
         return f'{row["mean"]:+.2f}'
-    low, high = row['mean'] - row['half'], row['mean'] + row['half']
-    return f'{row["mean"]:+.2f} ({low:+.2f} to {high:+.2f})'
+    return gap_text(row['mean'], row['mean'] - row['half'], row['mean'] + row['half'])
 
 
 def verdict(row):
@@ -135,15 +146,15 @@ def standings_lines(names, found, rows):
     ranks = mean_ranks(accuracy)
     body = []
     for (name, by_set), mean, rank in zip(found.items(), accuracy.mean(0), ranks):
-        gap = [mean_of(rows[name]), verdict(rows[name])] if name in rows else ['', '']
+        gap = [mean_text(rows[name]), verdict(rows[name])] if name in rows else ['', '']
         cells = [name, f'{mean:.2f}', *gap, f'{rank:.1f}']
         cells += [f'{np.mean([one[label] for one in by_set.values()]):.4g}' for label in MEASURES]
         body.append(cells)
     lines = table(['mean over data sets', 'accuracy, %', f'minus {BASE}, points', 'verdict', 'rank',
                    *MEASURES], body)
     lines += ['', f'{len(names)} data sets, {SEEDS} seeds each. In brackets, 95 % intervals for '
-              'other seeds, other texts and other data sets. The verdicts are corrected for the '
-              f'number of losses (Holm); equivalent: within {MARGIN} points. By Nemenyi\'s test, '
+              'other seeds, other texts and other data sets. The verdicts are corrected for '
+              f'{len(rows)} losses (Holm); equivalent: within {MARGIN} points. By Nemenyi\'s test, '
               f'two losses differ if their mean ranks are '
               f'{critical_difference(*accuracy.shape):.1f} apart. Log loss, Brier score and ECE '
               '(in %, minus that of a calibrated model) are after temperature scaling.', '']
@@ -151,9 +162,9 @@ def standings_lines(names, found, rows):
     body = []
     for name, row in rows.items():
         cells = [name]
-        for gap in row['by_set'].values():
-            low, high = gap['both']
-            cells.append(f'{gap["estimate"]:+.2f} ({low:+.2f} to {high:+.2f})')
+        for dataset in names:
+            gap = row['by_set'].get(dataset)
+            cells.append(gap_text(gap['estimate'], *gap['both']) if gap else 'the same loss')
         body.append(cells)
     lines += table([f'minus {BASE}, points', *names], body)
     lines += ['', 'By data set, with 95 % intervals for other seeds and other texts, without a '
@@ -179,11 +190,14 @@ def draw_standings(names, rows, path):
         axis.axvspan(-MARGIN, MARGIN, color='#f0f0f0', lw=0)
         axis.axvline(0, color=GREY, lw=1)
         for i, row in enumerate(rows.values()):
-            for k, (gap, color) in enumerate(zip(row['by_set'].values(), COLORS * len(names))):
+            for k, (dataset, color) in enumerate(zip(names, COLORS * len(names))):
                 height = i + 0.1 + 0.6 * k / len(names)
-                axis.plot(gap['both'], [height] * 2, color=color, lw=1, alpha=0.5)
-                axis.plot(gap['estimate'], height, 'o', ms=3, color=color,
-                          label=names[k] if i == 0 else None)
+                gap = row['by_set'].get(dataset)
+                if gap:
+                    axis.plot(gap['both'], [height] * 2, color=color, lw=1, alpha=0.5)
+                    axis.plot(gap['estimate'], height, 'o', ms=3, color=color)
+                if i == 0:
+                    axis.plot([], [], 'o', ms=3, color=color, label=dataset)
             axis.errorbar(row['mean'], i - 0.1, xerr=row.get('half', 0), fmt='o', ms=6, lw=2,
                           color='black', label='mean over data sets' if i == 0 else None)
         axis.set(yticks=range(len(rows)), yticklabels=list(rows),
@@ -195,10 +209,8 @@ def draw_standings(names, rows, path):
 
 
 def show_standings(names, losses, out, folders):
-    """Print the standings of these losses on these data sets, whose runs are in `folders`, and
-    write standings.md and standings.png to the folder `out`."""
-    if BASE not in [name for name, _, _ in losses]:
-        losses = [(BASE, BASE, {}), *losses]
+    """Print the standings of these losses, cross-entropy first, on these data sets, whose runs are
+    in `folders`, and write standings.md and standings.png to the folder `out`."""
     found, unfinished = read_all(names, losses, folders)
     for name in unfinished:
         print(f'{name} is not measured on all of {", ".join(names)}')

@@ -77,16 +77,10 @@ def sync(path):
 
 
 def lock(folder):
-    """Lock a folder as `try_lock` does. Fails if another process holds the lock."""
-    opened = try_lock(folder)
-    if opened is None:
-        fail(f'another process is at work in {folder}')
-    return opened
+    """Lock an existing folder for this process -> the open file that holds the lock.
 
-
-def try_lock(folder):
-    """Lock an existing folder for this process -> the open file that holds the lock, or None if
-    another process holds it. The system releases the lock of a process that dies."""
+    The system releases the lock of a process that dies. Fails if another process holds it.
+    """
     opened = os.open(folder, os.O_RDONLY)
     try:
         # the folder itself is locked, so no lock file can be left over
@@ -97,7 +91,7 @@ def try_lock(folder):
     except (BlockingIOError, FileNotFoundError):
         pass
     os.close(opened)
-    return None
+    fail(f'another process is at work in {folder}')
 
 
 @contextmanager

@@ -441,6 +441,14 @@ def measure(head, logits, labels, classes, always_labelled=False):
     return measures, np.stack([bins, scaled_bins]), scaled_probs
 
 
+def measures_of(run):
+    """The measures of a Run: those that are stored with it, or those of its logits."""
+    if run.measures is not None:
+        return run.measures
+    logits = {split: torch.from_numpy(values) for split, values in run.logits.items()}
+    return measure(run.head, logits, run.labels, run.config['classes'], run.always_labelled)[0]
+
+
 def each_decision(probs, labels):
     """Turn several labels per text into decisions between no and yes: probs [N, classes] and labels
     [N, classes] -> probs [N * classes, 2], labels int [N * classes]. Data with one label per text

@@ -29,8 +29,12 @@ ROUNDING = 3e-5  # of a probability in float32: a few texts in a hundred have 1e
 
 
 def path_of(script):
-    """The file of a script: of 'train.py' or of 'tools.predict'."""
-    return ROOT / (script if script.endswith('.py') else f'{script.replace(".", "/")}.py')
+    """The file of a script: of 'train.py', of 'tools.predict', or of the package 'benchmark'."""
+    if script.endswith('.py'):
+        return ROOT / script
+    path = ROOT / script.replace('.', '/')
+    package = path / '__main__.py'
+    return package if package.exists() else path.with_suffix('.py')
 
 
 def command(script):

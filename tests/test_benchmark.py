@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, config_of, make_data, train
+from scipy.stats import ttest_1samp
 from torch.nn import functional as F
 
 from benchmark import protocol, standings
 from benchmark.losses import LogitPenalty, Poly
 from model import make_head
-from nanoloss.files import try_lock
+from nanoloss.files import locked_folder
 from tools import pack
 
 benchmark = importlib.import_module('benchmark.__main__')
@@ -54,8 +55,8 @@ def test_draws_are_paired_and_cover_their_range():
 
 def test_each_loss_has_constants_that_its_head_knows():
     for name in protocol.LOSSES:
-        folder, head, space = protocol.loss_of(name)
-        assert folder == name
+        found, head, space = protocol.find_loss(name)
+        assert found == name
         for multi_label in (False, True):
             for trial in range(4):
                 settings = protocol.draw(trial, 'trec', 5000, space)
@@ -69,10 +70,19 @@ def test_each_loss_has_constants_that_its_head_knows():
 def test_a_loss_of_a_file(tmp_path):
     (tmp_path / 'my.py').write_text(MINE)
     head = f'{tmp_path}/my.py:Mine'
-    assert protocol.loss_of(head) == ('mine', head, {'strength': (0.1, 10.0)})
-    assert protocol.loss_of('square') == ('square', 'square', {})
-    with pytest.raises(ValueError, match="there is no 'pooly'"):
-        protocol.loss_of('pooly')
+    assert protocol.find_loss(head) == ('my_mine', head, {'strength': (0.1, 10.0)})
+    assert protocol.find_loss('square') == ('square', 'square', {})
+
+
+@pytest.mark.parametrize('old, new, message', [
+    ("'strength': (0.1, 10.0)", "'texts': (0.1, 10.0)", 'texts .* must be a keyword'),
+    ('strength=1.0', 'strength=1', 'strength .* a float as its default'),
+    ('(0.1, 10.0)', '(10.0, 0.1)', 'no values between 10.0 and 0.1'),
+])
+def test_a_space_that_cannot_be_searched(tmp_path, old, new, message):
+    (tmp_path / 'my.py').write_text(MINE.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        protocol.find_loss(f'{tmp_path}/my.py:Mine')
 
 
 # The losses
@@ -124,6 +134,7 @@ def small(tmp_path, monkeypatch):
         assert script == 'train.py'
         called.append(dict(argument[2:].split('=', 1) for argument in argv))
         train(data, tmp_path, *argv, '--trunk=windows', '--n_embd=8')
+        return ''
 
     def run(**settings):
         called.clear()
@@ -160,45 +171,91 @@ def test_a_loss_of_ones_own_beside_cross_entropy(small, tmp_path, capsys, monkey
     trials = [json.loads(line) for line in (out / 'trials.jsonl').read_text().splitlines()]
     best = max(trials, key=lambda row: (row['accuracy'], -row['log_loss']))
     assert {key: float(calls[2][key]) for key in best['settings']} == best['settings']
-    assert sorted(path.name for path in out.iterdir()) == ['seed0', 'seed1', 'trials.jsonl']
+    assert sorted(path.name for path in out.iterdir()) == [
+        'loss.json', 'seed0', 'seed1', 'trials.jsonl']
 
     # another loss: its trials continue after a stop, and what is measured is not repeated
     assert small(loss='ce') == []
     head = f'{tmp_path}/my.py:Mine'
     small(loss=head)
-    mine = tmp_path / 'out/toy/mine'
+    mine = tmp_path / 'out/toy/my_mine'
     row, _ = (mine / 'trials.jsonl').read_text().splitlines()
     (mine / 'trials.jsonl').write_text(row + '\n')
     (mine / 'seed0/result.json').unlink()
     calls = small(loss=head)
     assert [call.get('seed') for call in calls] == ['1001', None]
     assert (mine / 'trials.jsonl').read_text().startswith(row)
-    assert 'toy: mine; 0 of 1 are left' in capsys.readouterr().out
+    assert 'of 1 pairs of a data set and a loss, 0 are left' in capsys.readouterr().out
 
     # the standings count what the runs' result.json say
     accuracy = {}
-    for name in ('ce', 'mine'):
+    for name in ('ce', 'my_mine'):
         results = [json.loads((tmp_path / f'out/toy/{name}/seed{seed}/result.json').read_text())
                    for seed in range(2)]
         accuracy[name] = 100 * np.mean([result['last']['test']['accuracy'] for result in results])
     shown = (tmp_path / 'out/standings.md').read_text()
     for name, value in accuracy.items():
         assert f'| {name} | {value:.2f} |' in shown
-    assert f'| mine | {accuracy["mine"] - accuracy["ce"]:+.2f} (' in shown
+    assert f'| my_mine | {accuracy["my_mine"] - accuracy["ce"]:+.2f} (' in shown
     assert (tmp_path / 'out/standings.png').stat().st_size > 1000
 
 
-def test_a_loss_that_another_process_measures_is_left_to_it(small, tmp_path):
-    path = tmp_path / 'out/toy/ce'
-    path.mkdir(parents=True)
-    held = try_lock(path)
-    assert held is not None and try_lock(path) is None
-    assert small(loss='ce') == []
+def test_a_loss_that_another_process_measures_is_left_to_it(small, tmp_path, capsys):
+    with locked_folder(tmp_path / 'out/toy/ce'):
+        assert small(loss='ce') == []
+    assert 'another process is at work in' in capsys.readouterr().err
+    assert len(small(loss='ce')) == 3
+
+
+def test_a_changed_loss_is_not_mixed_with_its_former_self(small, tmp_path, capsys):
+    head = f'{tmp_path}/my.py:Mine'
+    small(loss=head)
+    (tmp_path / 'out/toy/my_mine/seed1/result.json').unlink()
+    (tmp_path / 'my.py').write_text(MINE.replace('self.strength *', '2 * self.strength *'))
+    with pytest.raises(SystemExit) as stop:
+        small(loss=head)
+    assert stop.value.code == 2
+    assert 'my.py:Mine has changed since' in capsys.readouterr().err
+
+
+def test_a_trial_that_diverges_is_the_worst(small, tmp_path, monkeypatch):
+    run_script = benchmark.run_script
+
+    def run_or_diverge(script, *argv):
+        if '--seed=1000' in argv:
+            return 'train.py failed: train.py: out/seed1000: the loss is nan at step 7'
+        return run_script(script, *argv)
+
+    monkeypatch.setattr(benchmark, 'run_script', run_or_diverge)
+    calls = small(loss='ce')
+    trials = [json.loads(line)
+              for line in (tmp_path / 'out/toy/ce/trials.jsonl').read_text().splitlines()]
+    assert [row['accuracy'] > 0 for row in trials] == [False, True]
+    assert float(calls[-1]['learning_rate']) == trials[1]['settings']['learning_rate']
+
+
+def test_runs_on_other_data_are_not_compared(small, tmp_path, capsys):
+    small(loss=f'{tmp_path}/my.py:Mine')
+    for path in (tmp_path / 'out/toy/my_mine').glob('seed*/config.json'):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {'data': 'other'}))
+    with pytest.raises(SystemExit):
+        small(measure=False, loss=f'{tmp_path}/my.py:Mine')
+    assert 'was measured on another toy than ce' in capsys.readouterr().err
+
+
+def test_missing_seeds_are_an_error(small, tmp_path, capsys):
+    small(loss='ce')
+    (tmp_path / 'out/toy/ce/seed1').rename(tmp_path / 'out/toy/ce/seed5')
+    path = tmp_path / 'out/toy/ce/seed5/config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'seed': 5}))
+    with pytest.raises(SystemExit):
+        small(measure=False)
+    assert 'has the seeds [0, 5], not 0 to 1' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('settings, message', [
-    ({'loss': 'pooly'}, "there is no 'pooly'"),
-    ({'datasets': 'nothing'}, 'there is no data set nothing in'),
+    ({'loss': 'pooly'}, "there is no loss 'pooly'; there are ce, bce, smoothing"),
+    ({'datasets': 'nothing'}, 'give a --folder with nothing/train.csv'),
 ])
 def test_mistakes_end_in_one_line(small, capsys, settings, message):
     with pytest.raises(SystemExit) as stop:
@@ -216,7 +273,7 @@ def test_kept_runs_stand_in_for_losses_that_were_not_measured(small, tmp_path, c
     shutil.rmtree(tmp_path / 'out')
     assert small(loss='ce') == []
     assert len(small(loss=f'{tmp_path}/my.py:Mine')) == 3
-    assert '| mine |' in (tmp_path / 'out/standings.md').read_text()
+    assert '| my_mine |' in (tmp_path / 'out/standings.md').read_text()
 
 
 # The standings
@@ -242,22 +299,35 @@ def test_differences_are_those_of_the_data_sets():
     found = {name: {f'set{i}': {'correct': runs(0.7 + gain + 0.03 * i)} for i in range(5)}
              for name, gain in (('ce', 0), ('good', 0.06), ('same', 0.0))}
     rows = standings.compare(found)
-    raw = {}
+    expected = {}
     for name in ('good', 'same'):
         gaps = np.array([100 * (found[name][key]['correct'].mean() - one['correct'].mean())
                          for key, one in found['ce'].items()])
         error = gaps.std(ddof=1) / math.sqrt(5)
         assert rows[name]['mean'] == pytest.approx(gaps.mean())
         assert rows[name]['half'] == pytest.approx(2.776445 * error, rel=1e-5)  # t, 4 df
-        raw[name] = abs(gaps.mean()) / error
-    assert rows['good']['differs'] < 0.05 < rows['same']['differs']
-    assert (raw['good'] > raw['same']) and list(rows) == ['good', 'same']
+        expected[name] = ttest_1samp(gaps, 0).pvalue
+    # Holm: the smaller p counts twice
+    assert expected['good'] < expected['same']
+    assert rows['good']['differs'] == pytest.approx(2 * expected['good'])
+    assert rows['same']['differs'] == pytest.approx(max(expected['same'], 2 * expected['good']))
+
+
+def test_one_loss_under_two_names_is_not_compared():
+    rng = np.random.default_rng(0)
+    ones = {name: {'correct': rng.random((2, 50)) < 0.7} for name in ('trec', 'sst2')}
+    same = {'goemotions': {'correct': rng.random((2, 50)) < 0.7}}
+    other = {name: {'correct': rng.random((2, 50)) < 0.7} for name in ones}
+    rows = standings.compare({'ce': ones | same, 'bce': other | same, 'poly': other | same})
+    assert list(rows['bce']['by_set']) == ['trec', 'sst2']
+    assert list(rows['poly']['by_set']) == ['trec', 'sst2', 'goemotions']
+    assert rows['bce']['mean'] == pytest.approx(1.5 * rows['poly']['mean'])
 
 
 def test_the_readme_shows_a_head_that_works(tmp_path):
     text = (ROOT / 'benchmark/README.md').read_text()
     code = text.partition('```py\n')[2].partition('```')[0].replace('...', 'return logits.sum()')
     (tmp_path / 'my.py').write_text(code)
-    name, head, space = protocol.loss_of(f'{tmp_path}/my.py:MyLoss')
-    assert name == 'myloss' and space == {'strength': (0.01, 1.0)}
+    name, head, space = protocol.find_loss(f'{tmp_path}/my.py:MyLoss')
+    assert name == 'my_myloss' and space == {'strength': (0.01, 1.0)}
     assert make_head(head, n_features=2, n_class=3).strength == 0.1

@@ -27,20 +27,12 @@ code = ''  # the Python file of a head that is not in model.py; it will be execu
 SPLITS = ('val', 'test')
 
 
-def measures_of(run):
-    """The measures of a Run that are lost with its logits."""
-    import torch
-
-    from nanoloss.stats import measure  # importing scipy takes a second
-    logits = {split: torch.from_numpy(run.logits[split]) for split in SPLITS}
-    return measure(run.head, logits, run.labels, run.config['classes'], run.always_labelled)[0]
-
-
 def right_answers(stored, row, code):
     """A stored run -> its arrays with <split>_correct instead of <split>_logits. Adds the measures
     to `row`, its row of runs.jsonl."""
     run = read_run(stored, make_head, code)
     if run.logits:
+        from nanoloss.stats import measures_of  # importing scipy takes a second
         row['measures'] = measures_of(run)
     arrays = {}
     for split in SPLITS:
