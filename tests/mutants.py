@@ -31,6 +31,8 @@ BEGIN = '<!-- begin of the table of tests/mutants.py -->\n'
 END = '<!-- end of the table of tests/mutants.py -->\n'
 TIME_LIMIT = 3600  # seconds, many times what the tests take; beyond it, a mutant counts as caught
 TESTS = {  # the tests most likely to notice a bug in a file, the likeliest first
+    'benchmark/__main__.py': 'benchmark',
+    'benchmark/standings.py': 'benchmark',
     'evaluate.py': 'evaluate stats thresholds figures',
     'model.py': 'model train data',
     'prepare.py': 'prepare split rows files',

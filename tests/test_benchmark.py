@@ -234,6 +234,16 @@ def test_a_trial_that_diverges_is_the_worst(small, tmp_path, monkeypatch):
     assert float(calls[-1]['learning_rate']) == trials[1]['settings']['learning_rate']
 
 
+def test_of_trials_with_one_accuracy_the_surest_is_chosen(small, tmp_path):
+    path = tmp_path / 'out/toy/ce'
+    path.mkdir(parents=True)
+    rows = [{'settings': {'epochs': 1 + i}, 'accuracy': 90.0, 'log_loss': log_loss}
+            for i, log_loss in enumerate([0.4, 0.3])]
+    (path / 'trials.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    final, = small(loss='ce')
+    assert final['epochs'] == '2' and final['n_runs'] == '2'
+
+
 def test_runs_on_other_data_are_not_compared(small, tmp_path, capsys):
     small(loss=f'{tmp_path}/my.py:Mine')
     for path in (tmp_path / 'out/toy/my_mine').glob('seed*/config.json'):
