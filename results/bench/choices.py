@@ -104,7 +104,7 @@ def draw(rows, names, path):
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     figure.axes[0].set_ylabel('accuracy on test, %')
-    handles, labels = figure.axes[-1].get_legend_handles_labels()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=len(labels))
     write_file(path, lambda file: figure.savefig(file, dpi=110))
 
