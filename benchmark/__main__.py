@@ -24,7 +24,7 @@ from benchmark.protocol import (
 from benchmark.standings import find_complete, is_complete, show_standings
 from model import make_head
 from nanoloss.data import load_data, save_data
-from nanoloss.files import locked_folder, write_json, write_json_lines
+from nanoloss.files import locked_folder, read_json_lines, write_json, write_json_lines
 from nanoloss.runs import read_runs
 from nanoloss.settings import configure, fail
 from nanoloss.stats import each_decision, negative_log_likelihood
@@ -98,7 +98,7 @@ def choose_settings(config, dataset, loss, path):
     accuracy and, of equals, the lowest log loss."""
     data, meta = load_data(Path(config.data_dir) / dataset)
     file = path / 'trials.jsonl'
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = read_json_lines(file)
     place = path / 'trials'
     if len(rows) < TRIALS:  # no trial may see test
         save_data(place / 'data' / 'trials', data | {'test': data['val']}, meta)

@@ -4,8 +4,6 @@ The question is about the mean over data sets of a loss's accuracy minus that of
 test, in points. The differences of the data sets are a sample. Other seeds, other texts and other
 data sets make them scatter, so Student's t of this sample covers all three.
 """
-import json
-
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmark.protocol import BASE, ONE_LOSS, SEEDS
 from model import make_head
 from nanoloss.figures import COLORS, GREY, STYLE
-from nanoloss.files import write_file
+from nanoloss.files import read_json_lines, write_file
 from nanoloss.runs import read_runs
 from nanoloss.settings import fail
 from nanoloss.stats import (
@@ -51,7 +49,9 @@ def read_loss(path, file):
     found = {label: np.mean([one[key] for one in measured]) for label, key in MEASURES.items()}
     # subtract the ECE that a calibrated model would have on as many texts
     found['ECE'] -= np.mean([one['ECE floor, scaled'] for one in measured])
-    trials = [json.loads(line) for line in (path / 'trials.jsonl').read_text().splitlines()]
+    trials = read_json_lines(path / 'trials.jsonl')
+    if not trials:
+        fail(f'{path} has no trials.jsonl')
     return found | {
         'correct': np.stack([run.correct['test'] for run in runs]),
         'trials': [row['accuracy'] for row in trials],
@@ -152,8 +152,8 @@ def standings_lines(names, found, rows):
         body.append(cells)
     lines = table(['mean over data sets', 'accuracy, %', f'minus {BASE}, points', 'verdict', 'rank',
                    *MEASURES], body)
-    lines += ['', f'{len(names)} data sets, {SEEDS} seeds each. In brackets, 95 % intervals for '
-              'other seeds, other texts and other data sets. The verdicts are corrected for '
+    lines += ['', f'Data sets: {len(names)}, with {SEEDS} seeds each. In brackets, 95 % intervals '
+              'for other seeds, other texts and other data sets. The verdicts are corrected for '
               f'{len(rows)} losses (Holm); equivalent: within {MARGIN} points. By Nemenyi\'s test, '
               f'two losses differ if their mean ranks are '
               f'{critical_difference(*accuracy.shape):.1f} apart. Log loss, Brier score and ECE '
@@ -177,8 +177,8 @@ def standings_lines(names, found, rows):
             means = [expected_best(one['trials'], budget) for one in by_set.values()]
             cells.append(f'{np.mean(means):.2f}')
         body.append(cells)
-    lines += table(['accuracy on val, %', *(f'{budget} trials' for budget in BUDGETS)], body)
-    return [*lines, '', 'The expected best of this many random configurations (Dodge 2019).']
+    lines += table(['accuracy on val, %', *(f'best of {n}' for n in BUDGETS)], body)
+    return [*lines, '', 'The expected best of that many random configurations (Dodge 2019).']
 
 
 def draw_standings(names, rows, path):

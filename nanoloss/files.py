@@ -53,6 +53,14 @@ def write_json_lines(path, rows):
     write_file(path, lambda file: file.write(text.encode()))
 
 
+def read_json_lines(path):
+    """The rows of such a file, or [] if there is none."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text('utf-8').splitlines()]
+
+
 def write_files(folder, files):
     """{name: bytes} -> files in a folder, which is created if needed. Fails if that is impossible.
     """

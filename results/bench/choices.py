@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from nanoloss.devices import hardware_name
-from nanoloss.files import write_file, write_json_lines
+from nanoloss.files import read_json_lines, write_file, write_json_lines
 from nanoloss.settings import configure, fail
 
 # -----------------------------------------------------------------------------
@@ -114,10 +114,7 @@ def main(config):
     out = Path(config.out_dir)
     out.mkdir(parents=True, exist_ok=True)
     path = out / 'measurements.jsonl'
-    measured = []
-    if path.exists():
-        measured = [json.loads(line) for line in path.read_text().splitlines()]
-    rows = {(row['dataset'], row['choice']): row for row in measured}
+    rows = {(row['dataset'], row['choice']): row for row in read_json_lines(path)}
     for name in names:
         for choice in CHOICES:
             if not find_spec(PACKAGES.get(choice, 'torch')):

@@ -7,7 +7,6 @@ train.py (one epoch, one thread) and tools.predict (the same texts, one thread) 
 Measurements are appended to million/measurements.jsonl, and those that are there are not repeated.
 """
 import csv
-import json
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from matplotlib.figure import Figure
 
 from nanoloss.devices import hardware_name
 from nanoloss.figures import STYLE
-from nanoloss.files import write_file, write_json_lines
+from nanoloss.files import read_json_lines, write_file, write_json_lines
 from nanoloss.settings import fail
 from nanoloss.sources import imdb_archive
 
@@ -110,7 +109,7 @@ def write_table(rows, path):
 def main(archive):
     file = OUT / 'measurements.jsonl'
     OUT.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = read_json_lines(file)
     missing = [n for n in SIZES if not any(row['n'] == n for row in rows)]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

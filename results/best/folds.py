@@ -7,7 +7,6 @@ A fifth of train is held out, twice. train.py is run on the rest with one seed a
 the held-out texts take the place of test. Log losses are after temperature scaling, as in
 nanoloss/tune.py. Each measurement is a line of folds.jsonl.
 """
-import json
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import numpy as np
 
 from model import make_head
 from nanoloss.data import load_data, save_data
-from nanoloss.files import write_json_lines
+from nanoloss.files import read_json_lines, write_json_lines
 from nanoloss.runs import read_runs
 from nanoloss.settings import configure
 from nanoloss.stats import each_decision, negative_log_likelihood
@@ -87,7 +86,7 @@ def make_table(rows):
 
 def main(config):
     file = Path(config.path)
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = read_json_lines(file)
     known = [(row['dataset'], row['fold'], row['changes']) for row in rows]
     for name in filter(None, config.datasets.split(',')):
         for fold in range(FOLDS):

@@ -7,7 +7,6 @@ ARCHIVE: aclImdb_v1.tar.gz, or its folder. Our test is smaller: prepare.py takes
 reviews for val, where the two weights of the default model's parts are fitted, and drops 123 that
 are word for word in train.
 """
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 import numpy as np
 
 from nanoloss.classifier import TextClassifier
-from nanoloss.files import write_json_lines
+from nanoloss.files import read_json_lines, write_json_lines
 from nanoloss.sources import imdb_archive
 from nanoloss.stats import half_interval
 
@@ -60,4 +59,4 @@ def show(counts):
 if __name__ == '__main__':
     if len(sys.argv) > 1:
         classify(sys.argv[1], Path(sys.argv[2]))
-    show([json.loads(line) for line in FILE.read_text().splitlines()])
+    show(read_json_lines(FILE))
