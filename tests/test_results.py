@@ -22,7 +22,8 @@ def test_every_kept_run_counts_as_its_result_says(part):
                 mean = arrays['test_nll'].sum(dtype=float) / arrays['test_tokens'].sum()
                 assert mean == pytest.approx(stored.result['last']['test']['nll'], rel=1e-6)
             else:
-                read_run(stored, make_head)  # raises ValueError unless the counts agree
+                code = stored.config['head'].rpartition(':')[0]  # a file of this repository
+                read_run(stored, make_head, code)  # raises ValueError unless the counts agree
 
 
 def rows_of(path, start):
