@@ -13,8 +13,8 @@ Notable:
 - Temperature scaling (Guo 2017): the temperature is fitted on val, and the probabilities are
   evaluated on test.
 - The printed 95 % confidence interval is for the mean over all seeds and all texts of this kind;
-  texts of one cluster, such as a movie, are dependent. Of a baseline without seeds, a single run is
-  enough. Near 100 %, the interval is not symmetric. table.md also has the interval for other seeds
+  texts of one cluster, such as a movie, are dependent. A baseline without seeds has it, too, from
+  one run. Near 100 %, the interval is not symmetric. table.md also has the interval for other seeds
   on the same texts (Student's t).
 - A difference is significant if its p for other seeds and other texts is at most .05; with several
   groups, after Holm's correction. Groups with the same seeds are compared seed by seed.

@@ -532,7 +532,7 @@ def given_any_label(p):
     p_i / (1 - prod_j (1 - p_j)), [B, n_class]."""
     # at p = 1, the gradient of log1p is NaN
     any_label = -torch.log1p(-p.clamp(max=1 - 1e-7)).sum(1, keepdim=True).expm1()
-    # it is at least the highest p, but for rounding
+    # it is at least the highest p, but rounding can make it less
     return p / torch.maximum(any_label, p.amax(1, keepdim=True)).clamp(min=1e-30)
 
 
@@ -570,7 +570,7 @@ def make_head(head, n_features, n_class, multi_label=False, class_share=None,
     """The head of that name for this data. always_labelled: see `EachLabel`. settings: keywords;
     others are ignored. Raises ValueError if the head does not support the data."""
     if multi_label and head == 'bce':
-        head = 'ce'  # which is binary cross-entropy for each label
+        head = 'ce'  # is binary cross-entropy for each label
     cls = find_class(head, HEADS)
     parameters = signature(cls).parameters
     class_share = class_share or [1 / n_class] * n_class

@@ -24,7 +24,7 @@ Notable:
   official test side, so they may share movies and texts with each other. Only exact copies count
   as equal. Tokens and labels from the hub and from the archive are the same, bit for bit, but the
   hub does not name the movies. So data from there have no groups, and the two reviews of a movie on
-  both sides are known by their hash.
+  both sides are recognized by their hash.
 - cl100k_base needs no download: its table comes from the bpe-openai wheel and is checked.
 """
 import hashlib

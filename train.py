@@ -91,7 +91,7 @@ embedding_rate = 0.005  # peak rate of RMSprop for the token embedding (0: AdamW
 warmup_iters = 50  # steps of linear warm-up
 weight_decay = 0.5  # AdamW's, for matrices; an embedding with RMSprop has none
 grad_clip = 1.0  # largest global norm of the gradient (0: no clipping)
-deferred = True  # on CPUs, an AdamW updates embedding rows when a batch needs them; same result
+deferred = True  # on CPUs, AdamW updates an embedding row when a batch needs it; same result
 # system
 device = 'auto'  # cuda, mps or cpu; auto: the first of these that is available
 dtype = 'auto'  # bfloat16, float16, float32 or float64; auto: the fastest that is safe
@@ -107,7 +107,7 @@ BOUNDS = [  # settings, the lowest value, and what they must be below
     (['n_train', 'epochs', 'batch_size', 'max_tokens', 'eval_interval', 'warmup_iters',
       'learning_rate', 'embedding_rate', 'min_count', 'weight_decay', 'grad_clip', 'ckpt_secs',
       'tune'], 0, math.inf),
-    (['threads'], 0, 1025),  # thousands end in a crash
+    (['threads'], 0, 1025),  # PyTorch crashes with several thousand
 ]
 EVALUATED = 'seen', 'val', 'test'  # evaluated when a run ends; seen: the first texts of train
 BETAS = 0.9, 0.99  # of AdamW; 0.99 forgets faster than the usual 0.999, for short runs

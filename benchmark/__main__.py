@@ -1,6 +1,6 @@
 """The loss benchmark: tunes losses with the same budget and compares them with cross-entropy.
 
-    python -m benchmark                                              the standings so far
+    python -m benchmark --datasets=sst2              the standings where all runs are kept
     python -m benchmark --measure --loss=my.py:MyLoss --folder=PATH  a class of yours
     python -m benchmark --measure --kept= --folder=PATH              all runs again
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import nanoloss  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 
 from benchmark.protocol import (
-    BASE, DATASETS, LOSSES, ONE_LOSS, SEEDS, TRIAL_SEED, TRIALS, draw, find_loss)
+    BASE, DATASETS, LOSSES, SAME_AS_BASE, SEEDS, TRIAL_SEED, TRIALS, draw, find_loss)
 from benchmark.standings import find_complete, is_complete, show_standings
 from model import make_head
 from nanoloss.data import load_data, save_data
@@ -119,11 +119,11 @@ def measure_loss(config, dataset, loss):
     with ExitStack() as stack:
         try:
             stack.enter_context(locked_folder(path))
-        except SystemExit:  # which has said that another process is at work
+        except SystemExit:  # it has said that another process is at work
             return
-        if is_complete(path):  # by now
+        if is_complete(path):  # another process may have finished it
             return
-        check_unchanged(path, loss)
+        note_loss(path, loss)
         settings = choose_settings(config, dataset, loss, path)
         error = run_train(config, loss.head, settings, dataset=dataset,
                           data_dir=Path(config.data_dir).resolve(), out_dir=path, n_runs=SEEDS)
@@ -131,8 +131,8 @@ def measure_loss(config, dataset, loss):
             fail(error)
 
 
-def check_unchanged(path, loss):
-    """Note in loss.json what is measured. Fails if that is not what the folder was begun with."""
+def note_loss(path, loss):
+    """Write what is measured to loss.json. Fails if the folder was begun with another loss."""
     facts = {'head': loss.head, 'space': {key: list(ends) for key, ends in loss.space.items()}}
     if loss.file:
         facts['sha256'] = hashlib.sha256(Path(loss.file).read_bytes()).hexdigest()
@@ -158,7 +158,7 @@ def main(config):
 
     def missing():
         return [(dataset, one) for dataset in names for one in wanted
-                if (dataset, one.name) not in ONE_LOSS
+                if (dataset, one.name) not in SAME_AS_BASE
                 and find_complete(folders, dataset, one.name) is None]
 
     if config.measure:

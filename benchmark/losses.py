@@ -6,8 +6,8 @@ from model import CEHead
 
 
 class Poly(CEHead):
-    """Cross-entropy plus epsilon (1 - p_y), its first polynomial term with another weight (Leng
-    2022, arXiv 2204.12511)."""
+    """Cross-entropy plus epsilon (1 - p_y): of its series in powers of 1 - p_y, the first term has
+    the weight 1 + epsilon (Leng 2022, arXiv 2204.12511)."""
     space = {'epsilon': (-1.0, 6.0)}  # noqa: RUF012 (never changed)
 
     def __init__(self, n_features, n_class, class_share, epsilon=1.0):
@@ -23,7 +23,8 @@ class LogitPenalty(CEHead):
     """Cross-entropy plus penalty times the sum of the squared logits of all classes.
 
     It is a control for squentropy. With several labels per text, where a label has one logit z,
-    squentropy is binary cross-entropy plus z^2 / 4, and so is this with a penalty of 0.5."""
+    squentropy is binary cross-entropy plus z^2 / 4, and so is LogitPenalty
+    with a penalty of 0.5."""
     space = {'penalty': (1e-3, 1.0)}  # noqa: RUF012
 
     def __init__(self, n_features, n_class, class_share, penalty=0.1):

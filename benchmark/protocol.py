@@ -8,7 +8,7 @@ import numpy as np
 from model import HEADS
 from nanoloss.settings import find_class, keywords
 
-DATASETS = {  # a name, and what prepare.py needs to know besides its files
+DATASETS = {  # a name: a further argument of prepare.py
     'sst2': '',
     'tweeteval_stance': '',
     'tweeteval_emotion': '',
@@ -35,7 +35,7 @@ TRIALS = 16  # random configurations per loss and data set
 TRIAL_SEED = 1_000  # of trial 0; no final run has a seed of a trial
 SEEDS = 10  # final runs, seeds 0 to 9
 BASE = 'ce'  # what the others are compared with
-ONE_LOSS = [('goemotions', 'bce')]  # BCE and CE are the same with several labels per text
+SAME_AS_BASE = [('goemotions', 'bce')]  # with several labels per text, BCE is CE
 
 
 class Loss(NamedTuple):
@@ -67,7 +67,7 @@ def find_loss(name):
                              'a float as its default')
         if not low < high:
             raise ValueError(f'{key} in the space of {name} has no values between {low} and {high}')
-    if ':' in name:  # a class must not take the place of another with its name
+    if ':' in name:  # so that classes with one name have different folders
         file, _, class_name = name.rpartition(':')
         name = f'{Path(file).stem}_{class_name}'.lower()
     return Loss(name, head, space)
@@ -88,7 +88,7 @@ def draw(trial, dataset, n_train, space):
 
 
 def between(low, high, share):
-    """A share of the way from low to high, on a logarithmic scale if both are positive, with four
-    digits."""
+    """The value at a share, from 0 to 1, of the way from low to high, with four digits. The scale
+    is logarithmic if low is positive."""
     value = low * (high / low) ** share if low > 0 else low + share * (high - low)
     return float(f'{value:.4g}')

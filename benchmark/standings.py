@@ -1,14 +1,14 @@
 """The standings of the loss benchmark: runs of losses on data sets -> standings.md, standings.png.
 
 The question is about the mean over data sets of a loss's accuracy minus that of cross-entropy, on
-test, in points. The differences of the data sets are a sample. Other seeds, other texts and other
-data sets make them scatter, so Student's t of this sample covers all three.
+test, in points. The differences are a sample, one per data set, so the interval by Student's t is
+for other seeds, other texts and other data sets.
 """
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmark.protocol import BASE, ONE_LOSS, SEEDS
+from benchmark.protocol import BASE, SAME_AS_BASE, SEEDS
 from model import make_head
 from nanoloss.figures import COLORS, GREY, STYLE
 from nanoloss.files import read_json_lines, write_file
@@ -26,13 +26,13 @@ MEASURES = {'log loss': 'NLL, scaled', 'Brier': 'Brier, scaled', 'ECE': 'ECE, sc
 # Reading
 
 def is_complete(path):
-    """Whether this folder of a loss and a data set has all final runs, packed or not."""
+    """Whether this folder of a loss and a data set has packed runs or all final runs. `read_loss`
+    checks their seeds."""
     return (path / 'runs.jsonl').exists() or len(list(path.glob('seed*/result.json'))) == SEEDS
 
 
 def find_complete(folders, dataset, name):
-    """The folder of a loss and a data set in the first of `folders` that has all its runs; None if
-    there is none."""
+    """The first folder of a loss and a data set, in `folders`, that `is_complete`, or None."""
     paths = [folder / dataset / name for folder in folders]
     return next(filter(is_complete, paths), None)
 
@@ -68,15 +68,15 @@ def read_all(names, losses, folders):
     for loss in losses:
         by_set = {}
         for dataset in names:
-            same = (dataset, loss.name) in ONE_LOSS
+            same = (dataset, loss.name) in SAME_AS_BASE
             path = find_complete(folders, dataset, BASE if same else loss.name)
             if path is None:
                 unfinished.append(loss.name)
                 break
             by_set[dataset] = read_loss(path, loss.file)
             if data.setdefault(dataset, by_set[dataset]['data']) != by_set[dataset]['data']:
-                fail(f'{path} was measured on another {dataset} than {BASE}; the files or the val '
-                     'differ')
+                fail(f'{path} was measured on another {dataset} than {BASE}; its texts or its '
+                     'split differ')
         else:
             found[loss.name] = by_set
     return found, unfinished
@@ -96,7 +96,7 @@ def compare(found):
         if name == BASE:
             continue
         gaps = {dataset: interval(one['correct'], found[BASE][dataset]['correct'], paired=True)
-                for dataset, one in by_set.items() if (dataset, name) not in ONE_LOSS}
+                for dataset, one in by_set.items() if (dataset, name) not in SAME_AS_BASE}
         means = np.array([gap['estimate'] for gap in gaps.values()])
         rows[name] = {'by_set': gaps, 'mean': means.mean()}
         if len(means) > 1:

@@ -201,7 +201,7 @@ def class_share(labels, n_class):
     return (np.bincount(labels, minlength=n_class) / len(labels)).tolist()
 
 
-def decided(probs, multi_label, always_labelled):
+def decide_tensor(probs, multi_label, always_labelled):
     """`decide` in nanoloss/labels.py without thresholds, for tensors [B, n_class], so that a GPU
     need not wait for numpy."""
     likeliest = probs.argmax(1, keepdim=True)
@@ -215,7 +215,7 @@ def hard_labels(labels, multi_label, always_labelled=False):
     """Probabilities as labels [B, n_class] -> the labels they imply; other labels stay."""
     if not labels.is_floating_point():
         return labels
-    return decided(labels, multi_label, always_labelled).long()
+    return decide_tensor(labels, multi_label, always_labelled).long()
 
 
 def is_correct(probs, labels, always_labelled=False):
@@ -223,7 +223,7 @@ def is_correct(probs, labels, always_labelled=False):
     always_labelled: see `decide` in nanoloss/labels.py."""
     several = labels.dim() == 2
     # torch cannot compare uint16
-    right = decided(probs, several, always_labelled) == labels.long()
+    right = decide_tensor(probs, several, always_labelled) == labels.long()
     return right.all(1) if several else right
 
 

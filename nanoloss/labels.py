@@ -157,7 +157,7 @@ class Labels:
         self.always_labelled = always_labelled
 
     def decide(self, probs):
-        """The decisions of `decide`, whatever the confidence. probs [..., classes]."""
+        """The decisions of `decide`, without min_confidence. probs [..., classes]."""
         return decide(probs, self.multi_label, self.thresholds, self.always_labelled)
 
     def label(self, p):

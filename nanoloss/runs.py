@@ -389,7 +389,7 @@ def read_head(config, make_head, code):
     head = OLD_HEADS.get(config['head'], config['head'])
     named = name_code({'head': head, 'trunk': ''}, code)  # its trunk is not used
     changes = {'head': named['head'], 'n_features': 1}
-    if is_baseline(config):  # its classifiers know nothing of each other
+    if is_baseline(config):  # independent classifiers: their probabilities have no such condition
         changes['always_labelled'] = False
     return make_head(**config | changes)
 

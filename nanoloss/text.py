@@ -102,8 +102,8 @@ def ngrams_of(texts, kind, encoding):
     """The n-grams of each text: their keys, uint64 [N], ascending within a text, and the index of
     the text of each, int64 [N].
 
-    A text lists each n-gram once or, with words+chars, 1 + log2(its count) times, rounded down: of
-    characters in long texts, the count says more than the presence.
+    A text lists each n-gram once or, with words+chars, 1 + log2(its count) times, rounded down. In
+    long texts, the count of an n-gram of characters says more than its presence.
 
     texts: a list of the tokens of each, at most 65,536 texts.
     kind: words, which are words and pairs of words, or words+chars, also 2 to 5 characters. Models

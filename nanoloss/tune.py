@@ -1,9 +1,9 @@
 """Choosing settings on val, for --tune in train.py.
 
-No setting is better for all data: over 12 data sets, each candidate changes the mean accuracy on
-held-out texts by less than 0.1 points. Choosing for each data set helps: the candidate with the
-lowest log loss on val gains 0.3 points over the default settings, the one with the highest accuracy
-on val, which is noisier, 0.1 (results/best/README.md).
+On average, no candidate is much better: over 12 data sets, each changes the mean accuracy on
+held-out texts by less than 0.1 points. The one with the lowest log loss on val gains 0.3 points
+over the default settings. The one with the highest accuracy on val, which is noisier, gains 0.1
+(results/best/README.md).
 """
 from nanoloss.files import write_json_lines
 from nanoloss.settings import fail, updated

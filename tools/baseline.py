@@ -346,7 +346,7 @@ def fit_run(folder, kind, config, data, meta, texts, counts, count_seconds):
     counts: of the words, which took count_seconds.
     """
     started = time.perf_counter() - count_seconds
-    head = read_head(vars(config), make_head, code='')  # for its probs and its loss
+    head = read_head(vars(config), make_head, code='')  # for its probs and loss; see there
     labels = {name: np.array(data[name].labels) for name in SPLITS}
     features = make_features(kind, texts, counts)
     logits, best, tried = choose(config, kind, head, features, labels, meta)

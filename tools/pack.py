@@ -134,7 +134,7 @@ def main(config, folders):
     except ValueError as error:
         fail(f'{source}: {error}')
     write_group(target, rows, packed)
-    print(f'{target}: finished runs packed: {len(rows)} of {len(found)}')
+    print(f'{target}: packed the finished runs, {len(rows)} of {len(found)}')
 
 
 if __name__ == '__main__':
